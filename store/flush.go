@@ -1,0 +1,310 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// flushStepBytes is how much of a table one bbolt transaction takes: small,
+	// so that no step holds a processor for long.
+	flushStepBytes = 512 << 10
+	// flushAhead is how much faster than the active table fills the frozen one
+	// is flushed: fast enough to be done in time, no faster, so that the work is
+	// spread evenly and not every replica's flush comes as one burst.
+	flushAhead = 2.0
+	// flushPause and flushMaxPauses bound the wait between two steps.
+	flushPause     = 2 * time.Millisecond
+	flushMaxPauses = 25
+)
+
+// flusher is the only writer of the file: it moves frozen tables into it, and
+// removes what compaction has made unreadable.
+type flusher struct {
+	store  *Store
+	wake   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	flushed signal // Broadcast after each flush and when the flusher ends.
+	urgent  atomic.Int32
+
+	mu       sync.Mutex
+	durable  state
+	scrubbed int64
+}
+
+func newFlusher(s *Store) *flusher {
+	return &flusher{store: s, wake: make(chan struct{}, 1)}
+}
+
+func (f *flusher) reset(st state, scrubbed int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.durable, f.scrubbed = st, scrubbed
+}
+
+func (f *flusher) durableState() state {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.durable
+}
+
+func (f *flusher) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel, f.done = cancel, make(chan struct{})
+	go f.run(ctx, f.done)
+	f.poke()
+}
+
+// stop ends the flusher after its current step.
+func (f *flusher) stop() {
+	f.cancel()
+	<-f.done
+}
+
+func (f *flusher) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *flusher) run(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	defer f.flushed.broadcast()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+		}
+		err := f.flush(ctx)
+		if err == nil {
+			err = f.scrub(ctx)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				f.store.fail(fmt.Errorf("store: flush to %s: %w", f.store.path(), err))
+			}
+			return
+		}
+	}
+}
+
+// Flush returns when all entries up to index are in the file. It fails when the
+// disk has failed, or with the context's error.
+func (s *Store) Flush(ctx context.Context, index uint64) error {
+	s.flusher.urgent.Add(1)
+	defer s.flusher.urgent.Add(-1)
+	for {
+		flushed := s.flusher.flushed.wait()
+		if s.flusher.durableState().Index >= index {
+			return nil
+		}
+		s.applier.mu.Lock()
+		if s.tables.Load().frozen == nil && s.applier.st.Index > s.flusher.durableState().Index {
+			s.applier.freezeTable()
+		}
+		s.applier.mu.Unlock()
+		select {
+		case <-flushed:
+		case <-s.flusher.done:
+			if s.flusher.durableState().Index < index {
+				return fmt.Errorf("store: the flush has ended: %w", ErrClosed)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// freezeTable hands the active table to the flusher. No other may be frozen.
+func (a *applier) freezeTable() {
+	frozen := a.table
+	frozen.state = a.st
+	a.table = newTable()
+	a.table.state = a.st
+	a.freeze = false
+	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})
+	a.store.flusher.poke()
+}
+
+// room makes sure that the active table has room. It waits for the flusher only
+// when two tables are full.
+func (a *applier) room() error {
+	f := a.store.flusher
+	for a.table.size() >= a.store.tableBytes {
+		flushed := f.flushed.wait()
+		if a.store.tables.Load().frozen == nil {
+			a.freezeTable()
+			return nil
+		}
+		f.urgent.Add(1)
+		select {
+		case <-flushed:
+		case <-f.done:
+			f.urgent.Add(-1)
+			return ErrClosed
+		}
+		f.urgent.Add(-1)
+	}
+	return nil
+}
+
+// flush moves the frozen table into the file, step by step. The last step makes
+// the table's state that of the file; what the steps before it have written
+// counts only then.
+func (f *flusher) flush(ctx context.Context) error {
+	tables := f.store.tables.Load()
+	frozen := tables.frozen
+	if frozen == nil {
+		return nil
+	}
+	before := f.durableState()
+	steps := &flushSteps{f: f, table: frozen, total: max(1, frozen.kv.size.Load())}
+	if err := steps.versions(ctx); err != nil {
+		return err
+	}
+	if err := steps.log(ctx); err != nil {
+		return err
+	}
+	if err := steps.requests(ctx); err != nil {
+		return err
+	}
+	err := f.store.db.Update(func(tx *bbolt.Tx) error {
+		if err := flushLeases(tx, frozen); err != nil {
+			return err
+		}
+		if err := forgetRequests(tx, before.Requests.oldest(), frozen.state.Requests.oldest()); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(stateKey, frozen.state.encode())
+	})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.durable = frozen.state
+	f.mu.Unlock()
+	// While a table is frozen only this goroutine changes the set.
+	f.store.tables.Store(&tableSet{active: f.store.tables.Load().active})
+	f.flushed.broadcast()
+	return nil
+}
+
+// flushSteps writes one table.
+type flushSteps struct {
+	f       *flusher
+	table   *table
+	total   int64
+	written int64
+}
+
+// pace waits until the flush is no longer ahead of the active table.
+func (s *flushSteps) pace(ctx context.Context) error {
+	for range flushMaxPauses {
+		filled := float64(s.f.store.tables.Load().active.size()) / float64(s.f.store.tableBytes)
+		if s.f.urgent.Load() > 0 || float64(s.written)/float64(s.total) <= flushAhead*filled {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(flushPause):
+			continue
+		}
+		break
+	}
+	return ctx.Err()
+}
+
+func (s *flushSteps) versions(ctx context.Context) error {
+	for n := s.table.kv.head.next[0].Load(); n != nil; {
+		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+			bucket := tx.Bucket(bucketKV)
+			for size := 0; n != nil && size < flushStepBytes; n = n.next[0].Load() {
+				if err := bucket.Put(n.key, n.value); err != nil {
+					return err
+				}
+				size += len(n.key) + len(n.value)
+				s.written += int64(len(n.key) + len(n.value) + nodeOverhead)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.pace(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logStepEntries is how many revisions or requests one step writes.
+const logStepEntries = 8192
+
+// logFill: the log grows at its end only, so its pages are left nearly full.
+const logFill = 0.95
+
+func (s *flushSteps) log(ctx context.Context) error {
+	for log := s.table.log; len(log) > 0; {
+		step := log[:min(len(log), logStepEntries)]
+		log = log[len(step):]
+		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+			bucket := tx.Bucket(bucketLog)
+			bucket.FillPercent = logFill
+			for i := range step {
+				if err := putLog(bucket, &step[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putLog(bucket *bbolt.Bucket, entry *logEntry) error {
+	changes := entry.changes
+	for part := uint32(0); len(changes) > 0; part++ {
+		n := min(len(changes), changesPerPart)
+		key := logKey(entry.revision, part)
+		if err := bucket.Put(key, appendLogRecord(nil, key, entry.hash, changes[:n])); err != nil {
+			return err
+		}
+		changes = changes[n:]
+	}
+	return nil
+}
+
+func (s *flushSteps) requests(ctx context.Context) error {
+	if len(s.table.requests) == 0 {
+		return nil
+	}
+	keys := make([]requestKey, 0, len(s.table.requests))
+	for key := range s.table.requests {
+		keys = append(keys, key)
+	}
+	sortRequestKeys(keys)
+	for len(keys) > 0 {
+		step := keys[:min(len(keys), logStepEntries)]
+		keys = keys[len(step):]
+		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+			return putRequests(tx.Bucket(bucketRequests), step, s.table.requests)
+		})
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

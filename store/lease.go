@@ -1,0 +1,265 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// leaseSet is every lease and its time to live in seconds. Leases are few
+// beside keys; their keys stay on disk.
+type leaseSet struct {
+	mu      sync.RWMutex
+	ttls    map[int64]int64
+	changes uint64
+}
+
+func (l *leaseSet) has(id int64) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	_, ok := l.ttls[id]
+	return ok
+}
+
+// set grants a lease, or with 0 seconds ends it.
+func (l *leaseSet) set(id, ttl int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ttl > 0 {
+		l.ttls[id] = ttl
+	} else {
+		delete(l.ttls, id)
+	}
+	l.changes++
+}
+
+func (l *leaseSet) replace(ttls map[int64]int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ttls = ttls
+	l.changes++
+}
+
+// Leases returns every lease, in the order of ids, and a number that is another
+// one whenever the set has changed.
+func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
+	s.leases.mu.RLock()
+	defer s.leases.mu.RUnlock()
+	leases := make([]*kvv1.Lease, 0, len(s.leases.ttls))
+	for id, ttl := range s.leases.ttls {
+		leases = append(leases, &kvv1.Lease{Id: id, TtlSeconds: ttl})
+	}
+	slices.SortFunc(leases, func(a, b *kvv1.Lease) int {
+		if a.Id < b.Id {
+			return -1
+		}
+		return 1
+	})
+	return leases, s.leases.changes
+}
+
+// LeaseChanges returns the number that Leases returns, at no cost.
+func (s *Store) LeaseChanges() uint64 {
+	s.leases.mu.RLock()
+	defer s.leases.mu.RUnlock()
+	return s.leases.changes
+}
+
+// LeaseKeys returns the keys attached to a lease, in order, at most limit (0:
+// all). It fails with LEASE_NOT_FOUND.
+func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
+	if !s.leases.has(id) {
+		return nil, errLeaseNotFound(id)
+	}
+	v, err := s.view()
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	defer s.guard(&err)
+	prefixes, err := v.leasePrefixes(id)
+	if err != nil {
+		return nil, err
+	}
+	for _, prefix := range prefixes {
+		if limit > 0 && len(keys) == limit {
+			break
+		}
+		ver, found, err := v.get(prefix, v.revision)
+		if err != nil {
+			return nil, err
+		}
+		if found && ver.lease == id {
+			keys = append(keys, bytes.Clone(userKey(appendRevision(prefix, 0))))
+		}
+	}
+	return keys, nil
+}
+
+func leaseID(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+// leasePrefixes returns the keyPrefixes that may be attached to a lease, in
+// order: the disk may still list some that are not, never too few.
+func (v *view) leasePrefixes(id int64) ([][]byte, error) {
+	if _, err := v.disk(); err != nil {
+		return nil, err
+	}
+	attached := map[string]bool{}
+	name := leaseID(id)
+	cursor := v.tx.Bucket(bucketLeaseKeys).Cursor()
+	for key, _ := cursor.Seek(name); bytes.HasPrefix(key, name); key, _ = cursor.Next() {
+		attached[string(key[len(name):])] = true
+	}
+	for _, t := range slices.Backward(v.tables) {
+		t.mu.RLock()
+		for prefix, isAttached := range t.leaseKeys[id] {
+			attached[prefix] = isAttached
+		}
+		t.mu.RUnlock()
+	}
+	var prefixes [][]byte
+	for prefix, isAttached := range attached {
+		if isAttached {
+			prefixes = append(prefixes, []byte(prefix))
+		}
+	}
+	slices.SortFunc(prefixes, bytes.Compare)
+	return prefixes, nil
+}
+
+func (a *applier) moveLease(prefix []byte, from, to int64) {
+	if from == to {
+		return
+	}
+	if from != 0 {
+		a.table.setLeaseKey(from, prefix, false)
+	}
+	if to != 0 {
+		a.table.setLeaseKey(to, prefix, true)
+	}
+}
+
+func (a *applier) grant(req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
+	if req.GetId() <= 0 || req.TtlSeconds <= 0 {
+		return nil, errInvalid("ttl_seconds", "a lease needs an id and a time to live above 0, not %d and %d", req.GetId(), req.GetTtlSeconds())
+	}
+	if a.store.leases.has(req.Id) {
+		return nil, &Error{
+			Reason:  kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS,
+			Message: "a lease with this id exists already",
+		}
+	}
+	a.setLease(req.Id, req.TtlSeconds)
+	return &kvv1.GrantResponse{Header: a.header(), Id: req.Id, TtlSeconds: req.TtlSeconds}, nil
+}
+
+// setLease is the one place where leases change.
+func (a *applier) setLease(id, ttl int64) {
+	a.store.leases.set(id, ttl)
+	a.table.leases[id] = ttl
+}
+
+// revoke ends a lease and deletes its keys, at one revision.
+func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
+	if !a.store.leases.has(req.GetId()) {
+		return nil, errLeaseNotFound(req.GetId())
+	}
+	prefixes, err := a.view.leasePrefixes(req.Id)
+	if err != nil {
+		return nil, err
+	}
+	resp := &kvv1.RevokeResponse{}
+	for _, prefix := range prefixes {
+		ver, found, err := a.view.get(prefix, a.st.Revision)
+		if err != nil {
+			return nil, err
+		}
+		if found && ver.lease == req.Id {
+			a.remove(prefix, &ver, a.st.Revision+1)
+			resp.Deleted++
+		}
+	}
+	a.setLease(req.Id, 0)
+	a.commit()
+	resp.Header = a.header()
+	return resp, nil
+}
+
+// flushLeases writes what a table knows of leases.
+func flushLeases(tx *bbolt.Tx, t *table) error {
+	bucket := tx.Bucket(bucketLeases)
+	for _, id := range sortedKeys(t.leases) {
+		key := leaseID(id)
+		if t.leases[id] == 0 {
+			if err := endLease(tx, id); err != nil {
+				return err
+			}
+			continue
+		}
+		record := binary.AppendUvarint(make([]byte, checksumBytes), uint64(t.leases[id]))
+		if err := bucket.Put(key, seal(key, record)); err != nil {
+			return err
+		}
+	}
+	bucket = tx.Bucket(bucketLeaseKeys)
+	for _, id := range sortedKeys(t.leaseKeys) {
+		if ttl, ok := t.leases[id]; ok && ttl == 0 {
+			continue // Ended: its keys have just been removed.
+		}
+		for _, prefix := range sortedKeys(t.leaseKeys[id]) {
+			key := append(leaseID(id), prefix...)
+			var err error
+			if t.leaseKeys[id][prefix] {
+				err = bucket.Put(key, seal(key, make([]byte, checksumBytes)))
+			} else {
+				err = bucket.Delete(key)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func endLease(tx *bbolt.Tx, id int64) error {
+	name := leaseID(id)
+	if err := tx.Bucket(bucketLeases).Delete(name); err != nil {
+		return err
+	}
+	bucket := tx.Bucket(bucketLeaseKeys)
+	var keys [][]byte
+	cursor := bucket.Cursor()
+	for key, _ := cursor.Seek(name); bytes.HasPrefix(key, name); key, _ = cursor.Next() {
+		keys = append(keys, bytes.Clone(key))
+	}
+	for _, key := range keys {
+		if err := bucket.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loadLeases(tx *bbolt.Tx) (map[int64]int64, error) {
+	ttls := map[int64]int64{}
+	err := tx.Bucket(bucketLeases).ForEach(func(key, record []byte) error {
+		payload, err := unseal(key, record)
+		if err != nil {
+			return err
+		}
+		r := reader{b: payload}
+		ttl := r.int()
+		if len(key) != 8 || r.bad || ttl == 0 {
+			return corrupt("lease record under key %x", key)
+		}
+		ttls[int64(binary.BigEndian.Uint64(key))] = ttl
+		return nil
+	})
+	return ttls, err
+}

@@ -1,0 +1,246 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"go.etcd.io/bbolt"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// The store remembers the requests that changed something, in blocks, and
+// forgets the oldest block when there are too many. A request that is not
+// remembered was either never applied, or is in a forgotten block. The client
+// tells which by the revision that it knew before it sent the request for the
+// first time: all that a forgotten block holds was applied at or before the
+// block's last revision, so a client that knew at least that revision cannot
+// have a request in it. (The idea is that of RIFL, Lee et al., SOSP 2015, with
+// a revision in the place of a client's lease.)
+//
+// Requests that changed nothing need not be remembered: whoever repeats them
+// never got the first answer, and to apply them later is as good.
+const (
+	requestBlock  = 4096
+	requestBlocks = 64 // 262,144 requests: over two seconds at 100,000 a second.
+
+	clientIDBytes   = 16
+	requestKeyBytes = clientIDBytes + 8
+
+	// maxKeptResult bounds what is remembered of a result; over it the keys and
+	// values that it carries are left out.
+	maxKeptResult = 16 << 10
+)
+
+// requestKey is a client's id and its sequence number.
+type requestKey [requestKeyBytes]byte
+
+func newRequestKey(id *kvv1.RequestId) (requestKey, bool) {
+	var key requestKey
+	if len(id.ClientId) != clientIDBytes {
+		return key, false
+	}
+	copy(key[:], id.ClientId)
+	binary.BigEndian.PutUint64(key[clientIDBytes:], id.Sequence)
+	return key, true
+}
+
+// request is what is remembered.
+type request struct {
+	number uint64 // Requests are numbered in the order they were applied.
+	index  uint64 // The log entry that carried it.
+	result []byte
+}
+
+// requestWindow says which numbers are remembered. It is the same on every
+// replica, whatever is still on the disk.
+type requestWindow struct {
+	Next   uint64  `json:"next"`   // The number of the next one.
+	Blocks []int64 `json:"blocks"` // The last revision of each whole block that is remembered.
+	Floor  int64   `json:"floor"`  // The last revision of the newest forgotten block.
+}
+
+func (w *requestWindow) oldest() uint64 {
+	return (w.Next/requestBlock - uint64(len(w.Blocks))) * requestBlock
+}
+
+// take gives out a number, and forgets a block when one is full.
+func (w *requestWindow) take(revision int64) uint64 {
+	number := w.Next
+	w.Next++
+	if w.Next%requestBlock == 0 {
+		// Never append in place: frozen tables share the slice.
+		w.Blocks = append(w.Blocks[:len(w.Blocks):len(w.Blocks)], revision)
+		if len(w.Blocks) > requestBlocks {
+			w.Floor, w.Blocks = w.Blocks[0], w.Blocks[1:]
+		}
+	}
+	return number
+}
+
+func errRequestExpired(revision int64) *Error {
+	return &Error{
+		Reason:   kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED,
+		Message:  "the request id is older than what is remembered; whether it was applied is not known",
+		Metadata: map[string]string{"revision": strconv.FormatInt(revision, 10)},
+	}
+}
+
+// encodeResult is what will be remembered of a result.
+func encodeResult(result *kvv1.Result) []byte {
+	encoded, err := proto.Marshal(result)
+	if err == nil && len(encoded) > maxKeptResult {
+		stripped := proto.Clone(result).(*kvv1.Result)
+		stripResult(stripped)
+		encoded, err = proto.Marshal(stripped)
+	}
+	if err != nil {
+		panic("store: a result does not encode: " + err.Error())
+	}
+	return encoded
+}
+
+func decodeResult(encoded []byte) (*kvv1.Result, error) {
+	result := &kvv1.Result{}
+	if err := proto.Unmarshal(encoded, result); err != nil {
+		return nil, corrupt("remembered result: %v", err)
+	}
+	if header := resultHeader(result); header != nil {
+		header.Replayed = true
+	}
+	return result, nil
+}
+
+func resultHeader(result *kvv1.Result) *kvv1.ResponseHeader {
+	switch r := result.Result.(type) {
+	case *kvv1.Result_Put:
+		return r.Put.Header
+	case *kvv1.Result_Delete:
+		return r.Delete.Header
+	case *kvv1.Result_Txn:
+		return r.Txn.Header
+	case *kvv1.Result_Batch:
+		return r.Batch.Header
+	case *kvv1.Result_Grant:
+		return r.Grant.Header
+	case *kvv1.Result_Revoke:
+		return r.Revoke.Header
+	}
+	return nil
+}
+
+// stripResult leaves out keys and values.
+func stripResult(result *kvv1.Result) {
+	switch r := result.Result.(type) {
+	case *kvv1.Result_Put:
+		r.Put.PrevKv = nil
+	case *kvv1.Result_Delete:
+		r.Delete.PrevKvs = nil
+	case *kvv1.Result_Txn:
+		stripTxn(r.Txn)
+	case *kvv1.Result_Batch:
+		for _, write := range r.Batch.Results {
+			switch w := write.Result.(type) {
+			case *kvv1.WriteResult_Put:
+				w.Put.PrevKv = nil
+			case *kvv1.WriteResult_Delete:
+				w.Delete.PrevKvs = nil
+			case *kvv1.WriteResult_Txn:
+				stripTxn(w.Txn)
+			}
+		}
+	}
+}
+
+func stripTxn(txn *kvv1.TxnResponse) {
+	for _, result := range txn.Results {
+		switch r := result.Result.(type) {
+		case *kvv1.OpResult_Range:
+			r.Range.Kvs = nil
+		case *kvv1.OpResult_Put:
+			r.Put.PrevKv = nil
+		case *kvv1.OpResult_Delete:
+			r.Delete.PrevKvs = nil
+		case *kvv1.OpResult_Txn:
+			stripTxn(r.Txn)
+		}
+	}
+}
+
+// On disk a request stands under its requestKey, and its requestKey under
+// orderKey(number). Their lengths tell them apart.
+func orderKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, 0, 8), number)
+}
+
+func (r *request) encode(key []byte) []byte {
+	record := make([]byte, checksumBytes, checksumBytes+2*binary.MaxVarintLen64+len(r.result))
+	record = binary.AppendUvarint(record, r.number)
+	record = binary.AppendUvarint(record, r.index)
+	record = append(record, r.result...)
+	return seal(key, record)
+}
+
+func readRequest(key, record []byte) (request, error) {
+	payload, err := unseal(key, record)
+	if err != nil {
+		return request{}, err
+	}
+	r := reader{b: payload}
+	req := request{number: r.uint(), index: r.uint()}
+	req.result = r.b
+	if r.bad {
+		return request{}, corrupt("request record under key %x", key)
+	}
+	return req, nil
+}
+
+func sortRequestKeys(keys []requestKey) {
+	slices.SortFunc(keys, func(a, b requestKey) int { return bytes.Compare(a[:], b[:]) })
+}
+
+func putRequests(bucket *bbolt.Bucket, keys []requestKey, requests map[requestKey]request) error {
+	for _, key := range keys {
+		r := requests[key]
+		if err := bucket.Put(key[:], r.encode(key[:])); err != nil {
+			return err
+		}
+		order := orderKey(r.number)
+		record := append(make([]byte, checksumBytes), key[:]...)
+		if err := bucket.Put(order, seal(order, record)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetRequests removes the requests with numbers from up to before to.
+func forgetRequests(tx *bbolt.Tx, from, to uint64) error {
+	bucket := tx.Bucket(bucketRequests)
+	for number := from; number < to; number++ {
+		order := orderKey(number)
+		record := bucket.Get(order)
+		if record == nil {
+			continue
+		}
+		key, err := unseal(order, record)
+		if err != nil {
+			return err
+		}
+		key = bytes.Clone(key)
+		if err := bucket.Delete(order); err != nil {
+			return err
+		}
+		// A client may have used the key again since.
+		if r, err := readRequest(key, bucket.Get(key)); err != nil || r.number != number {
+			continue
+		}
+		if err := bucket.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// scrubStepChanges is how many changes one bbolt transaction cleans up.
+	scrubStepChanges = 256
+	// scrubPause lets other work in between two steps.
+	scrubPause = 2 * time.Millisecond
+)
+
+// scrub removes what the compaction that is in the file made unreadable: log
+// records before it, and of each key that they name the versions that were
+// replaced before it. It goes by the log, so it costs what was written, not
+// what is stored. After a crash it begins again where records are left.
+func (f *flusher) scrub(ctx context.Context) error {
+	target := f.durableState().Compacted
+	f.mu.Lock()
+	done := f.scrubbed >= target
+	f.mu.Unlock()
+	if done {
+		return nil
+	}
+	// Before the first version goes: readers look at it after they have begun.
+	f.store.scrubbing.Store(target)
+	for {
+		more := false
+		err := f.store.db.Update(func(tx *bbolt.Tx) (err error) {
+			if more, err = scrubStep(tx, target); err != nil || more {
+				return err
+			}
+			return tx.Bucket(bucketMeta).Put(scrubKey, encodeScrub(target))
+		})
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(scrubPause):
+		}
+	}
+	f.mu.Lock()
+	f.scrubbed = target
+	f.mu.Unlock()
+	return nil
+}
+
+// scrubStep takes the oldest log records up to target. It says whether there
+// are more. The records of target itself stay: watches may begin there.
+func scrubStep(tx *bbolt.Tx, target int64) (more bool, err error) {
+	log, kv := tx.Bucket(bucketLog), tx.Bucket(bucketKV)
+	cursor := log.Cursor()
+	cleaned := map[string]bool{}
+	var remove [][]byte
+	count := 0
+	for key, record := cursor.First(); key != nil; key, record = cursor.Next() {
+		revision, _, err := readLogKey(key)
+		if err != nil {
+			return false, err
+		}
+		if revision > target {
+			break
+		}
+		if count >= scrubStepChanges && revision < target {
+			more = true
+			break
+		}
+		_, changes, err := readLogRecord(key, record)
+		if err != nil {
+			return false, err
+		}
+		for _, c := range changes {
+			count++
+			prefix := keyPrefix(c.versionKey)
+			if cleaned[string(prefix)] {
+				continue
+			}
+			cleaned[string(prefix)] = true
+			if err := scrubKeyVersions(kv, prefix, target); err != nil {
+				return false, err
+			}
+		}
+		if revision < target {
+			remove = append(remove, bytes.Clone(key))
+		}
+	}
+	for _, key := range remove {
+		if err := log.Delete(key); err != nil {
+			return false, err
+		}
+	}
+	return more, nil
+}
+
+// scrubKeyVersions removes the versions of a key that no revision from target
+// on can see.
+func scrubKeyVersions(kv *bbolt.Bucket, prefix []byte, target int64) error {
+	var remove [][]byte
+	cursor := kv.Cursor()
+	first := true
+	for key, record := cursor.Seek(appendRevision(bytes.Clone(prefix), target)); bytes.HasPrefix(key, prefix); key, record = cursor.Next() {
+		if first {
+			first = false
+			ver, err := readVersion(key, record)
+			if err != nil {
+				return err
+			}
+			// What a deletion before target leaves behind is nothing.
+			if !ver.deleted() || ver.revision == target {
+				continue
+			}
+		}
+		remove = append(remove, bytes.Clone(key))
+	}
+	for _, key := range remove {
+		if err := kv.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,372 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// A snapshot stream is the database file in frames:
+//
+//	magic (16 bytes), length of the file (8), checksum of these 24 (4)
+//	frames: length (4), checksum of the payload (4), payload
+//	end: length 0 (4), checksum of the whole file (4)
+//
+// Integers are little-endian, checksums CRC-32C. Its length follows from the
+// file's, so it is known before the first byte is read.
+const (
+	snapshotMagic  = "baton snapshot 1"
+	snapshotHeader = len(snapshotMagic) + 8 + checksumBytes
+	frameHeader    = 8
+	frameBytes     = 256 << 10
+)
+
+func streamSize(fileSize int64) int64 {
+	frames := (fileSize + frameBytes - 1) / frameBytes
+	return int64(snapshotHeader) + fileSize + (frames+1)*frameHeader
+}
+
+// Snapshot is a stream of the whole database as one bbolt transaction sees it.
+// It copies nothing until it is read. For one goroutine.
+type Snapshot struct {
+	// Position is that of the very transaction that is streamed.
+	Position Position
+	Revision int64
+	// Size is the exact length of the stream in bytes.
+	Size int64
+
+	io.Reader
+	cancel func(error)
+	ended  chan struct{}
+	once   sync.Once
+}
+
+// snapshots are the open ones; each holds a transaction of the file.
+type snapshots struct {
+	mu   sync.Mutex
+	open map[*Snapshot]struct{}
+}
+
+// Snapshot opens a stream of what is durable. It holds the file's pages as they
+// are: writes go on, and the file grows, until it is closed. It must be closed.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("store: snapshot: %w", err)
+	}
+	st, _, err := loadState(tx)
+	if err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	r, w := io.Pipe()
+	snapshot := &Snapshot{
+		Position: st.position(), Revision: st.Revision, Size: streamSize(tx.Size()),
+		Reader: r, cancel: func(err error) { _ = r.CloseWithError(err) }, ended: make(chan struct{}),
+	}
+	go func() {
+		defer close(snapshot.ended)
+		err := writeStream(w, tx)
+		_ = w.CloseWithError(errors.Join(err, tx.Rollback()))
+	}()
+	s.streams.add(snapshot)
+	return snapshot, nil
+}
+
+// Close ends the stream; it returns when the transaction has ended.
+func (s *Snapshot) Close() error {
+	s.once.Do(func() { s.cancel(ErrClosed) })
+	<-s.ended
+	return nil
+}
+
+func (s *snapshots) add(snapshot *Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[*Snapshot]struct{}{}
+	}
+	for other := range s.open {
+		select {
+		case <-other.ended:
+			delete(s.open, other)
+		default:
+		}
+	}
+	s.open[snapshot] = struct{}{}
+}
+
+// close ends the open streams; their readers get ErrClosed.
+func (s *snapshots) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for snapshot := range s.open {
+		_ = snapshot.Close()
+	}
+	s.open = nil
+}
+
+func writeStream(w io.Writer, tx *bbolt.Tx) error {
+	header := append(make([]byte, 0, snapshotHeader), snapshotMagic...)
+	header = binary.LittleEndian.AppendUint64(header, uint64(tx.Size()))
+	header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(header, castagnoli))
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	frames := &frameWriter{w: w, buffer: make([]byte, frameHeader, frameHeader+frameBytes)}
+	if _, err := tx.WriteTo(frames); err != nil {
+		return err
+	}
+	return frames.end()
+}
+
+// frameWriter cuts what is written into frames.
+type frameWriter struct {
+	w      io.Writer
+	buffer []byte // Room for the header, then the payload.
+	whole  uint32
+}
+
+func (f *frameWriter) Write(p []byte) (int, error) {
+	written := len(p)
+	for len(p) > 0 {
+		n := min(len(p), frameHeader+frameBytes-len(f.buffer))
+		f.buffer = append(f.buffer, p[:n]...)
+		p = p[n:]
+		if len(f.buffer) == frameHeader+frameBytes {
+			if err := f.flush(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (f *frameWriter) flush() error {
+	payload := f.buffer[frameHeader:]
+	f.whole = crc32.Update(f.whole, castagnoli, payload)
+	binary.LittleEndian.PutUint32(f.buffer, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(f.buffer[4:], crc32.Checksum(payload, castagnoli))
+	_, err := f.w.Write(f.buffer)
+	f.buffer = f.buffer[:frameHeader]
+	return err
+}
+
+func (f *frameWriter) end() error {
+	if len(f.buffer) > frameHeader {
+		if err := f.flush(); err != nil {
+			return err
+		}
+	}
+	end := binary.LittleEndian.AppendUint32(make([]byte, 4, frameHeader), f.whole)
+	_, err := f.w.Write(end)
+	return err
+}
+
+// readStream copies the database file out of a stream. On any error, also one
+// in its last byte, what was written must not be used.
+func readStream(w io.Writer, r io.Reader) error {
+	header := make([]byte, snapshotHeader)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return fmt.Errorf("%w: the snapshot ends in its header: %w", ErrCorrupt, err)
+	}
+	sum := len(header) - checksumBytes
+	if string(header[:len(snapshotMagic)]) != snapshotMagic {
+		return corrupt("not a snapshot of this version of Baton")
+	}
+	if binary.LittleEndian.Uint32(header[sum:]) != crc32.Checksum(header[:sum], castagnoli) {
+		return corrupt("checksum of the snapshot's header")
+	}
+	left := int64(binary.LittleEndian.Uint64(header[len(snapshotMagic):]))
+	buffer := make([]byte, frameBytes)
+	whole := uint32(0)
+	for {
+		frame := make([]byte, frameHeader)
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return fmt.Errorf("%w: the snapshot ends %d bytes early: %w", ErrCorrupt, left, err)
+		}
+		length, sum := int64(binary.LittleEndian.Uint32(frame)), binary.LittleEndian.Uint32(frame[4:])
+		if length == 0 {
+			if left != 0 || sum != whole {
+				return corrupt("the snapshot's end does not match its content (%d bytes missing)", left)
+			}
+			return nil
+		}
+		if length > min(frameBytes, left) {
+			return corrupt("a frame of %d bytes where %d are left", length, left)
+		}
+		payload := buffer[:length]
+		if _, err := io.ReadFull(r, payload); err != nil {
+			return fmt.Errorf("%w: the snapshot ends %d bytes early: %w", ErrCorrupt, left, err)
+		}
+		if crc32.Checksum(payload, castagnoli) != sum {
+			return corrupt("checksum of the snapshot, %d bytes before its end", left)
+		}
+		whole = crc32.Update(whole, castagnoli, payload)
+		if _, err := w.Write(payload); err != nil {
+			return err
+		}
+		left -= length
+	}
+}
+
+// Receive writes the database of a snapshot stream into dir: to a temporary
+// file first, which takes the place of the database only when it is whole,
+// checked and synced. The store must not be open there.
+func Receive(dir string, r io.Reader) (Position, error) {
+	temporary := filepath.Join(dir, FileName+".receiving")
+	st, err := receive(temporary, r)
+	if err != nil {
+		return Position{}, errors.Join(err, os.RemoveAll(temporary))
+	}
+	if err := rename(temporary, filepath.Join(dir, FileName)); err != nil {
+		return Position{}, err
+	}
+	return st.position(), nil
+}
+
+func receive(path string, r io.Reader) (state, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return state{}, fmt.Errorf("store: receive: %w", err)
+	}
+	err = readStream(file, r)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return state{}, fmt.Errorf("store: receive: %w", err)
+	}
+	db, err := openFile(path, true)
+	if err != nil {
+		return state{}, err
+	}
+	var st state
+	err = db.View(func(tx *bbolt.Tx) (err error) {
+		st, _, err = loadState(tx)
+		return err
+	})
+	return st, errors.Join(err, db.Close())
+}
+
+// Restore replaces the content of an open store by that of a snapshot stream,
+// which must be of a later position of the same log. All or nothing: when it
+// fails before the exchange, the store is as it was. Reads and watches go on
+// with the new content; open snapshots end. It must not run at the same time as
+// Apply.
+func (s *Store) Restore(r io.Reader) error {
+	temporary := s.path() + ".receiving"
+	st, err := receive(temporary, r)
+	if err == nil && st.Revision < s.revision.Load() {
+		err = fmt.Errorf("store: a snapshot of revision %d cannot replace revision %d", st.Revision, s.revision.Load())
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(temporary))
+	}
+	s.applier.mu.Lock()
+	defer s.applier.mu.Unlock()
+	s.flusher.stop()
+	s.streams.close()
+	s.swap.Lock()
+	err = s.exchange(temporary)
+	s.swap.Unlock()
+	if err != nil {
+		s.fail(err)
+		return err
+	}
+	s.flusher.start()
+	s.watches.reread(s.revision.Load())
+	s.revised.broadcast()
+	return nil
+}
+
+// exchange puts a received file in the place of the open one.
+func (s *Store) exchange(temporary string) error {
+	if s.closed {
+		return ErrClosed
+	}
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	if err := rename(temporary, s.path()); err != nil {
+		return err
+	}
+	return s.load()
+}
+
+// Info says what a snapshot file holds.
+type Info struct {
+	Position  Position
+	Revision  int64
+	Compacted int64
+	Bytes     int64 // Of the database in it.
+}
+
+// Verify checks a snapshot file: its checksums, and every invariant of the
+// database in it, for which it needs as much space beside the file. progress
+// (may be nil) is told bytes done and in all.
+func Verify(ctx context.Context, path string, progress func(done, total int64)) (info Info, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Info{}, err
+	}
+	defer file.Close()
+	stat, err := file.Stat()
+	if err != nil {
+		return Info{}, err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".verify-")
+	if err != nil {
+		return Info{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	counted := &countingReader{ctx: ctx, r: file, total: stat.Size(), progress: progress}
+	if _, err := Receive(dir, counted); err != nil {
+		return Info{}, err
+	}
+	db, err := openFile(filepath.Join(dir, FileName), true)
+	if err != nil {
+		return Info{}, err
+	}
+	defer db.Close()
+	return info, db.View(func(tx *bbolt.Tx) error {
+		st, _, err := loadState(tx)
+		if err != nil {
+			return err
+		}
+		info = Info{Position: st.position(), Revision: st.Revision, Compacted: st.Compacted, Bytes: tx.Size()}
+		return check(ctx, tx)
+	})
+}
+
+// countingReader reports how far a file was read, and ends with its context.
+type countingReader struct {
+	ctx         context.Context
+	r           io.Reader
+	done, total int64
+	progress    func(done, total int64)
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.r.Read(p)
+	c.done += int64(n)
+	if c.progress != nil {
+		c.progress(c.done, c.total)
+	}
+	return n, err
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+)
+
+// formatVersion is the layout of the file. A store refuses one that it does
+// not know, and changes nothing.
+const formatVersion = 1
+
+// firstRevision is that of an empty store; the first write makes the next one.
+const firstRevision = 1
+
+// state is what applying has led to, besides the versions of keys. It is
+// written with the last step of a flush, in the same transaction.
+type state struct {
+	Format             int           `json:"format"`
+	Index              uint64        `json:"index"`
+	Term               uint64        `json:"term"`
+	ConfigurationIndex uint64        `json:"configuration_index"`
+	Configuration      []byte        `json:"configuration"`
+	Revision           int64         `json:"revision"`
+	Compacted          int64         `json:"compacted"`
+	Hash               uint64        `json:"hash"`
+	Requests           requestWindow `json:"requests"`
+}
+
+func newState() state {
+	return state{Format: formatVersion, Revision: firstRevision}
+}
+
+func (st *state) position() Position {
+	return Position{
+		Index:              st.Index,
+		Term:               st.Term,
+		ConfigurationIndex: st.ConfigurationIndex,
+		Configuration:      st.Configuration,
+	}
+}
+
+// Position is a place in the log, with the membership that is valid there.
+type Position struct {
+	Index, Term        uint64
+	ConfigurationIndex uint64
+	Configuration      []byte
+}
+
+var stateKey = []byte("state")
+
+func (st *state) encode() []byte {
+	payload, err := json.Marshal(st)
+	if err != nil {
+		panic(fmt.Sprintf("store: state %+v does not encode: %v", st, err))
+	}
+	record := append(make([]byte, checksumBytes, checksumBytes+len(payload)), payload...)
+	return seal(stateKey, record)
+}
+
+func decodeState(record []byte) (state, error) {
+	payload, err := unseal(stateKey, record)
+	if err != nil {
+		return state{}, err
+	}
+	var st state
+	if err := json.Unmarshal(payload, &st); err != nil {
+		return state{}, corrupt("state: %v", err)
+	}
+	if st.Format != formatVersion {
+		return state{}, fmt.Errorf("store: the file has format %d, this version reads format %d: run the version of Baton that wrote it", st.Format, formatVersion)
+	}
+	return st, nil
+}
+
+// scrubKey holds the first revision whose log records were not yet cleaned up
+// after a compaction.
+var scrubKey = []byte("scrub")
+
+func encodeScrub(revision int64) []byte {
+	record := binary.BigEndian.AppendUint64(make([]byte, checksumBytes), uint64(revision))
+	return seal(scrubKey, record)
+}
+
+func decodeScrub(record []byte) (int64, error) {
+	if record == nil {
+		return 0, nil
+	}
+	payload, err := unseal(scrubKey, record)
+	if err != nil || len(payload) != 8 {
+		return 0, corrupt("scrub record %x", record)
+	}
+	return int64(binary.BigEndian.Uint64(payload)), nil
+}

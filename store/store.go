@@ -1,0 +1,289 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+)
+
+// DefaultTableBytes is the memory a table takes before it is flushed. A larger
+// one gathers more versions for each page of the file that a flush touches; two
+// tables are held at most, and twice the size is replayed after a crash.
+const DefaultTableBytes = 32 << 20
+
+// Options say where a store is and how it behaves.
+type Options struct {
+	// Dir holds the database; it must exist.
+	Dir string
+	// Logger gets a line for each rare event; nil: none.
+	Logger *slog.Logger
+	// Registerer gets the metrics; nil: none.
+	Registerer prometheus.Registerer
+	// TableBytes is the memory of a table before it is flushed; 0 means
+	// DefaultTableBytes. A small one costs speed, a large one memory.
+	TableBytes int
+}
+
+// Store is the database. Apply and ApplyConfiguration are for one goroutine,
+// all other methods for any.
+type Store struct {
+	dir        string
+	log        *slog.Logger
+	tableBytes int64
+
+	// swap is held for reading by every view, and for writing to put another
+	// file in the place of db. It comes after applier.mu.
+	swap   sync.RWMutex
+	db     *bbolt.DB
+	closed bool
+
+	visible
+	tables  atomic.Pointer[tableSet]
+	applier *applier
+	flusher *flusher
+	leases  *leaseSet
+	watches *watches
+	streams snapshots
+	revised signal // Broadcast for every new revision.
+
+	failOnce sync.Once
+	failed   chan error
+}
+
+// visible is what readers may see of the applied state.
+type visible struct {
+	revision  atomic.Int64
+	compacted atomic.Int64
+	scrubbing atomic.Int64 // Versions that only older revisions see may be gone.
+	applied   atomic.Uint64
+}
+
+// Open opens the database in o.Dir, or creates an empty one. It fails when
+// another process has it open, with ErrCorrupt when it is damaged, and changes
+// nothing then.
+func Open(o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.TableBytes == 0 {
+		o.TableBytes = DefaultTableBytes
+	}
+	s := &Store{
+		dir:        o.Dir,
+		log:        o.Logger,
+		tableBytes: int64(o.TableBytes),
+		leases:     &leaseSet{},
+		watches:    newWatches(),
+		failed:     make(chan error, 1),
+	}
+	s.applier = &applier{store: s, digest: xxhash.New()}
+	s.flusher = newFlusher(s)
+	if !Exists(o.Dir) {
+		if err := create(o.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	if o.Registerer != nil {
+		if err := s.register(o.Registerer); err != nil {
+			return nil, errors.Join(err, s.db.Close())
+		}
+	}
+	s.flusher.start()
+	return s, nil
+}
+
+func (s *Store) path() string { return filepath.Join(s.dir, FileName) }
+
+// load opens the file and takes over what it holds.
+func (s *Store) load() error {
+	db, err := openFile(s.path(), false)
+	if err != nil {
+		return err
+	}
+	var st state
+	var scrubbed int64
+	var ttls map[int64]int64
+	err = db.View(func(tx *bbolt.Tx) (err error) {
+		if st, scrubbed, err = loadState(tx); err != nil {
+			return err
+		}
+		ttls, err = loadLeases(tx)
+		return err
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("store: %s: %w", s.path(), err), db.Close())
+	}
+	s.db = db
+	s.leases.replace(ttls)
+	active := newTable()
+	active.state = st
+	s.applier.st, s.applier.table = st, active
+	s.tables.Store(&tableSet{active: active})
+	s.flusher.reset(st, scrubbed)
+	s.scrubbing.Store(st.Compacted)
+	s.compacted.Store(st.Compacted)
+	s.revision.Store(st.Revision)
+	s.applied.Store(st.Index)
+	return nil
+}
+
+// Applied is the index of the last log entry whose effects are visible.
+func (s *Store) Applied() uint64 { return s.applied.Load() }
+
+// Durable is the position that the file on disk has; entries after it must be
+// applied again after a crash.
+func (s *Store) Durable() Position {
+	st := s.flusher.durableState()
+	return st.position()
+}
+
+// Status is how a store is.
+type Status struct {
+	Applied   uint64 // Index of the last entry applied.
+	Durable   uint64 // Index of the last entry on the store's disk.
+	Revision  int64
+	Compacted int64 // The oldest revision that can be read.
+	FileBytes int64
+	FreeBytes int64 // Of FileBytes, those that hold nothing.
+	Leases    int
+	Watchers  int
+}
+
+// Status returns how the store is.
+func (s *Store) Status() Status {
+	status := Status{
+		Applied:   s.applied.Load(),
+		Durable:   s.Durable().Index,
+		Revision:  s.revision.Load(),
+		Compacted: s.compacted.Load(),
+		Watchers:  s.watches.count(),
+	}
+	s.leases.mu.RLock()
+	status.Leases = len(s.leases.ttls)
+	s.leases.mu.RUnlock()
+	if info, err := os.Stat(s.path()); err == nil {
+		status.FileBytes = info.Size()
+	}
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	if !s.closed {
+		stats := s.db.Stats()
+		status.FreeBytes = int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
+	}
+	return status
+}
+
+// WaitRevision returns when the store has a revision, or with the context's error.
+func (s *Store) WaitRevision(ctx context.Context, revision int64) error {
+	for {
+		changed := s.revised.wait()
+		if s.revision.Load() >= revision {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Hash returns the running hash of all that was applied up to a revision (0:
+// the newest), the same on every replica. It fails with COMPACTED and
+// FUTURE_REVISION.
+func (s *Store) Hash(revision int64) (_ int64, hash uint64, err error) {
+	v, err := s.view()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer v.close()
+	defer s.guard(&err)
+	if err := v.at(revision); err != nil {
+		return 0, 0, err
+	}
+	if v.reading == firstRevision {
+		return firstRevision, 0, nil
+	}
+	hash, err = v.hash(v.reading)
+	return v.reading, hash, err
+}
+
+// Failed yields one error when the disk has failed or is corrupt: what was
+// applied may never become durable, and the process must end.
+func (s *Store) Failed() <-chan error { return s.failed }
+
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() { s.failed <- err })
+}
+
+// guard turns a panic or fault of bbolt over a damaged file into an error, and
+// reports damage: use it deferred, after the view was taken.
+func (s *Store) guard(err *error) {
+	if r := recover(); r != nil {
+		*err = corrupt("%s: %v\n%s", s.path(), r, debug.Stack())
+	}
+	if errors.Is(*err, ErrCorrupt) {
+		s.fail(*err)
+	}
+}
+
+// Close flushes what is in memory and closes the file. Watchers and snapshots
+// end with ErrClosed.
+func (s *Store) Close() error {
+	flushed := s.Flush(context.Background(), s.Applied())
+	s.flusher.stop()
+	s.watches.close(ErrClosed)
+	s.streams.close()
+	s.swap.Lock()
+	defer s.swap.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return errors.Join(flushed, s.db.Close())
+}
+
+// signal wakes all who wait, each time it is broadcast.
+type signal struct {
+	mu      sync.Mutex
+	waiting chan struct{}
+}
+
+// wait returns a channel that the next broadcast closes.
+func (s *signal) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting == nil {
+		s.waiting = make(chan struct{})
+	}
+	return s.waiting
+}
+
+func (s *signal) broadcast() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting != nil {
+		close(s.waiting)
+		s.waiting = nil
+	}
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	return slices.Sorted(maps.Keys(m))
+}

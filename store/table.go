@@ -1,0 +1,102 @@
+package store
+
+import (
+	"sort"
+	"sync"
+	"sync/atomic"
+)
+
+// table holds what was applied since the table before it was frozen. The
+// applying goroutine writes; readers come at any time; the flusher reads it
+// once it is frozen.
+type table struct {
+	kv *skiplist
+
+	// mu guards the header of log and the leases. What is in the log up to its
+	// length does not change.
+	mu        sync.RWMutex
+	log       []logEntry
+	leaseKeys map[int64]map[string]bool // Lease, keyPrefix: attached or detached.
+
+	// Only for the applying goroutine, and for the flusher after the freeze.
+	leases   map[int64]int64 // Time to live in seconds; 0: ended.
+	requests map[requestKey]request
+	state    state // After the last entry that went into this table.
+
+	requestBytes atomic.Int64
+
+	changes []change // Room for the changes of log entries.
+}
+
+// logEntry is one revision.
+type logEntry struct {
+	revision int64
+	hash     uint64
+	changes  []change
+}
+
+func newTable() *table {
+	return &table{
+		kv:        newSkiplist(),
+		leaseKeys: map[int64]map[string]bool{},
+		leases:    map[int64]int64{},
+		requests:  map[requestKey]request{},
+	}
+}
+
+// requestOverhead is about what a remembered request takes besides its result.
+const requestOverhead = 128
+
+// size is about how many bytes the table holds.
+func (t *table) size() int64 { return t.kv.size.Load() + t.requestBytes.Load() }
+
+func (t *table) remember(key requestKey, r request) {
+	t.requests[key] = r
+	t.requestBytes.Add(int64(requestOverhead + len(r.result)))
+}
+
+// appendLog adds a revision; changes are copied.
+func (t *table) appendLog(revision int64, hash uint64, changes []change) {
+	if len(t.changes) < len(changes) {
+		t.changes = make([]change, max(1024, len(changes)))
+	}
+	kept := t.changes[:len(changes):len(changes)]
+	t.changes = t.changes[len(changes):]
+	copy(kept, changes)
+	t.mu.Lock()
+	t.log = append(t.log, logEntry{revision: revision, hash: hash, changes: kept})
+	t.mu.Unlock()
+}
+
+// logFrom gives the entries at and after a revision.
+func (t *table) logFrom(revision int64) []logEntry {
+	t.mu.RLock()
+	log := t.log
+	t.mu.RUnlock()
+	at := sort.Search(len(log), func(i int) bool { return log[i].revision >= revision })
+	return log[at:]
+}
+
+func (t *table) setLeaseKey(lease int64, prefix []byte, attached bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := t.leaseKeys[lease]
+	if keys == nil {
+		keys = map[string]bool{}
+		t.leaseKeys[lease] = keys
+	}
+	keys[string(prefix)] = attached
+}
+
+// tableSet is the active table and, while it is flushed, the frozen one.
+type tableSet struct {
+	active, frozen *table
+}
+
+// all gives the tables from the newest on.
+func (ts *tableSet) all() []*table {
+	if ts.frozen == nil {
+		return []*table{ts.active}
+	}
+	return []*table{ts.active, ts.frozen}
+}

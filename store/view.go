@@ -1,0 +1,303 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+)
+
+// view is what one read sees: every version up to a revision. Versions above
+// it, which tables may get meanwhile, are skipped. For one goroutine.
+type view struct {
+	revision int64
+	reading  int64    // The oldest revision that will be read; at first the newest.
+	tables   []*table // From the newest on.
+	store    *Store
+	tx       *bbolt.Tx // Begun when first needed.
+	cursor   *bbolt.Cursor
+	target   []byte
+}
+
+// view takes a view of the newest revision; the caller must close it.
+//
+// The order matters: first the revision, then the tables, then (in disk) the
+// transaction. A flush that ends in between leaves versions in both places,
+// never in none.
+func (s *Store) view() (*view, error) {
+	s.swap.RLock()
+	if s.closed {
+		s.swap.RUnlock()
+		return nil, ErrClosed
+	}
+	revision := s.revision.Load()
+	return &view{revision: revision, reading: revision, tables: s.tables.Load().all(), store: s}, nil
+}
+
+func (v *view) close() {
+	v.release()
+	v.store.swap.RUnlock()
+}
+
+// release ends the bbolt transaction.
+func (v *view) release() {
+	if v.tx != nil {
+		_ = v.tx.Rollback() // Of a read transaction: cannot fail.
+		v.tx, v.cursor = nil, nil
+	}
+}
+
+func (v *view) disk() (*bbolt.Cursor, error) {
+	if v.cursor != nil {
+		return v.cursor, nil
+	}
+	tx, err := v.store.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("store: read: %w", err)
+	}
+	v.tx, v.cursor = tx, tx.Bucket(bucketKV).Cursor()
+	// Only now: a scrub that begins later does not change this transaction.
+	if oldest := v.store.scrubbing.Load(); v.reading < oldest {
+		return nil, errCompacted(v.reading, oldest)
+	}
+	return v.cursor, nil
+}
+
+// at chooses the revision to read at; 0 is the newest.
+func (v *view) at(revision int64) error {
+	if revision == 0 {
+		return nil
+	}
+	if oldest := v.store.compacted.Load(); revision < oldest {
+		return errCompacted(revision, oldest)
+	}
+	if revision > v.revision {
+		return errFuture(revision, v.revision)
+	}
+	v.reading = revision
+	return nil
+}
+
+// get finds the version of a key (given as its keyPrefix) that was valid at a
+// revision. It is not found when the key did not exist then.
+func (v *view) get(prefix []byte, revision int64) (version, bool, error) {
+	v.target = appendRevision(append(v.target[:0], prefix...), revision)
+	for _, t := range v.tables {
+		if n := t.kv.find(v.target, nil); n != nil && bytes.HasPrefix(n.key, prefix) {
+			ver, err := readVersion(n.key, n.value)
+			return ver, err == nil && !ver.deleted(), err
+		}
+	}
+	return v.getDisk(prefix)
+}
+
+// getDisk looks for v.target on disk only.
+func (v *view) getDisk(prefix []byte) (version, bool, error) {
+	cursor, err := v.disk()
+	if err != nil {
+		return version{}, false, err
+	}
+	key, record := cursor.Seek(v.target)
+	if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+revisionBytes {
+		return version{}, false, nil
+	}
+	ver, err := readVersion(key, record)
+	return ver, err == nil && !ver.deleted(), err
+}
+
+// visitor is called with a key (as versionKey) and its version, and says
+// whether to go on. Both are valid only during the call.
+type visitor func(versionKey []byte, ver *version) (more bool, err error)
+
+// ascend visits the keys of a span that existed at a revision, in order.
+func (v *view) ascend(s span, revision int64, visit visitor) error {
+	if s.single {
+		ver, found, err := v.get(s.start, revision)
+		if err != nil || !found {
+			return err
+		}
+		_, err = visit(v.target, &ver)
+		return err
+	}
+	m, err := v.merge()
+	if err != nil {
+		return err
+	}
+	m.seek(s.start)
+	for {
+		key, record := m.least()
+		if key == nil || !s.before(key) {
+			return nil
+		}
+		if len(key) < suffixBytes {
+			return corrupt("kv key %x", key)
+		}
+		prefix := keyPrefix(key)
+		if keyRevision(key) > revision {
+			m.seek(appendRevision(bytes.Clone(prefix), revision))
+			continue
+		}
+		ver, err := readVersion(key, record)
+		if err != nil {
+			return err
+		}
+		if !ver.deleted() {
+			if more, err := visit(key, &ver); err != nil || !more {
+				return err
+			}
+		}
+		m.skip(prefix)
+	}
+}
+
+// descend is ascend from the last key down.
+func (v *view) descend(s span, revision int64, visit visitor) error {
+	if s.single {
+		return v.ascend(s, revision, visit)
+	}
+	m, err := v.merge()
+	if err != nil {
+		return err
+	}
+	bound := s.end
+	for {
+		key := m.last(bound)
+		if key == nil || bytes.Compare(key, s.start) < 0 {
+			return nil
+		}
+		if len(key) < suffixBytes {
+			return corrupt("kv key %x", key)
+		}
+		bound = bytes.Clone(keyPrefix(key))
+		ver, found, err := v.get(bound, revision)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if more, err := visit(appendRevision(bytes.Clone(bound), ver.revision), &ver); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// merge walks the tables and the disk as one sorted list.
+type merge struct {
+	sources []source
+	at      []byte
+}
+
+// source is one sorted list of kv records. key is nil at the end.
+type source interface {
+	seek(key []byte)
+	next()
+	entry() (key, record []byte)
+	// last gives the last key before bound (nil: of all) and loses the place.
+	last(bound []byte) []byte
+}
+
+func (v *view) merge() (*merge, error) {
+	if _, err := v.disk(); err != nil {
+		return nil, err
+	}
+	m := &merge{}
+	for _, t := range v.tables {
+		m.sources = append(m.sources, &tableSource{list: t.kv})
+	}
+	// A cursor of its own: get moves the view's.
+	m.sources = append(m.sources, &diskSource{cursor: v.tx.Bucket(bucketKV).Cursor()})
+	return m, nil
+}
+
+func (m *merge) seek(key []byte) {
+	for _, s := range m.sources {
+		s.seek(key)
+	}
+}
+
+func (m *merge) least() (key, record []byte) {
+	for _, s := range m.sources {
+		if k, r := s.entry(); k != nil && (key == nil || bytes.Compare(k, key) < 0) {
+			key, record = k, r
+		}
+	}
+	return key, record
+}
+
+// skipSteps is how many versions are stepped over one by one before a seek is
+// the cheaper way past them.
+const skipSteps = 4
+
+// skip goes past every version of a key.
+func (m *merge) skip(prefix []byte) {
+	m.at = append(m.at[:0], prefix...)
+	for _, s := range m.sources {
+		for steps := 0; ; steps++ {
+			if k, _ := s.entry(); !bytes.HasPrefix(k, m.at) {
+				break
+			}
+			if steps == skipSteps {
+				// The byte after the terminator: behind all versions, before any other key.
+				m.at[len(m.at)-1]++
+				s.seek(m.at)
+				m.at[len(m.at)-1]--
+				break
+			}
+			s.next()
+		}
+	}
+}
+
+func (m *merge) last(bound []byte) (key []byte) {
+	for _, s := range m.sources {
+		if k := s.last(bound); k != nil && bytes.Compare(k, key) > 0 {
+			key = k
+		}
+	}
+	return key
+}
+
+type tableSource struct {
+	list *skiplist
+	at   *node
+}
+
+func (t *tableSource) seek(key []byte) { t.at = t.list.find(key, nil) }
+func (t *tableSource) next()           { t.at = t.at.next[0].Load() }
+
+func (t *tableSource) entry() (key, record []byte) {
+	if t.at == nil {
+		return nil, nil
+	}
+	return t.at.key, t.at.value
+}
+
+func (t *tableSource) last(bound []byte) []byte {
+	if n := t.list.last(bound); n != nil {
+		return n.key
+	}
+	return nil
+}
+
+type diskSource struct {
+	cursor      *bbolt.Cursor
+	key, record []byte
+}
+
+func (d *diskSource) seek(key []byte)             { d.key, d.record = d.cursor.Seek(key) }
+func (d *diskSource) next()                       { d.key, d.record = d.cursor.Next() }
+func (d *diskSource) entry() (key, record []byte) { return d.key, d.record }
+
+func (d *diskSource) last(bound []byte) []byte {
+	if bound == nil {
+		key, _ := d.cursor.Last()
+		return key
+	}
+	if key, _ := d.cursor.Seek(bound); key == nil {
+		key, _ = d.cursor.Last()
+		return key
+	}
+	key, _ := d.cursor.Prev()
+	return key
+}

@@ -1,0 +1,298 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	// watchMessageBytes bounds one answer of Next, so that it is a small message.
+	watchMessageBytes = 1 << 20
+	// watchMessageEvents likewise, for small events.
+	watchMessageEvents = 4096
+)
+
+// A Watcher is a cursor over revisions: it holds no events, but reads them when
+// it is asked, so a slow reader costs nothing. For one goroutine.
+type Watcher struct {
+	store   *Store
+	request *kvv1.WatchRequest
+	span    span
+	exclude map[kvv1.Event_Type]bool
+	start   int64
+
+	// skip is how many changes of the revision pending were returned already.
+	skip int
+
+	// Under watches.mu:
+	pending int64 // The first revision that may have events to return; 0: none.
+	wake    chan struct{}
+	err     error
+}
+
+// watches knows who watches what.
+type watches struct {
+	mu       sync.Mutex
+	notified int64 // Every watcher has been told of the revisions up to here.
+	all      map[*Watcher]struct{}
+	closed   error
+
+	index *spanIndex // Rebuilt when all has changed; nil: outdated.
+}
+
+func newWatches() *watches { return &watches{all: map[*Watcher]struct{}{}} }
+
+func (w *watches) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
+
+// Watch returns a watcher of the request's keys, from its start revision on. It
+// fails with COMPACTED when that is not kept; a start in the future is fine.
+func (s *Store) Watch(req *kvv1.WatchRequest) (*Watcher, error) {
+	watcher := &Watcher{
+		store:   s,
+		request: req,
+		span:    newSpan(req.Key, req.RangeEnd),
+		exclude: map[kvv1.Event_Type]bool{},
+		wake:    make(chan struct{}, 1),
+	}
+	for _, t := range req.Exclude {
+		watcher.exclude[t] = true
+	}
+	w := s.watches
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed != nil {
+		return nil, w.closed
+	}
+	if oldest := s.compacted.Load(); req.StartRevision != 0 && req.StartRevision < oldest {
+		return nil, errCompacted(req.StartRevision, oldest)
+	}
+	w.notified = max(w.notified, s.revision.Load())
+	watcher.start = w.notified
+	if req.StartRevision != 0 {
+		watcher.start = req.StartRevision - 1
+	}
+	if watcher.start < w.notified {
+		watcher.pending = watcher.start + 1
+	}
+	w.all[watcher] = struct{}{}
+	w.index = nil
+	return watcher, nil
+}
+
+// notify wakes the watchers of the keys that log has changed.
+func (w *watches) notify(revision int64, log []logEntry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notified = revision
+	if len(w.all) == 0 {
+		return
+	}
+	if w.index == nil {
+		w.index = newSpanIndex(w.all)
+	}
+	for i := range log {
+		for _, c := range log[i].changes {
+			w.index.each(keyPrefix(c.versionKey), func(watcher *Watcher) {
+				if watcher.start < log[i].revision {
+					watcher.tell(log[i].revision)
+				}
+			})
+		}
+	}
+}
+
+// reread makes every watcher read again from where it is: the store's content
+// was replaced by a newer one.
+func (w *watches) reread(revision int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	from := w.notified + 1
+	w.notified = revision
+	for watcher := range w.all {
+		watcher.tell(max(from, watcher.start+1))
+	}
+}
+
+// close ends every watcher with an error.
+func (w *watches) close(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = err
+	for watcher := range w.all {
+		watcher.err = err
+		watcher.poke()
+	}
+}
+
+func (w *Watcher) tell(revision int64) {
+	if w.pending == 0 {
+		w.pending = revision
+		w.poke()
+	}
+}
+
+func (w *Watcher) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Start is the revision that the watcher starts after.
+func (w *Watcher) Start() int64 { return w.start }
+
+// Progress is the revision up to which Next has returned every event.
+func (w *Watcher) Progress() int64 {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	if w.pending != 0 {
+		return w.pending - 1
+	}
+	return max(hub.notified, w.start)
+}
+
+// Close ends the watcher.
+func (w *Watcher) Close() {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	delete(hub.all, w)
+	hub.index = nil
+}
+
+// Next returns the next events, in order, each once. It waits for one. It fails
+// with COMPACTED when the watcher has fallen behind what is kept, with
+// ErrClosed, or with the context's error.
+func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
+	for {
+		from, upTo, err := w.due(ctx)
+		if err != nil {
+			return nil, err
+		}
+		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
+		if err := w.store.events(from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
+			return nil, err
+		}
+		w.settle(batch)
+		if len(batch.resp.Events) > 0 {
+			return batch.resp, nil
+		}
+	}
+}
+
+// due waits until there may be events, and says where.
+func (w *Watcher) due(ctx context.Context) (from, upTo int64, err error) {
+	hub := w.store.watches
+	for {
+		hub.mu.Lock()
+		from, upTo, err = w.pending, hub.notified, w.err
+		due := from != 0 && from <= upTo
+		if due {
+			w.pending = 0 // From here on notify tells of what comes after upTo.
+		}
+		hub.mu.Unlock()
+		if err != nil || due {
+			return from, upTo, err
+		}
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
+}
+
+// settle notes where the next batch begins.
+func (w *Watcher) settle(batch *watchBatch) {
+	w.skip = 0
+	if !batch.full {
+		return
+	}
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	w.pending, w.skip = batch.revision, batch.taken
+	batch.resp.Partial = batch.resp.Header.GetRevision() == batch.revision
+}
+
+// errFull ends a batch.
+var errFull = errors.New("the batch is full")
+
+// watchBatch gathers the events of one answer.
+type watchBatch struct {
+	watcher  *Watcher
+	resp     *kvv1.WatchResponse
+	size     int
+	skip     int   // Changes of the first revision to leave out.
+	revision int64 // The revision at hand,
+	taken    int   // how many of its changes were looked at,
+	full     bool  // and whether it was left in the middle.
+}
+
+func (b *watchBatch) add(v *view, revision int64, c change) error {
+	if revision != b.revision {
+		if b.revision != 0 {
+			b.skip = 0
+		}
+		b.revision, b.taken = revision, 0
+	}
+	if b.size >= watchMessageBytes || len(b.resp.Events) >= watchMessageEvents {
+		b.full = true
+		return errFull
+	}
+	b.taken++
+	if b.taken <= b.skip || !b.watcher.span.contains(c.versionKey) {
+		return nil
+	}
+	event, err := b.event(v, c)
+	if err != nil || event == nil {
+		return err
+	}
+	b.resp.Header = &kvv1.ResponseHeader{Revision: revision}
+	b.resp.Events = append(b.resp.Events, event)
+	b.size += len(event.Kv.Key) + len(event.Kv.Value) + len(event.PrevKv.GetValue()) + entryOverhead
+	return nil
+}
+
+func (b *watchBatch) event(v *view, c change) (*kvv1.Event, error) {
+	prefix, revision := keyPrefix(c.versionKey), keyRevision(c.versionKey)
+	ver, found, err := b.read(v, c)
+	if err != nil {
+		return nil, err
+	}
+	key := userKey(c.versionKey)
+	event := &kvv1.Event{Type: kvv1.Event_TYPE_PUT}
+	if found {
+		event.Kv = ver.keyValue(key, false)
+	} else {
+		event.Type = kvv1.Event_TYPE_DELETE
+		event.Kv = &kvv1.KeyValue{Key: append([]byte(nil), key...), ModRevision: revision}
+	}
+	if b.watcher.exclude[event.Type] {
+		return nil, nil
+	}
+	if !b.watcher.request.PrevKv {
+		return event, nil
+	}
+	prev, found, err := v.get(prefix, revision-1)
+	if err == nil && found {
+		event.PrevKv = prev.keyValue(key, false)
+	}
+	return event, err
+}
+
+func (b *watchBatch) read(v *view, c change) (version, bool, error) {
+	if c.record != nil {
+		ver, err := readVersion(c.versionKey, c.record)
+		return ver, !ver.deleted(), err
+	}
+	return v.get(keyPrefix(c.versionKey), keyRevision(c.versionKey))
+}
