@@ -155,11 +155,14 @@ func (a *applier) command(index uint64, command *kvv1.Command) (*kvv1.Result, er
 // refusal makes a refusal a result, which every replica gives, and leaves other
 // errors, which end this one.
 func (a *applier) refusal(result *kvv1.Result, err error) (*kvv1.Result, error) {
+	if err == nil {
+		return result, nil
+	}
 	var refused *Error
 	if errors.As(err, &refused) {
 		return &kvv1.Result{Result: &kvv1.Result_Error{Error: refused.proto()}}, nil
 	}
-	return result, err
+	return nil, err
 }
 
 func (e *Error) proto() *kvv1.Error {
@@ -319,12 +322,12 @@ func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
 	results := make([]kvv1.WriteResult, len(req.Writes))
 	resp := &kvv1.WriteBatchResult{Results: make([]*kvv1.WriteResult, len(req.Writes))}
 	for i, write := range req.Writes {
-		err := a.batched(write, &results[i])
-		var refused *Error
-		if errors.As(err, &refused) {
+		if err := a.batched(write, &results[i]); err != nil {
+			var refused *Error
+			if !errors.As(err, &refused) {
+				return nil, err
+			}
 			results[i].Result = &kvv1.WriteResult_Error{Error: refused.proto()}
-		} else if err != nil {
-			return nil, err
 		}
 		results[i].Revision = a.st.Revision
 		resp.Results[i] = &results[i]

@@ -129,7 +129,7 @@ func (s *Store) Flush(ctx context.Context, index uint64) error {
 func (a *applier) freezeTable() {
 	frozen := a.table
 	frozen.state = a.st
-	a.table = newTable()
+	a.table = newTable(frozen.kv.commonPrefix())
 	a.table.state = a.st
 	a.freeze = false
 	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})
@@ -225,10 +225,10 @@ func (s *flushSteps) pace(ctx context.Context) error {
 }
 
 func (s *flushSteps) versions(ctx context.Context) error {
-	for n := s.table.kv.head.next[0].Load(); n != nil; {
+	for n := s.table.kv.head.next(); n != nil; {
 		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(bucketKV)
-			for size := 0; n != nil && size < flushStepBytes; n = n.next[0].Load() {
+			for size := 0; n != nil && size < flushStepBytes; n = n.next() {
 				if err := bucket.Put(n.key, n.value); err != nil {
 					return err
 				}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 )
@@ -16,6 +18,10 @@ type skiplist struct {
 	height atomic.Int32
 	size   atomic.Int64 // Bytes in memory, about.
 
+	// prefix is what hints leave out; any will do, the common one of the keys
+	// is best.
+	prefix []byte
+
 	nodes []node
 	links []atomic.Pointer[node]
 	data  []byte
@@ -24,7 +30,7 @@ type skiplist struct {
 const (
 	maxHeight  = 16 // 4^16 entries: far more than a table holds.
 	nodeChunk  = 1024
-	linkChunk  = 2048
+	linkChunk  = 512
 	dataChunk  = 1 << 18
 	branchMask = 3 // One node of four reaches the next level.
 
@@ -32,29 +38,85 @@ const (
 	nodeOverhead = 112
 )
 
+// node has in one cache line what a search mostly needs: the hint, and the
+// links of the levels where most steps are made.
 type node struct {
+	hint       uint64
+	near       [2]atomic.Pointer[node]
 	key, value []byte
-	next       []atomic.Pointer[node]
+	far        []atomic.Pointer[node] // From level len(near) on.
 }
+
+func (n *node) link(level int) *atomic.Pointer[node] {
+	if level < len(n.near) {
+		return &n.near[level]
+	}
+	return &n.far[level-len(n.near)]
+}
+
+func (n *node) next() *node { return n.near[0].Load() }
 
 // splice is where a key belongs: the last node before it on each level.
 type splice [maxHeight]*node
 
-func newSkiplist() *skiplist {
-	l := &skiplist{head: &node{next: make([]atomic.Pointer[node], maxHeight)}}
+// newSkiplist returns an empty list for keys that mostly begin with prefix.
+func newSkiplist(prefix []byte) *skiplist {
+	l := &skiplist{prefix: prefix}
+	l.head = &node{far: make([]atomic.Pointer[node], maxHeight-2)}
 	l.height.Store(1)
 	return l
 }
 
+// commonPrefix is the longest one of all keys.
+func (l *skiplist) commonPrefix() []byte {
+	first, last := l.head.next(), l.last(nil)
+	if first == nil {
+		return l.prefix
+	}
+	n := 0
+	for n < len(first.key)-suffixBytes && n < len(last.key) && first.key[n] == last.key[n] {
+		n++
+	}
+	return bytes.Clone(first.key[:n])
+}
+
+// hint maps keys to numbers that have the same order, where they differ: the
+// eight bytes after the prefix; 0 or the largest number for a key that sorts
+// before or after all with the prefix. Most comparisons end with it, without a
+// look at the keys themselves, which lie elsewhere in memory.
+func (l *skiplist) hint(key []byte) uint64 {
+	if !bytes.HasPrefix(key, l.prefix) {
+		if bytes.Compare(key, l.prefix) < 0 {
+			return 0
+		}
+		return math.MaxUint64
+	}
+	rest := key[len(l.prefix):]
+	if len(rest) >= 8 {
+		return binary.BigEndian.Uint64(rest)
+	}
+	var padded [8]byte
+	copy(padded[:], rest)
+	return binary.BigEndian.Uint64(padded[:])
+}
+
+func (n *node) before(hint uint64, key []byte) bool {
+	if n.hint != hint {
+		return n.hint < hint
+	}
+	return bytes.Compare(n.key, key) < 0
+}
+
 // find fills at with the place of key and returns the first node at or after it.
 func (l *skiplist) find(key []byte, at *splice) *node {
+	hint := l.hint(key)
 	before := l.head
 	var next *node
 	for level := int(l.height.Load()) - 1; level >= 0; level-- {
 		for {
-			n := before.next[level].Load()
+			n := before.link(level).Load()
 			// A node that was the boundary one level up need not be compared again.
-			if n == nil || n == next || bytes.Compare(n.key, key) >= 0 {
+			if n == nil || n == next || !n.before(hint, key) {
 				next = n
 				break
 			}
@@ -69,10 +131,11 @@ func (l *skiplist) find(key []byte, at *splice) *node {
 
 // last gives the last node before key, or nil; a nil key is after all others.
 func (l *skiplist) last(key []byte) *node {
+	hint := l.hint(key)
 	before := l.head
 	for level := int(l.height.Load()) - 1; level >= 0; level-- {
-		for n := before.next[level].Load(); n != nil; n = before.next[level].Load() {
-			if key != nil && bytes.Compare(n.key, key) >= 0 {
+		for n := before.link(level).Load(); n != nil; n = before.link(level).Load() {
+			if key != nil && !n.before(hint, key) {
 				break
 			}
 			before = n
@@ -95,16 +158,16 @@ func (l *skiplist) insert(at *splice, key, value []byte) {
 		at[level] = l.head
 	}
 	n := l.newNode(height)
-	n.key, n.value = key, value
+	n.hint, n.key, n.value = l.hint(key), key, value
 	for level := range height {
-		n.next[level].Store(at[level].next[level].Load())
+		n.link(level).Store(at[level].link(level).Load())
 	}
 	if height > int(l.height.Load()) {
 		l.height.Store(int32(height))
 	}
 	// From the bottom up: a reader that meets the node finds it whole.
 	for level := range height {
-		at[level].next[level].Store(n)
+		at[level].link(level).Store(n)
 	}
 	l.size.Add(int64(len(key) + len(value) + nodeOverhead))
 }
@@ -113,13 +176,15 @@ func (l *skiplist) newNode(height int) *node {
 	if len(l.nodes) == 0 {
 		l.nodes = make([]node, nodeChunk)
 	}
-	if len(l.links) < height {
-		l.links = make([]atomic.Pointer[node], linkChunk)
-	}
 	n := &l.nodes[0]
 	l.nodes = l.nodes[1:]
-	n.next = l.links[:height:height]
-	l.links = l.links[height:]
+	if far := height - len(n.near); far > 0 {
+		if len(l.links) < far {
+			l.links = make([]atomic.Pointer[node], linkChunk)
+		}
+		n.far = l.links[:far:far]
+		l.links = l.links[far:]
+	}
 	return n
 }
 

@@ -131,7 +131,7 @@ func (s *Store) load() error {
 	}
 	s.db = db
 	s.leases.replace(ttls)
-	active := newTable()
+	active := newTable(nil)
 	active.state = st
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})

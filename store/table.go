@@ -35,9 +35,10 @@ type logEntry struct {
 	changes  []change
 }
 
-func newTable() *table {
+// newTable returns an empty table for keys that mostly begin with prefix.
+func newTable(prefix []byte) *table {
 	return &table{
-		kv:        newSkiplist(),
+		kv:        newSkiplist(prefix),
 		leaseKeys: map[int64]map[string]bool{},
 		leases:    map[int64]int64{},
 		requests:  map[requestKey]request{},

@@ -264,7 +264,7 @@ type tableSource struct {
 }
 
 func (t *tableSource) seek(key []byte) { t.at = t.list.find(key, nil) }
-func (t *tableSource) next()           { t.at = t.at.next[0].Load() }
+func (t *tableSource) next()           { t.at = t.at.next() }
 
 func (t *tableSource) entry() (key, record []byte) {
 	if t.at == nil {
