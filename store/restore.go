@@ -1,0 +1,160 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+)
+
+// Restore replaces the content of an open store by that of a snapshot stream,
+// which must be of a later position of the same log. All or nothing: when it
+// fails before the exchange, the store is as it was. Reads and watches go on
+// with the new content; open snapshots end. It must not run at the same time as
+// Apply.
+func (s *Store) Restore(r io.Reader) error {
+	temporary := s.path() + ".receiving"
+	st, err := receive(temporary, r)
+	if err == nil && st.Revision < s.revision.Load() {
+		err = fmt.Errorf("store: a snapshot of revision %d cannot replace revision %d", st.Revision, s.revision.Load())
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(temporary))
+	}
+	s.applier.mu.Lock()
+	defer s.applier.mu.Unlock()
+	s.flusher.stop()
+	s.streams.close()
+	s.swap.Lock()
+	err = s.exchange(temporary)
+	s.swap.Unlock()
+	if err != nil {
+		s.fail(err)
+		return err
+	}
+	s.flusher.start()
+	s.watches.reread(s.revision.Load())
+	s.revised.broadcast()
+	return nil
+}
+
+// exchange puts a received file in the place of the open one.
+func (s *Store) exchange(temporary string) error {
+	if s.closed {
+		return ErrClosed
+	}
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	if err := rename(temporary, s.path()); err != nil {
+		return err
+	}
+	return s.load()
+}
+
+// restoredRevisions is added to the revision when a backup begins a new
+// history: more than any cluster writes between two backups, so that revisions
+// that clients have seen never come again.
+const restoredRevisions = 1_000_000_000
+
+// RestoreFile makes a snapshot file the database of a new history in dir, which
+// must hold none. The content is checked first, as by Verify. The new history
+// begins at index 1 and term 1 with the given membership, at a revision far
+// above the snapshot's; older revisions are compacted away, and requests of
+// before are refused as expired. progress (may be nil) is told bytes done and
+// in all.
+func RestoreFile(ctx context.Context, path, dir string, configuration []byte, progress func(done, total int64)) (Info, error) {
+	if Exists(dir) {
+		return Info{}, fmt.Errorf("store: %s has a database: restore into an empty directory", dir)
+	}
+	temporary := filepath.Join(dir, FileName+".restoring")
+	info, err := restoreTo(ctx, path, temporary, configuration, progress)
+	if err != nil {
+		return Info{}, errors.Join(err, os.RemoveAll(temporary))
+	}
+	return info, rename(temporary, filepath.Join(dir, FileName))
+}
+
+func restoreTo(ctx context.Context, path, temporary string, configuration []byte, progress func(done, total int64)) (Info, error) {
+	if err := receiveFile(ctx, path, temporary, progress); err != nil {
+		return Info{}, err
+	}
+	db, err := openFile(temporary, false)
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	err = db.Update(func(tx *bbolt.Tx) error {
+		if err := check(ctx, tx); err != nil {
+			return err
+		}
+		if err := beginHistory(ctx, tx, configuration); err != nil {
+			return err
+		}
+		info, err = readInfo(tx)
+		return err
+	})
+	return info, errors.Join(err, db.Close())
+}
+
+// beginHistory cuts what the file holds off from the log it came from.
+func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error {
+	st, _, err := loadState(tx)
+	if err != nil {
+		return err
+	}
+	if err := removeAbove(ctx, tx, st.Revision); err != nil {
+		return err
+	}
+	if err := tx.DeleteBucket(bucketRequests); err != nil {
+		return err
+	}
+	if _, err := tx.CreateBucket(bucketRequests); err != nil {
+		return err
+	}
+	st.Index, st.Term, st.ConfigurationIndex, st.Configuration = 1, 1, 1, configuration
+	st.Revision += restoredRevisions
+	st.Compacted = st.Revision
+	st.Requests = requestWindow{Floor: st.Revision}
+	// The oldest revision that is kept has a log record; this one changed nothing.
+	key := logKey(st.Revision, 0)
+	if err := tx.Bucket(bucketLog).Put(key, appendLogRecord(nil, key, st.Hash, nil)); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketMeta).Put(stateKey, st.encode())
+}
+
+// removeAbove removes what a flush that had not ended left in the file: no log
+// will write it again.
+func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
+	var versions, records [][]byte
+	cursor := tx.Bucket(bucketKV).Cursor()
+	for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
+		if keyRevision(key) > revision {
+			versions = append(versions, bytes.Clone(key))
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	cursor = tx.Bucket(bucketLog).Cursor()
+	for key, _ := cursor.Seek(logKey(revision+1, 0)); key != nil; key, _ = cursor.Next() {
+		records = append(records, bytes.Clone(key))
+	}
+	for _, key := range versions {
+		if err := tx.Bucket(bucketKV).Delete(key); err != nil {
+			return err
+		}
+	}
+	for _, key := range records {
+		if err := tx.Bucket(bucketLog).Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
