@@ -11,10 +11,17 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const (
+// The sizes of steps and blocks are variables for the tests of this package,
+// which make them small, so that every boundary is crossed all the time.
+var (
 	// flushStepBytes is how much of a table one bbolt transaction takes: small,
 	// so that no step holds a processor for long.
 	flushStepBytes = 512 << 10
+	// logStepEntries is how many revisions or requests one step writes.
+	logStepEntries = 8192
+)
+
+const (
 	// flushAhead is how much faster than the active table fills the frozen one
 	// is flushed: fast enough to be done in time, no faster, so that the work is
 	// spread evenly and not every replica's flush comes as one burst.
@@ -246,9 +253,6 @@ func (s *flushSteps) versions(ctx context.Context) error {
 	}
 	return nil
 }
-
-// logStepEntries is how many revisions or requests one step writes.
-const logStepEntries = 8192
 
 // logFill: the log grows at its end only, so its pages are left nearly full.
 const logFill = 0.95

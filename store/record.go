@@ -151,7 +151,7 @@ type change struct {
 
 // A log record lists the keys that one revision changed. Large transactions
 // are cut into parts, so that a watcher never has to hold all of one.
-const changesPerPart = 1024
+var changesPerPart = 1024
 
 func logKey(revision int64, part uint32) []byte {
 	key := make([]byte, 0, 12)

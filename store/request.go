@@ -23,10 +23,12 @@ import (
 //
 // Requests that changed nothing need not be remembered: whoever repeats them
 // never got the first answer, and to apply them later is as good.
-const (
+var (
 	requestBlock  = 4096
 	requestBlocks = 64 // 262,144 requests: over two seconds at 100,000 a second.
+)
 
+const (
 	clientIDBytes   = 16
 	requestKeyBytes = clientIDBytes + 8
 
@@ -64,14 +66,14 @@ type requestWindow struct {
 }
 
 func (w *requestWindow) oldest() uint64 {
-	return (w.Next/requestBlock - uint64(len(w.Blocks))) * requestBlock
+	return (w.Next/uint64(requestBlock) - uint64(len(w.Blocks))) * uint64(requestBlock)
 }
 
 // take gives out a number, and forgets a block when one is full.
 func (w *requestWindow) take(revision int64) uint64 {
 	number := w.Next
 	w.Next++
-	if w.Next%requestBlock == 0 {
+	if w.Next%uint64(requestBlock) == 0 {
 		// Never append in place: frozen tables share the slice.
 		w.Blocks = append(w.Blocks[:len(w.Blocks):len(w.Blocks)], revision)
 		if len(w.Blocks) > requestBlocks {

@@ -8,12 +8,11 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const (
-	// scrubStepChanges is how many changes one bbolt transaction cleans up.
-	scrubStepChanges = 256
-	// scrubPause lets other work in between two steps.
-	scrubPause = 2 * time.Millisecond
-)
+// scrubStepChanges is how many changes one bbolt transaction cleans up.
+var scrubStepChanges = 256
+
+// scrubPause lets other work in between two steps.
+const scrubPause = 2 * time.Millisecond
 
 // scrub removes what the compaction that is in the file made unreadable: log
 // records before it, and of each key that they name the versions that were
