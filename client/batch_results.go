@@ -1,0 +1,175 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// receive reads answers until the stream breaks.
+func (b *Batcher) receive(stream grpc.ClientStream, worked *bool) *Error {
+	for {
+		var a answer
+		if err := stream.RecvMsg(&a); err != nil {
+			return fromRPC(err)
+		}
+		*worked = true
+		b.mu.Lock()
+		t := b.flight[a.id]
+		delete(b.flight, a.id)
+		more := len(b.waiting) > 0 || b.closed
+		b.mu.Unlock()
+		if more {
+			b.signal()
+		}
+		switch {
+		case t == nil: // an answer to nothing; harmless
+		case a.err != nil:
+			b.refused(t, fromMessage(a.err))
+		default:
+			b.answered(t, &a)
+		}
+	}
+}
+
+// refused handles a batch of which, this time, nothing was applied, or of which
+// that is unknown.
+func (b *Batcher) refused(t *batch, e *Error) {
+	a := attempts{client: b.client, unknown: t.unknown, call: call{write: true, id: t.request}}
+	err := a.judge(e)
+	t.unknown = a.unknown
+	switch {
+	case err == nil && time.Since(t.created) < b.options.Timeout:
+		b.repeat(e, t)
+	case err == nil:
+		b.fail(t, t.late(e))
+	case t.unknown || len(t.writes) == 1 || !e.aboutRequest():
+		b.fail(t, err)
+	default:
+		// One write spoils the batch: halves find it.
+		left, right := t.split()
+		b.repeat(e, left, right)
+	}
+}
+
+// repeat sends batches again: at once when they were split, else after a pause.
+// What makes one wait (no master, a full queue) makes all of them wait.
+func (b *Batcher) repeat(e *Error, again ...*batch) {
+	var d time.Duration
+	if e.outcome() != final {
+		d = timeoutOf(minBackoff, min(again[0].sends, 4))
+		b.client.pods.refresh()
+	}
+	b.mu.Lock()
+	b.waiting = append(again, b.waiting...)
+	b.resume = time.Now().Add(d)
+	b.mu.Unlock()
+	time.AfterFunc(d, b.signal)
+}
+
+// split makes two batches of one that was refused.
+func (t *batch) split() (left, right *batch) {
+	half := len(t.writes) / 2
+	cut := t.writes[half-1].end
+	left = &batch{created: t.created, body: t.body[:cut:cut], writes: t.writes[:half:half], sends: 1}
+	right = &batch{created: t.created, body: t.body[cut:], sends: 1}
+	for _, w := range t.writes[half:] {
+		w.end -= cut
+		right.writes = append(right.writes, w)
+	}
+	return left, right
+}
+
+var errShortAnswer = errors.New("the answer to a batch has another number of results than it had writes")
+
+// answered tells every caller of a batch its result.
+func (b *Batcher) answered(t *batch, a *answer) {
+	told := 0
+	err := a.results(b.client.observe, func(result []byte) error {
+		if told == len(t.writes) {
+			return errShortAnswer
+		}
+		t.writes[told].kind.complete(result)
+		told++
+		return nil
+	})
+	if err == nil && told < len(t.writes) {
+		err = errShortAnswer
+	}
+	if err != nil {
+		e := unknownBecause(&Error{Code: codes.Internal, Message: err.Error()})
+		for _, w := range t.writes[told:] {
+			w.kind.fail(e)
+		}
+	}
+	b.finish(t)
+}
+
+func (b *Batcher) fail(t *batch, err error) {
+	for _, w := range t.writes {
+		w.kind.fail(err)
+	}
+	b.finish(t)
+}
+
+// finish forgets a batch whose callers were all told.
+func (b *Batcher) finish(t *batch) {
+	b.mu.Lock()
+	b.pending -= len(t.writes)
+	if b.pending == 0 && b.idle != nil {
+		close(b.idle)
+		b.idle = nil
+	}
+	b.mu.Unlock()
+	// Of a batch that was sent twice, the transport may still hold the bytes for
+	// the stream that was given up: only an answered single sending is surely over.
+	if t.sends == 1 && !t.unknown && cap(t.writes) <= maxBatchWrites && cap(t.body) <= 2*maxBatchBytes {
+		clear(t.writes)
+		*t = batch{body: t.body[:0], writes: t.writes[:0]}
+		batches.Put(t)
+	}
+}
+
+// complete tells the caller the result of its write.
+func (k *completion) complete(encoded []byte) {
+	if k.result == nil {
+		if revision, ok := onlyRevision(encoded); ok {
+			k.tell(revision, nil)
+			return
+		}
+	}
+	result := &kvv1.WriteResult{}
+	if err := proto.Unmarshal(encoded, result); err != nil {
+		k.fail(unknownBecause(&Error{Code: codes.Internal, Message: err.Error()}))
+		return
+	}
+	switch refusal := result.GetError(); {
+	case refusal != nil:
+		k.fail(fromMessage(refusal))
+	case k.result != nil:
+		k.result(result, nil)
+	default:
+		k.tell(result.GetRevision(), nil)
+	}
+}
+
+func (k *completion) fail(err error) {
+	if k.result != nil {
+		k.result(nil, err)
+		return
+	}
+	k.tell(0, err)
+}
+
+func (k *completion) tell(revision int64, err error) {
+	if k.put != nil {
+		k.put(revision, err)
+		return
+	}
+	k.wait <- putOutcome{revision, err}
+}

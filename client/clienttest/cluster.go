@@ -1,0 +1,296 @@
+package clienttest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// Cluster is some pods on loopback.
+type Cluster struct {
+	state *state
+	pods  []*pod
+
+	mu     sync.Mutex // guards what follows
+	master int
+	before func(pod int, method string) error
+	after  func(pod int, method string) error
+	calls  map[string]int
+}
+
+// pod is one listener. It implements all services.
+type pod struct {
+	kvv1.UnimplementedKVServiceServer
+	kvv1.UnimplementedWatchServiceServer
+	kvv1.UnimplementedLeaseServiceServer
+	kvv1.UnimplementedClusterServiceServer
+	kvv1.UnimplementedMaintenanceServiceServer
+	*state
+	cluster *Cluster
+	ordinal int
+	address string
+	server  *grpc.Server // nil while stopped; Cluster.mu guards it
+}
+
+// Start starts a cluster of so many pods; pod 0 is the master.
+func Start(pods int) (*Cluster, error) {
+	c := &Cluster{state: newState(), calls: map[string]int{}}
+	for i := range pods {
+		c.pods = append(c.pods, &pod{state: c.state, cluster: c, ordinal: i, address: "127.0.0.1:0"})
+		if err := c.StartPod(i); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// StartPod starts a pod that was stopped, at the address that it had.
+func (c *Cluster) StartPod(i int) error {
+	p := c.pods[i]
+	listener, err := net.Listen("tcp", p.address)
+	if err != nil {
+		return err
+	}
+	p.address = listener.Addr().String()
+	server := grpc.NewServer(grpc.UnaryInterceptor(p.unary), grpc.StreamInterceptor(p.stream),
+		grpc.MaxRecvMsgSize(16<<20))
+	kvv1.RegisterKVServiceServer(server, p)
+	kvv1.RegisterWatchServiceServer(server, p)
+	kvv1.RegisterLeaseServiceServer(server, p)
+	kvv1.RegisterClusterServiceServer(server, p)
+	kvv1.RegisterMaintenanceServiceServer(server, p)
+	c.mu.Lock()
+	p.server = server
+	c.mu.Unlock()
+	go func() { _ = server.Serve(listener) }() // ends with Stop
+	return nil
+}
+
+// StopPod breaks all connections of a pod and refuses new ones.
+func (c *Cluster) StopPod(i int) {
+	c.mu.Lock()
+	server := c.pods[i].server
+	c.pods[i].server = nil
+	c.mu.Unlock()
+	if server != nil {
+		server.Stop()
+	}
+}
+
+// Close stops every pod.
+func (c *Cluster) Close() {
+	for i := range c.pods {
+		c.StopPod(i)
+	}
+}
+
+// Endpoints are the pods' addresses.
+func (c *Cluster) Endpoints() (all []string) {
+	for _, p := range c.pods {
+		all = append(all, p.address)
+	}
+	return all
+}
+
+// SetMaster makes another pod the master; -1: there is none, and writes are
+// refused.
+func (c *Cluster) SetMaster(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.master = i
+}
+
+// Before sets what is asked before each call (of a Batch stream: each batch); an
+// error is the answer. nil: nothing.
+func (c *Cluster) Before(ask func(pod int, method string) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.before = ask
+}
+
+// After is like Before, after the call was done: an error loses its answer.
+func (c *Cluster) After(ask func(pod int, method string) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.after = ask
+}
+
+// Calls gives how often a method, for example "Put", was called.
+func (c *Cluster) Calls(method string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[method]
+}
+
+// Forget makes the store forget every request id, as time does.
+func (c *Cluster) Forget() {
+	c.state.mu.Lock()
+	defer c.state.mu.Unlock()
+	clear(c.state.results)
+	c.state.forgotten = c.state.revision
+}
+
+// Error makes a refusal as a pod sends it.
+func Error(code codes.Code, reason kvv1.ErrorReason, message string, metadata ...string) error {
+	info := &errdetails.ErrorInfo{Domain: "baton", Reason: reason.String()[len("ERROR_REASON_"):], Metadata: map[string]string{}}
+	for i := 0; i+1 < len(metadata); i += 2 {
+		info.Metadata[metadata[i]] = metadata[i+1]
+	}
+	st, err := status.New(code, message).WithDetails(protoadapt.MessageV1Of(info))
+	if err != nil {
+		panic(fmt.Sprintf("clienttest: an ErrorInfo cannot be packed: %v", err))
+	}
+	return st.Err()
+}
+
+func noMaster() error {
+	return Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "there is no master now")
+}
+
+func (p *pod) ask(method string, after bool) error {
+	c := p.cluster
+	c.mu.Lock()
+	ask := c.before
+	if after {
+		ask = c.after
+	} else {
+		c.calls[method]++
+	}
+	c.mu.Unlock()
+	if ask == nil {
+		return nil
+	}
+	return ask(p.ordinal, method)
+}
+
+func (p *pod) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	method := lastPart(info.FullMethod)
+	if err := p.ask(method, false); err != nil {
+		return nil, err
+	}
+	response, err := handler(ctx, request)
+	if err == nil {
+		err = p.ask(method, true)
+	}
+	return response, err
+}
+
+func (p *pod) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := p.ask(lastPart(info.FullMethod), false); err != nil {
+		return err
+	}
+	return handler(service, stream)
+}
+
+func lastPart(method string) string {
+	for i := len(method) - 1; i >= 0; i-- {
+		if method[i] == '/' {
+			return method[i+1:]
+		}
+	}
+	return method
+}
+
+// canWrite is an error when there is no master.
+func (p *pod) canWrite() error {
+	p.cluster.mu.Lock()
+	defer p.cluster.mu.Unlock()
+	if p.cluster.master < 0 {
+		return noMaster()
+	}
+	return nil
+}
+
+func (p *pod) header(revision int64) *kvv1.ResponseHeader {
+	return &kvv1.ResponseHeader{Revision: revision, Pod: fmt.Sprintf("kv-%d", p.ordinal)}
+}
+
+// Status implements ClusterService.
+func (p *pod) Status(context.Context, *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
+	p.state.mu.Lock()
+	revision, oldest := p.state.revision, p.state.compacted
+	p.state.mu.Unlock()
+	c := p.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	response := &kvv1.StatusResponse{ClusterId: "6b1f6f0e-0000-4000-8000-000000000001"}
+	for _, q := range c.pods {
+		entry := &kvv1.PodStatus{
+			Name: fmt.Sprintf("kv-%d", q.ordinal), Ordinal: int32(q.ordinal),
+			MemberId: fmt.Sprintf("kv-%d/00000000-0000-4000-8000-00000000000%d", q.ordinal, q.ordinal),
+			Role:     kvv1.PodStatus_ROLE_FOLLOWER, Ready: q.server != nil, Term: 2,
+			AppliedIndex: uint64(revision) + 5, Revision: revision, DbSizeBytes: 32 << 10, Version: "v0.1.0",
+			ClientAddress: q.address, PeerAddress: fmt.Sprintf("kv-%d.kv:7401", q.ordinal), OldestRevision: oldest,
+		}
+		switch {
+		case q.server == nil:
+			entry = &kvv1.PodStatus{Name: entry.Name, Ordinal: entry.Ordinal, MemberId: entry.MemberId,
+				NotReadyBecause: "unreachable: connection refused", ClientAddress: q.address}
+		case q.ordinal == c.master:
+			entry.Role = kvv1.PodStatus_ROLE_MASTER
+		}
+		response.Pods = append(response.Pods, entry)
+	}
+	return response, nil
+}
+
+// HandOver implements MaintenanceService.
+func (p *pod) HandOver(_ context.Context, r *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
+	c := p.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, q := range c.pods {
+		name := fmt.Sprintf("kv-%d", q.ordinal)
+		if q.server != nil && (r.GetTo() == name || (r.GetTo() == "" && q.ordinal != c.master)) {
+			c.master = q.ordinal
+			return &kvv1.HandOverResponse{Master: name}, nil
+		}
+	}
+	return nil, Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST,
+		fmt.Sprintf("there is no pod %q that could be the master", r.GetTo()), "field", "to")
+}
+
+// waitUntil waits for a condition on the state, asked with its lock held.
+func (s *state) waitUntil(ctx context.Context, timeout time.Duration, condition func() bool) bool {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		ok, changed := condition(), s.changed
+		s.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// message is an error as it stands inside an answer.
+func message(err error) *kvv1.Error {
+	st := status.Convert(err)
+	m := &kvv1.Error{Code: uint32(st.Code()), Message: st.Message()}
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			m.Reason = kvv1.ErrorReason(kvv1.ErrorReason_value["ERROR_REASON_"+info.GetReason()])
+			m.Metadata = info.GetMetadata()
+		}
+	}
+	return m
+}

@@ -1,0 +1,80 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// Grant makes a lease that lives for ttl (rounded up to seconds, at least 1 s)
+// from its last keep-alive on, and returns its id.
+func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
+	request := &kvv1.GrantRequest{
+		TtlSeconds: int64((ttl + time.Second - 1) / time.Second),
+		RequestId:  c.newRequestID(),
+	}
+	var id int64
+	err := c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (*kvv1.ResponseHeader, error) {
+		response, err := kvv1.NewLeaseServiceClient(conn).Grant(ctx, request)
+		id = response.GetId()
+		return response.GetHeader(), err
+	})
+	return id, err
+}
+
+// Revoke ends a lease and deletes its keys; the answer says how many.
+func (c *Client) Revoke(ctx context.Context, lease int64) (*kvv1.RevokeResponse, error) {
+	request := &kvv1.RevokeRequest{Id: lease, RequestId: c.newRequestID()}
+	var response *kvv1.RevokeResponse
+	err := c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewLeaseServiceClient(conn).Revoke(ctx, request)
+		return response.GetHeader(), err
+	})
+	return response, err
+}
+
+// TimeToLive asks how long a lease has, with its keys if wanted.
+func (c *Client) TimeToLive(ctx context.Context, lease int64, keys bool) (*kvv1.TimeToLiveResponse, error) {
+	var response *kvv1.TimeToLiveResponse
+	err := c.do(ctx, call{want: theMaster, send: func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewLeaseServiceClient(conn).TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: lease, Keys: keys})
+		return response.GetHeader(), err
+	}})
+	return response, err
+}
+
+// ListLeases gives the leases that the master knows, in the order of ids.
+func (c *Client) ListLeases(ctx context.Context) (*kvv1.ListLeasesResponse, error) {
+	var response *kvv1.ListLeasesResponse
+	err := c.do(ctx, call{want: theMaster, send: func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewLeaseServiceClient(conn).ListLeases(ctx, &kvv1.ListLeasesRequest{})
+		return response.GetHeader(), err
+	}})
+	return response, err
+}
+
+// KeepAlive keeps a lease alive in the background until ctx ends, which does
+// not revoke it. The context that it returns ends with ctx, or when the lease
+// is lost: revoked, or not kept alive in time, by this machine's clock, because
+// no master could be reached. context.Cause then gives [ErrLeaseNotFound].
+// However many leases a client keeps alive, they share one stream.
+func (c *Client) KeepAlive(ctx context.Context, lease int64) (context.Context, error) {
+	return c.keepAliveBefore(ctx, ctx, lease)
+}
+
+// keepAliveBefore is KeepAlive with a context of its own, ask, for the question
+// whether there is such a lease.
+func (c *Client) keepAliveBefore(ask, ctx context.Context, lease int64) (context.Context, error) {
+	asked := time.Now()
+	response, err := c.TimeToLive(ask, lease, false)
+	if err != nil {
+		return nil, err
+	}
+	// The seconds are rounded up; the first keep-alive soon tells better.
+	remaining := max(time.Duration(response.GetRemainingSeconds()-1)*time.Second, time.Second/2)
+	ttl := time.Duration(response.GetGrantedTtlSeconds()) * time.Second
+	return c.keepers.add(c, ctx, lease, ttl, asked.Add(remaining)), nil
+}

@@ -1,0 +1,207 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/client/clienttest"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+var (
+	errBroken  = status.Error(codes.Unavailable, "the connection broke")
+	errUnknown = clienttest.Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, "the master was lost")
+)
+
+// times gives an error so often, and nil from then on.
+func times(n int32, method string, err error) func(int, string) error {
+	return func(_ int, called string) error {
+		if called == method && atomic.AddInt32(&n, -1) >= 0 {
+			return err
+		}
+		return nil
+	}
+}
+
+func TestWriteWithALostAnswerIsAppliedOnce(t *testing.T) {
+	for _, lost := range []error{errBroken, errUnknown} {
+		fake, c := cluster(t, 3)
+		fake.After(times(4, "Put", lost))
+		ctx := within(t, 5*time.Second)
+		response, err := c.Put(ctx, "a", nil)
+		if err != nil || !response.GetHeader().GetReplayed() {
+			t.Fatalf("%v %v", response, err)
+		}
+		if kv, err := c.Get(ctx, "a"); err != nil || kv.GetVersion() != 1 {
+			t.Fatalf("applied %d times, %v", kv.GetVersion(), err)
+		}
+	}
+}
+
+func TestExpiredRequestID(t *testing.T) {
+	fake, c := cluster(t, 1)
+	other := connect(t, fake.Endpoints()...)
+	ctx := within(t, 5*time.Second)
+	for range 3 {
+		if _, err := other.Put(ctx, "a", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fake.Forget()
+	// The client may have learned the revision from Status, or not: both work.
+	if _, err := c.Put(ctx, "b", nil); err != nil {
+		t.Fatalf("a first attempt that is refused: %v", err)
+	}
+	// After an unknown outcome there is no telling.
+	fake.After(func(_ int, method string) error {
+		if method == "Put" {
+			fake.Forget()
+			return errUnknown
+		}
+		return nil
+	})
+	if _, err := other.Put(ctx, "a", nil); err != nil {
+		t.Logf("the first may still know the revision: %v", err)
+	}
+	_, err := c.Put(within(t, 500*time.Millisecond), "b", nil)
+	if !errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("after an unknown outcome: %v", err)
+	}
+}
+
+func TestDeadlineHoldsAndSaysWhatIsKnown(t *testing.T) {
+	fake, c := cluster(t, 2)
+	start := time.Now()
+	fake.SetMaster(-1)
+	_, err := c.Put(within(t, 300*time.Millisecond), "a", nil)
+	if !errors.Is(err, client.ErrNoMaster) || !errors.Is(err, client.ErrUnavailable) ||
+		!errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("without a master: %v", err)
+	}
+	fake.SetMaster(0)
+	fake.After(times(1e6, "Put", errUnknown))
+	if _, err = c.Put(within(t, 300*time.Millisecond), "a", nil); !errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("with answers lost: %v", err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Fatalf("took %v", took)
+	}
+}
+
+func TestNobodyThereIsUnavailableNotUnknown(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	c := connect(t, address)
+	_, err = c.Put(within(t, 300*time.Millisecond), "a", nil)
+	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("%v", err)
+	}
+	t.Log(err)
+}
+
+func TestHungPodIsLeftForAnother(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 5*time.Second)
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	fake.Before(func(pod int, method string) error {
+		if pod == 0 && method == "Put" {
+			<-hang
+		}
+		return nil
+	})
+	start := time.Now()
+	if _, err := c.Put(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Fatalf("took %v", took)
+	}
+}
+
+func TestWritesGoOnWhenPodsStop(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 20*time.Second)
+	for round := range 6 {
+		i := round % 3
+		fake.SetMaster(i)
+		eventually(t, "a write arrives at the master", func() bool {
+			_, err := c.Put(ctx, "a", nil)
+			return err == nil
+		})
+		fake.StopPod(i)
+		fake.SetMaster((i + 1) % 3)
+		start := time.Now()
+		if _, err := c.Put(ctx, "a", nil); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Fatalf("the first write after the master stopped took %v", took)
+		}
+		if err := fake.StartPod(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOneEndpointFindsTheOthersAndSpreadsReads(t *testing.T) {
+	fake, _ := cluster(t, 3)
+	fake.SetMaster(2)
+	c := connect(t, fake.Endpoints()[0])
+	ctx := within(t, 10*time.Second)
+	if _, err := c.Put(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	served := map[string]int{}
+	eventually(t, "every pod serves reads", func() bool {
+		r, err := c.Range(ctx, client.Key("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served[r.GetHeader().GetPod()]++
+		return len(served) == 3
+	})
+	eventually(t, "writes go to the master", func() bool {
+		r, err := c.Put(ctx, "a", nil)
+		return err == nil && r.GetHeader().GetPod() == "kv-2"
+	})
+	fake.StopPod(0) // the only endpoint that was given
+	if _, err := c.Put(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCallsAfterCloseFail(t *testing.T) {
+	_, c := cluster(t, 1)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Put(context.Background(), "a", nil); !errors.Is(err, client.ErrClosed) {
+		t.Fatalf("%v", err)
+	}
+	for _, err := range c.Watch(context.Background(), client.Key("a")) {
+		if !errors.Is(err, client.ErrClosed) {
+			t.Fatalf("%v", err)
+		}
+	}
+}
+
+func TestRefusalsAreNotRepeated(t *testing.T) {
+	fake, c := cluster(t, 1)
+	_, err := c.Put(within(t, 5*time.Second), "", nil)
+	if !errors.Is(err, client.ErrInvalid) || fake.Calls("Put") != 1 {
+		t.Fatalf("%v after %d calls", err, fake.Calls("Put"))
+	}
+}

@@ -1,0 +1,166 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/batondb/baton/client"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 20*time.Second)
+	// Revisions with one event and with several, so that streams also break in
+	// the middle of a revision.
+	const rounds = 60
+	for i := range rounds {
+		txn := c.Txn()
+		for j := range i%4 + 1 {
+			txn.Put(fmt.Sprintf("w/%d", j), []byte{byte(i)})
+		}
+		if _, err := txn.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := 0
+	fake.After(func(_ int, method string) error {
+		if method != "Watch" {
+			return nil
+		}
+		if sent++; sent%2 == 0 {
+			return errBroken
+		}
+		return nil
+	})
+	var got []string
+	for response, err := range c.Watch(ctx, client.Prefix("w/"), client.WatchOptions{Revision: 1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range response.GetEvents() {
+			got = append(got, fmt.Sprint(e.GetKv().GetModRevision(), " ", string(e.GetKv().GetKey())))
+		}
+		if n := len(response.GetEvents()); n > 0 && !response.GetPartial() &&
+			response.GetEvents()[n-1].GetKv().GetModRevision() == rounds {
+			break
+		}
+	}
+	var want []string
+	for i := range rounds {
+		for j := range i%4 + 1 {
+			want = append(want, fmt.Sprint(i+1, " w/", j))
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("got  %v\nwant %v", got, want)
+	}
+}
+
+// watchInto runs a watch in the background and passes on what it gives.
+func watchInto(ctx context.Context, c *client.Client, keys client.Keys, o client.WatchOptions) (<-chan *kvv1.WatchResponse, <-chan error) {
+	responses, failed := make(chan *kvv1.WatchResponse, 1000), make(chan error, 1)
+	go func() {
+		for response, err := range c.Watch(ctx, keys, o) {
+			if err != nil {
+				failed <- err
+				return
+			}
+			responses <- response
+		}
+	}()
+	return responses, failed
+}
+
+func TestWatchFromNow(t *testing.T) {
+	fake, c := cluster(t, 2)
+	ctx, cancel := context.WithCancel(within(t, 10*time.Second))
+	if _, err := c.Put(ctx, "a", []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	responses, failed := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Progress: 100 * time.Millisecond, PrevKV: true, NoDeletes: true})
+	if first := <-responses; len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != 1 {
+		t.Fatalf("first: %v", first)
+	}
+	if progress := <-responses; len(progress.GetEvents()) != 0 || progress.GetHeader().GetRevision() != 1 {
+		t.Fatalf("progress: %v", progress)
+	}
+	for i := range 2 { // the pod that serves the watch is one of them
+		fake.StopPod(i)
+		if err := fake.StartPod(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Delete(ctx, client.Key("a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Put(ctx, "a", []byte("after")); err != nil {
+		t.Fatal(err)
+	}
+	for response := range responses {
+		if len(response.GetEvents()) == 0 {
+			continue
+		}
+		e := response.GetEvents()[0]
+		if e.GetKv().GetModRevision() != 3 || string(e.GetKv().GetValue()) != "after" || e.GetPrevKv() != nil {
+			t.Fatalf("%v", e)
+		}
+		break
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestWatchLeavesAHungPod(t *testing.T) {
+	fake, c := cluster(t, 2)
+	ctx := within(t, 10*time.Second)
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	hung := -1
+	fake.After(func(pod int, method string) error {
+		if method == "Watch" && (hung == -1 || hung == pod) {
+			hung = pod
+			<-hang
+		}
+		return nil
+	})
+	responses, _ := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Revision: 1, Progress: 100 * time.Millisecond})
+	for i := range 2 {
+		if _, err := c.Put(ctx, "a", []byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	for response := range responses {
+		if n := len(response.GetEvents()); n > 0 && response.GetEvents()[n-1].GetKv().GetModRevision() == 2 {
+			break
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Fatalf("took %v", took)
+	}
+}
+
+func TestWatchOfACompactedRevision(t *testing.T) {
+	_, c := cluster(t, 1)
+	ctx := within(t, 5*time.Second)
+	for range 5 {
+		if _, err := c.Put(ctx, "a", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Compact(ctx, 4); err != nil {
+		t.Fatal(err)
+	}
+	_, failed := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Revision: 2})
+	err := <-failed
+	var e *client.Error
+	if !errors.Is(err, client.ErrCompacted) || !errors.As(err, &e) || e.Metadata["oldest_revision"] != "4" {
+		t.Fatalf("%v", err)
+	}
+}

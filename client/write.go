@@ -1,0 +1,84 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// WriteOptions change a put or a delete.
+type WriteOptions struct {
+	// PrevKV asks for what was there before.
+	PrevKV bool
+	// Lease is the id of the lease that the key ends with; 0: none. Puts only.
+	Lease int64
+	// KeepLease leaves the key with the lease that it has, KeepValue with its
+	// value; the key must exist, or the put is refused with [ErrNotFound]. Puts
+	// only.
+	KeepLease, KeepValue bool
+}
+
+func (o WriteOptions) put(key string, value []byte) *kvv1.PutRequest {
+	return &kvv1.PutRequest{
+		Key: []byte(key), Value: value, Lease: o.Lease, PrevKv: o.PrevKV,
+		IgnoreValue: o.KeepValue, IgnoreLease: o.KeepLease,
+	}
+}
+
+func (o WriteOptions) delete(keys Keys) (*kvv1.DeleteRequest, error) {
+	if o.Lease != 0 || o.KeepLease || o.KeepValue {
+		return nil, invalid("WriteOptions: only PrevKV is for a delete")
+	}
+	return &kvv1.DeleteRequest{Key: []byte(keys.first), RangeEnd: keys.endBytes(), PrevKv: o.PrevKV}, nil
+}
+
+// Put writes one key. The answer's header has the revision that it made.
+func (c *Client) Put(ctx context.Context, key string, value []byte, options ...WriteOptions) (*kvv1.PutResponse, error) {
+	o, err := one(options)
+	if err != nil {
+		return nil, err
+	}
+	request := o.put(key, value)
+	request.RequestId = c.newRequestID()
+	var response *kvv1.PutResponse
+	err = c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewKVServiceClient(conn).Put(ctx, request)
+		return response.GetHeader(), err
+	})
+	return response, err
+}
+
+// Delete removes keys, at one revision. To remove none is not an error: the
+// answer says how many there were.
+func (c *Client) Delete(ctx context.Context, keys Keys, options ...WriteOptions) (*kvv1.DeleteResponse, error) {
+	o, err := one(options)
+	if err != nil {
+		return nil, err
+	}
+	request, err := o.delete(keys)
+	if err != nil {
+		return nil, err
+	}
+	request.RequestId = c.newRequestID()
+	var response *kvv1.DeleteResponse
+	err = c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewKVServiceClient(conn).Delete(ctx, request)
+		return response.GetHeader(), err
+	})
+	return response, err
+}
+
+// write sends a request that carries id, exactly once whatever happens.
+func (c *Client) write(ctx context.Context, id *kvv1.RequestId, send func(context.Context, *grpc.ClientConn) (*kvv1.ResponseHeader, error)) error {
+	return c.do(ctx, call{want: theMaster, write: true, id: id, send: send})
+}
+
+func notFound(key string) *Error {
+	return &Error{
+		Code: codes.NotFound, Reason: kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND,
+		Message: "there is no key " + quoted(key),
+	}
+}
