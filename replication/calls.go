@@ -1,0 +1,82 @@
+package replication
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	maxMessage = 8 << 20
+	// callWindow lets a stream of commands or of a clone fill the wire.
+	callWindow = 4 << 20
+	// silence is how long a connection may say nothing before it is asked
+	// whether it still is one.
+	silence = 10 * time.Second
+)
+
+// calls keeps a gRPC connection to each pod, made when it is first needed.
+type calls struct {
+	port *port
+
+	mu     sync.Mutex // guards the fields below
+	conns  map[string]*grpc.ClientConn
+	closed bool
+}
+
+func newCalls(p *port) *calls { return &calls{port: p, conns: map[string]*grpc.ClientConn{}} }
+
+func (c *calls) conn(pod string) (*grpc.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	if conn := c.conns[pod]; conn != nil {
+		return conn, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+pod,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the handshake's Secure hook is below
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return c.port.dial(ctx, handshake.Calls, pod, "")
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			// A pod that restarts is to be found at once; there are few pods.
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: handshakeTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: silence / 2}),
+		grpc.WithInitialWindowSize(callWindow), grpc.WithInitialConnWindowSize(callWindow),
+		grpc.WithIdleTimeout(0), grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	c.conns[pod] = conn
+	return conn, nil
+}
+
+func (c *calls) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+}
+
+func newCallServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.InitialWindowSize(callWindow), grpc.InitialConnWindowSize(callWindow),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: silence / 2, PermitWithoutStream: true}),
+	)
+}

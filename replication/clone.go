@@ -1,0 +1,242 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
+)
+
+const (
+	keepLogEvery = 5 * time.Second
+	// keepLogFor is how long the log is kept after the last request.
+	keepLogFor = 10 * time.Second
+	// cloneChunk is a message of a clone.
+	cloneChunk      = 256 << 10
+	cloneReportTick = 5 * time.Second
+)
+
+// clone receives the database from the best source, or says what is missing.
+func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string, err error) {
+	master, ok := masterOf(seen)
+	if !ok {
+		return "the cluster has no master now", nil
+	}
+	if err := n.keepLog(ctx, master); err != nil {
+		return "the master does not keep its log: " + err.Error(), nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	keeping := make(chan struct{})
+	go func() {
+		defer close(keeping)
+		n.keepLogs(ctx, master)
+	}()
+	defer func() { cancel(); <-keeping }()
+	sources := cloneSources(n.neighbours(), seen, master)
+	if len(sources) == 0 {
+		return "no pod has a database that can be cloned", nil
+	}
+	for _, source := range sources {
+		at, err := n.cloneFrom(ctx, source)
+		if err == nil {
+			n.log.Info("the database was cloned", "source", source, "index", at.Index)
+			return "", n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data })
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		n.log.Warn("a clone was interrupted; the next source is tried", "source", source, "error", err)
+	}
+	return "no source could give a whole clone", nil
+}
+
+// cloneSources orders those who can give a clone; the master comes last, for
+// it has other work.
+func cloneSources(neighbours []string, seen map[string]*peerv1.InspectResponse, master string) []string {
+	var sources []string
+	for _, pod := range neighbours {
+		if s := seen[pod]; s != nil && s.Cloneable && pod != master {
+			sources = append(sources, pod)
+		}
+	}
+	if s := seen[master]; s != nil && s.Cloneable {
+		sources = append(sources, master)
+	}
+	return sources
+}
+
+func (n *Node) keepLog(ctx context.Context, master string) error {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	conn, err := n.calls.conn(master)
+	if err != nil {
+		return err
+	}
+	_, err = peerv1.NewPeerServiceClient(conn).KeepLog(ctx, &peerv1.KeepLogRequest{MemberId: string(n.MemberID())})
+	return err
+}
+
+// keepLogs repeats the request, at whichever pod is the master.
+func (n *Node) keepLogs(ctx context.Context, master string) {
+	for {
+		sleep(ctx, keepLogEvery)
+		if ctx.Err() != nil {
+			return
+		}
+		if n.keepLog(ctx, master) == nil {
+			continue
+		}
+		if m, ok := masterOf(n.inspect(ctx, n.neighbours())); ok {
+			master = m
+			if err := n.keepLog(ctx, master); err != nil {
+				n.log.Debug("the master does not keep its log", "error", err)
+			}
+		}
+	}
+}
+
+func (n *Node) cloneFrom(ctx context.Context, source string) (Position, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(n.opts.Timing.CloneStall, func() {
+		cancel(fmt.Errorf("no progress for %s", n.opts.Timing.CloneStall))
+	})
+	defer stall.Stop()
+	conn, err := n.calls.conn(source)
+	if err != nil {
+		return Position{}, err
+	}
+	stream, err := peerv1.NewPeerServiceClient(conn).Clone(ctx, &peerv1.CloneRequest{})
+	if err != nil {
+		return Position{}, err
+	}
+	n.progress.begin(source)
+	defer n.progress.end()
+	at, err := n.opts.Receive(&cloneReader{
+		recv: stream.Recv,
+		got: func(bytes, total int64) {
+			stall.Reset(n.opts.Timing.CloneStall)
+			if p, due := n.progress.got(bytes, total); due {
+				n.log.Info("cloning", "source", p.Source, "bytes", p.Bytes, "total", p.Total, "bytes_per_second", p.BytesPerSecond)
+			}
+		},
+		// What is left is this disk's work: it has no deadline.
+		complete: func() { stall.Stop() },
+	})
+	if err == nil && (at.Index == 0 || len(at.Configuration) == 0) {
+		err = errors.New("the clone has no position in the log")
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return at, err
+}
+
+// cloneReader is a clone as a stream of bytes. It ends with io.EOF only when
+// all was received.
+type cloneReader struct {
+	recv     func() (*peerv1.CloneResponse, error)
+	got      func(bytes, total int64)
+	complete func()
+
+	rest         []byte
+	bytes, total int64
+	err          error
+}
+
+func (r *cloneReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.err == nil {
+			r.receive()
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func (r *cloneReader) receive() {
+	m, err := r.recv()
+	switch {
+	case errors.Is(err, io.EOF) && r.bytes != r.total:
+		r.err = fmt.Errorf("the clone ends after %d of %d bytes: %w", r.bytes, r.total, io.ErrUnexpectedEOF)
+	case errors.Is(err, io.EOF):
+		r.err = io.EOF
+		r.complete()
+	case err != nil:
+		r.err = err
+	default:
+		r.rest = m.Chunk
+		r.bytes += int64(len(m.Chunk))
+		r.total = m.TotalBytes
+		r.got(r.bytes, r.total)
+	}
+}
+
+// CloneProgress is how far the receiving of a database is.
+type CloneProgress struct {
+	// Source is the pod that sends.
+	Source         string
+	Bytes, Total   int64
+	BytesPerSecond int64
+}
+
+// progress is what a pod without data has to tell.
+type progress struct {
+	mu       sync.Mutex // guards the fields below
+	because  string
+	clone    *CloneProgress
+	began    time.Time
+	reported time.Time
+}
+
+// wait notes why the pod waits, and says whether that is new.
+func (p *progress) wait(because string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed := p.because != because
+	p.because = because
+	return changed
+}
+
+func (p *progress) begin(source string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clone = &CloneProgress{Source: source}
+	p.began, p.reported = time.Now(), time.Now()
+}
+
+func (p *progress) got(bytes, total int64) (now CloneProgress, due bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clone.Bytes, p.clone.Total = bytes, total
+	p.clone.BytesPerSecond = int64(float64(bytes) / max(time.Since(p.began).Seconds(), 1e-3))
+	if due = time.Since(p.reported) > cloneReportTick; due {
+		p.reported = time.Now()
+	}
+	return *p.clone, due
+}
+
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clone = nil
+}
+
+func (p *progress) get() (because string, clone *CloneProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clone != nil {
+		c := *p.clone
+		clone = &c
+	}
+	return p.because, clone
+}

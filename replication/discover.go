@@ -1,0 +1,94 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+)
+
+const (
+	// inspectTimeout bounds one question to one pod.
+	inspectTimeout = time.Second
+	// lookBelow and lookAbove bound, without a list of peers, which ordinals
+	// beside this pod's are asked.
+	lookBelow = 16
+	lookAbove = 4
+)
+
+// neighbours are the other pods that may exist, in the order in which a clone
+// asks them: the one before this pod, those before that, then those above.
+func (n *Node) neighbours() []string {
+	var pods []string
+	switch {
+	case len(n.opts.Peers) > 0:
+		pods = slices.Clone(n.opts.Peers)
+	default:
+		own := Ordinal(n.opts.Name)
+		set := n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1]
+		for o := max(0, own-lookBelow); o <= own+lookAbove; o++ {
+			pods = append(pods, fmt.Sprint(set, o))
+		}
+	}
+	if e := n.engine.Load(); e != nil {
+		for _, s := range e.roster.now.Load().Servers {
+			pods = append(pods, MemberID(s.ID).Pod())
+		}
+	}
+	slices.SortFunc(pods, byOrdinal)
+	pods = slices.Compact(pods)
+	below := slices.IndexFunc(pods, func(p string) bool { return byOrdinal(p, n.opts.Name) >= 0 })
+	if below < 0 {
+		below = len(pods)
+	}
+	ordered := slices.Clone(pods[:below])
+	slices.Reverse(ordered)
+	for _, p := range pods[below:] {
+		if p != n.opts.Name {
+			ordered = append(ordered, p)
+		}
+	}
+	return ordered
+}
+
+// inspect asks pods what they have. Who does not answer is not in the result.
+func (n *Node) inspect(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	seen := make(map[string]*peerv1.InspectResponse)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, pod := range pods {
+		wg.Go(func() {
+			conn, err := n.calls.conn(pod)
+			if err != nil {
+				return
+			}
+			answer, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{})
+			if err != nil {
+				n.log.Debug("a pod does not answer", "pod", pod, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen[pod] = answer
+		})
+	}
+	wg.Wait()
+	return seen
+}
+
+// masterOf picks the master; of two that believe they are, the later one.
+func masterOf(seen map[string]*peerv1.InspectResponse) (pod string, ok bool) {
+	var term uint64
+	for p, s := range seen {
+		if s.Master && s.Term >= term {
+			pod, term, ok = p, s.Term, true
+		}
+	}
+	return pod, ok
+}

@@ -1,0 +1,270 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/raftlog"
+	"github.com/batondb/baton/replication/internal/slogger"
+	"github.com/batondb/baton/replication/internal/volume"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+)
+
+const (
+	// appendEntries bounds a message between members: entries are up to 1 MiB,
+	// and a message must pass within Timing.Transport.
+	appendEntries = 16
+	// cachedEntries are kept in memory for the followers; 1 MiB each at most.
+	cachedEntries = 32
+	never         = 365 * 24 * time.Hour
+)
+
+// engine is what runs between Start and Close.
+type engine struct {
+	self      MemberID
+	timing    Timing
+	slog      *slog.Logger
+	storage   storage
+	raft      *raft.Raft
+	transport *transport
+	acks      *acks
+	views     *views
+	applied   *appliedIndex
+	roster    *roster
+	proposer  *proposer
+	forwarder *forwarder
+	// confirms are the master's read indexes, reads those that a follower asks for.
+	confirms, reads *readIndexer
+	steward         *steward
+	conn            func(pod string) (*grpc.ClientConn, error)
+	leading         chan bool
+	// caught: this pod has once had all that was acknowledged before.
+	caught atomic.Bool
+	// cold: no master, because a quorum of pods does not exist yet.
+	cold atomic.Bool
+
+	workers sync.WaitGroup
+	cancel  context.CancelFunc
+	stopped chan struct{}
+	answers chan struct{} // closed when the proposer has answered all
+}
+
+// storage is what the engine reads and writes.
+type storage struct {
+	sm    StateMachine
+	log   *raftlog.Log
+	votes *raftlog.Votes
+}
+
+func openStorage(n *Node, sm StateMachine) (storage, error) {
+	o := &n.opts
+	dir := filepath.Join(o.Dir, "raft")
+	if err := removeSpools(o.Dir); err != nil {
+		return storage{}, err
+	}
+	log, err := raftlog.Open(raftlog.Options{
+		Dir: dir, Logger: slogger.New(n.log), VFS: o.LogFS,
+		Limit: o.LogBytes, HoldLimit: o.LogHoldBytes, Hang: o.Timing.Hang, Failed: n.fail,
+		Floor: func() uint64 { return sm.Durable().Index },
+	})
+	if err != nil {
+		return storage{}, err
+	}
+	votes, err := raftlog.OpenVotes(filepath.Join(dir, "vote.db"), o.Timing.Hang, n.fail)
+	if err != nil {
+		log.Close()
+		return storage{}, fmt.Errorf("open the votes: %w", err)
+	}
+	return storage{sm, log, votes}, nil
+}
+
+func (s storage) close() error { return errors.Join(s.log.Close(), s.votes.Close()) }
+
+// prepare makes log, votes and database fit together: the first entry of a new
+// cluster, or a log that a received database has overtaken.
+func (s storage) prepare(id volume.Identity) error {
+	at := s.sm.Durable()
+	if err := s.log.Reconcile(at.Index, at.Term); err != nil {
+		return err
+	}
+	last, err := s.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	switch {
+	case last > 0 || at.Index > 0:
+		return nil
+	case id.Stage != volume.Bootstrapping:
+		return errors.New("the database and the log are empty, though this disk had data")
+	}
+	// What raft.BootstrapCluster does, in steps that can be repeated.
+	if err := s.votes.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+		return err
+	}
+	self := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id.MemberID), Address: raft.ServerAddress(id.MemberID)}
+	return s.log.StoreLog(&raft.Log{
+		Index: 1, Term: 1, Type: raft.LogConfiguration,
+		Data: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{self}}),
+	})
+}
+
+func newEngine(n *Node, sm StateMachine) (*engine, error) {
+	id := n.volume.Identity()
+	if id.Stage == volume.Empty || id.ClusterID == "" {
+		return nil, fmt.Errorf("%w: this pod has no data; Arrive must come before Start", ErrNotReady)
+	}
+	st, err := openStorage(n, sm)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.prepare(id); err != nil {
+		st.close()
+		return nil, n.retire("its log does not fit its database: " + err.Error())
+	}
+	if err := n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data }); err != nil {
+		st.close()
+		return nil, err
+	}
+	e := &engine{
+		self: MemberID(id.MemberID), timing: n.opts.Timing, slog: n.log, storage: st,
+		acks: newAcks(), applied: &appliedIndex{}, roster: newRoster(sm.Durable()),
+		views: newViews(MemberID(id.MemberID)), conn: n.calls.conn,
+		leading: make(chan bool, 16), stopped: make(chan struct{}), answers: make(chan struct{}),
+	}
+	e.applied.advance(sm.Applied())
+	if err := e.startRaft(n); err != nil {
+		st.close()
+		return nil, err
+	}
+	e.proposer = newProposer(e.raft, n.meter)
+	e.forwarder = &forwarder{views: e.views, conn: n.calls.conn, queue: newQueue()}
+	e.confirms = newReadIndexer(n.meter, e.confirmIndex)
+	e.reads = newReadIndexer(n.meter, e.askIndex)
+	e.steward = newSteward(e, n.opts.ExpectedOrdinals)
+	return e, nil
+}
+
+func (e *engine) startRaft(n *Node) error {
+	log := slogger.New(n.log)
+	ctx, cancel := context.WithCancel(context.Background())
+	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, fail: n.fail}
+	store := &snapshots{ctx: ctx, sm: e.storage.sm, dir: n.opts.Dir, hold: e.storage.log.Hold, fsm: machine}
+	cache, err := raft.NewLogCache(cachedEntries, e.storage.log)
+	if err != nil {
+		cancel()
+		return err
+	}
+	e.transport = &transport{acks: e.acks, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: log,
+		MaxPool: 3, MaxRPCsInFlight: 8, Timeout: n.opts.Timing.Transport,
+	})}
+	// At least 64 KiB in each Timeout while a snapshot is sent.
+	e.transport.TimeoutScale = 64 << 10
+	e.raft, err = raft.NewRaft(e.config(log), machine, cache, e.storage.votes, store, e.transport)
+	if err != nil {
+		cancel()
+		e.transport.Close()
+		return fmt.Errorf("start raft: %w", err)
+	}
+	e.cancel = cancel
+	return nil
+}
+
+func (e *engine) config(log hclog.Logger) *raft.Config {
+	return &raft.Config{
+		ProtocolVersion:    raft.ProtocolVersionMax,
+		HeartbeatTimeout:   e.timing.Heartbeat,
+		ElectionTimeout:    e.timing.Election,
+		LeaderLeaseTimeout: e.timing.Lease,
+		CommitTimeout:      e.timing.Commit,
+		MaxAppendEntries:   appendEntries,
+		// Truncation goes by bytes, see truncate.
+		TrailingLogs: 1, SnapshotInterval: never, SnapshotThreshold: math.MaxUint64,
+		LocalID:                  raft.ServerID(e.self),
+		NotifyCh:                 e.leading,
+		Logger:                   log,
+		NoSnapshotRestoreOnStart: true,
+		NoLegacyTelemetry:        true,
+	}
+}
+
+// run starts the goroutines; stop waits for them.
+func (e *engine) run(n *Node) {
+	ctx, cancel := context.WithCancel(context.Background())
+	parent := e.cancel
+	e.cancel = func() { cancel(); parent() }
+	go func() {
+		defer close(e.answers)
+		e.proposer.finish()
+	}()
+	attendant := newAttendant(n, e)
+	for _, worker := range []func(context.Context){
+		e.proposer.run,
+		e.forwarder.run,
+		e.confirms.run,
+		e.reads.run,
+		attendant.run,
+		attendant.catchUp,
+		func(ctx context.Context) { e.views.observe(e.raft, ctx.Done()) },
+		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
+		e.truncate,
+	} {
+		e.workers.Go(func() { worker(ctx) })
+	}
+}
+
+// truncate shortens the log when it is over its limit. The library's snapshot
+// waits for the database to be on disk, and then cuts what the log lets it.
+func (e *engine) truncate(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.storage.log.Over():
+		}
+		if err := e.raft.Snapshot().Error(); err != nil && ctx.Err() == nil {
+			e.slog.Debug("the log could not be truncated now", "error", err)
+			sleep(ctx, time.Second)
+		}
+	}
+}
+
+// stopProposing refuses new commands and lets those in flight end.
+func (e *engine) stopProposing() {
+	close(e.stopped)
+	e.proposer.queue.drain(ErrClosed, true)
+	e.forwarder.queue.drain(ErrClosed, true)
+	// Without a quorum they end when the lease does.
+	ctx, cancel := context.WithTimeout(context.Background(), 4*e.timing.Election)
+	defer cancel()
+	e.proposer.pause(ctx)
+}
+
+func (e *engine) isStopped() bool {
+	select {
+	case <-e.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *engine) stop() error {
+	e.cancel()
+	err := e.raft.Shutdown().Error()
+	e.workers.Wait()
+	e.transport.CloseStreams()
+	close(e.proposer.inflight)
+	<-e.answers
+	return errors.Join(err, e.storage.close())
+}

@@ -1,0 +1,37 @@
+package replication
+
+import (
+	"errors"
+
+	"github.com/batondb/baton/replication/internal/volume"
+)
+
+var (
+	// ErrNoMaster is returned when no master is known or reached in time.
+	// Nothing was applied.
+	ErrNoMaster = errors.New("no master")
+	// ErrUnknown is returned when the master was lost, or the caller's context
+	// ended, with the write in flight: it may or may not be applied.
+	ErrUnknown = errors.New("the outcome of the write is unknown")
+	// ErrOverloaded is returned at once when the queue of writes is full.
+	// Nothing was applied.
+	ErrOverloaded = errors.New("too many writes are waiting")
+	// ErrTooLarge is returned for a command over MaxCommandBytes. Nothing was applied.
+	ErrTooLarge = errors.New("the command is too large")
+	// ErrNotReady is returned when the node was not started. Nothing was applied.
+	ErrNotReady = errors.New("not ready")
+	// ErrClosed is returned after Close. Nothing was applied.
+	ErrClosed = errors.New("closed")
+	// ErrRetired is what Failed gives when this member was removed, or its data
+	// is of no more use: a restart begins as a new member.
+	ErrRetired = errors.New("this member is retired")
+	// ErrLocked is returned by Open when another process holds the directory.
+	ErrLocked = volume.ErrLocked
+	// ErrForeign is returned by Open when the directory belongs to another pod
+	// or was written by a newer version.
+	ErrForeign = volume.ErrForeign
+)
+
+// errNotProposed is returned inside the package for a command that certainly
+// did not reach the log, and may be proposed again elsewhere.
+var errNotProposed = errors.New("not proposed")

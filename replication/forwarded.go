@@ -1,0 +1,112 @@
+package replication
+
+import (
+	"errors"
+	"sync"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+)
+
+// Forward is the master's end of a forwarder's stream. No goroutine waits for
+// a command: its answer goes to the stream's outbox.
+func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse]) error {
+	out := &outbox{stream: stream, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		out.run()
+	}()
+	defer func() {
+		close(out.ended)
+		<-sent
+	}()
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return nil // the follower's end of it; what is in flight goes on
+		}
+		p := forwarded.Get().(*pending)
+		p.id, p.sink = req.Id, out.put
+		if err := s.accept(p, req.Command); err != nil {
+			p.answer(nil, err)
+		}
+	}
+}
+
+func (s *peerService) accept(p *pending, c *kvv1.Command) error {
+	e := s.node.engine.Load()
+	switch {
+	case e == nil:
+		return ErrNotReady
+	case !e.views.load().leads:
+		return errNotProposed // never a second hop
+	case c == nil || c.Command == nil:
+		return errNotProposed
+	case commandSize(c) > MaxCommandBytes:
+		return ErrTooLarge
+	}
+	return e.proposer.enqueue(p, c)
+}
+
+// outbox are the answers that wait for their stream. It is bounded by the
+// proposer's queue and what is in flight.
+type outbox struct {
+	stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse]
+	wake   chan struct{}
+	ended  chan struct{}
+
+	mu    sync.Mutex // guards items
+	items []*pending
+}
+
+func (o *outbox) put(p *pending) {
+	o.mu.Lock()
+	o.items = append(o.items, p)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) run() {
+	var burst []*pending
+	for {
+		select {
+		case <-o.wake:
+		case <-o.ended:
+			return
+		}
+		o.mu.Lock()
+		burst, o.items = o.items, burst[:0]
+		o.mu.Unlock()
+		for i, p := range burst {
+			burst[i] = nil
+			m := &peerv1.ForwardResponse{Id: p.id}
+			if p.err != nil {
+				m.Outcome = &peerv1.ForwardResponse_Error{Error: toWire(p.err)}
+			} else {
+				m.Outcome = &peerv1.ForwardResponse_Result{Result: p.result}
+			}
+			p.release()
+			if err := o.stream.Send(m); err != nil {
+				<-o.ended // Recv sees it, too
+				return
+			}
+		}
+	}
+}
+
+// toWire is the opposite of fromWire.
+func toWire(err error) *kvv1.Error {
+	for _, w := range wireReasons {
+		if errors.Is(err, w.err) {
+			return &kvv1.Error{Code: uint32(codes.Unavailable), Reason: w.reason, Message: err.Error()}
+		}
+	}
+	// Refused before it was queued: only such errors are not in the list.
+	return &kvv1.Error{Code: uint32(codes.InvalidArgument), Reason: kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, Message: err.Error()}
+}

@@ -1,0 +1,194 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"google.golang.org/grpc"
+)
+
+// forwarder sends a follower's commands to the master: many callers, one
+// stream. A command whose answer does not come is unknown, for the stream may
+// have broken after it was applied.
+type forwarder struct {
+	views *views
+	conn  func(pod string) (*grpc.ClientConn, error)
+	queue *queue
+}
+
+// forwardBurst is how many commands are taken from the queue at once.
+const forwardBurst = 256
+
+func (f *forwarder) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+	p := pendings.Get().(*pending)
+	p.command, p.size = c, commandSize(c)
+	if err := f.queue.push(p); err != nil {
+		p.release()
+		return nil, err
+	}
+	return p.await(ctx, f.queue)
+}
+
+// run keeps a stream to the master while there is something to send.
+func (f *forwarder) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.queue.wake:
+		}
+		v := f.views.load()
+		if v.master != "" && !v.leads {
+			f.session(ctx, v)
+		}
+		// What is left was not sent; its callers look for the next master.
+		f.queue.drain(errNotProposed, false)
+	}
+}
+
+// session is one stream, to the master of v.
+type session struct {
+	stream grpc.BidiStreamingClient[peerv1.ForwardRequest, peerv1.ForwardResponse]
+	broken chan struct{}
+
+	mu   sync.Mutex // guards sent
+	sent map[uint64]*pending
+}
+
+func (f *forwarder) session(ctx context.Context, v *view) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := f.conn(v.master.Pod())
+	if err != nil {
+		return
+	}
+	// A dial that hangs must not outlive the master's reign.
+	watch := make(chan struct{})
+	go func() {
+		defer close(watch)
+		f.untilReplaced(ctx, v)
+		cancel()
+	}()
+	defer func() { cancel(); <-watch }()
+	stream, err := peerv1.NewPeerServiceClient(conn).Forward(ctx)
+	if err != nil {
+		return
+	}
+	s := &session{stream: stream, broken: make(chan struct{}), sent: map[uint64]*pending{}}
+	go s.receive()
+	f.queue.signal() // its token brought us here
+	s.send(ctx, f.queue)
+	cancel()
+	<-s.broken
+	for _, p := range s.sent {
+		p.answer(nil, fmt.Errorf("%w: the connection to the master was lost", ErrUnknown))
+	}
+}
+
+// untilReplaced returns when another master is known. While none is, the old
+// one's answers are still waited for: it may have stepped down only to lead again.
+func (f *forwarder) untilReplaced(ctx context.Context, first *view) {
+	for v := first; v.master == "" || v.master == first.master && !v.leads; v = f.views.load() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.changed:
+		}
+	}
+}
+
+// send sends what is queued until the stream or ctx ends.
+func (s *session) send(ctx context.Context, q *queue) {
+	var burst []*pending
+	var id uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.broken:
+			return
+		case <-q.wake:
+		}
+		burst = q.take(burst[:0], forwardBurst, maxEntryBytes)
+		s.mu.Lock()
+		for _, p := range burst {
+			id++
+			p.id = id
+			s.sent[id] = p
+		}
+		s.mu.Unlock()
+		for i, p := range burst {
+			// The answer may come, and p be used again, before Send returns.
+			if err := s.stream.Send(&peerv1.ForwardRequest{Id: p.id, Command: p.command}); err != nil {
+				s.unsent(burst[i+1:])
+				return
+			}
+		}
+	}
+}
+
+func (s *session) unsent(items []*pending) {
+	s.mu.Lock()
+	for _, p := range items {
+		delete(s.sent, p.id)
+	}
+	s.mu.Unlock()
+	for _, p := range items {
+		p.answer(nil, errNotProposed)
+	}
+}
+
+func (s *session) receive() {
+	defer close(s.broken)
+	for {
+		m, err := s.stream.Recv()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		p := s.sent[m.Id]
+		delete(s.sent, m.Id)
+		s.mu.Unlock()
+		switch o := m.Outcome.(type) {
+		case nil:
+		case *peerv1.ForwardResponse_Result:
+			p.reply(o.Result, nil)
+		case *peerv1.ForwardResponse_Error:
+			p.reply(nil, fromWire(o.Error))
+		}
+	}
+}
+
+// reply answers, if the peer did not invent the id.
+func (p *pending) reply(r *kvv1.Result, err error) {
+	if p != nil {
+		p.answer(r, err)
+	}
+}
+
+// wireReasons pairs the errors with what stands for them between pods.
+var wireReasons = []struct {
+	err    error
+	reason kvv1.ErrorReason
+}{
+	{errNotProposed, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
+	{ErrNoMaster, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
+	{ErrOverloaded, kvv1.ErrorReason_ERROR_REASON_OVERLOADED},
+	{ErrTooLarge, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE},
+	{ErrNotReady, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
+	{ErrUnknown, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN},
+}
+
+// fromWire reads an error of the master; what is not known to be "not
+// applied" is unknown.
+func fromWire(e *kvv1.Error) error {
+	for _, w := range wireReasons {
+		if w.reason == e.Reason {
+			return fmt.Errorf("%w: %s", w.err, e.Message)
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrUnknown, e.Message)
+}

@@ -1,0 +1,100 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/hashicorp/raft"
+)
+
+// fsm drives the state machine for the library.
+type fsm struct {
+	sm      StateMachine
+	applied *appliedIndex
+	// members is told of every committed membership, on the library's goroutine.
+	members func(index uint64, c raft.Configuration)
+	fail    func(error)
+	// broken is why nothing is applied any more: an entry that must not be skipped.
+	broken error
+	// restoring is the snapshot that the next Restore gets.
+	restoring *spool
+}
+
+var _ raft.BatchingFSM = (*fsm)(nil)
+
+// Apply is here for the interface: the library calls ApplyBatch.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM. A command entry's response is
+// []*kvv1.Result or an error.
+//
+// The library's ConfigurationStore is not used: it is never called for an FSM
+// that takes batches, whose entries carry the term as well.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	responses := make([]any, len(logs))
+	for i, l := range logs {
+		if f.broken == nil && l.Index > f.sm.Applied() {
+			responses[i], f.broken = f.apply(l)
+		}
+		if f.broken != nil {
+			responses[i] = f.broken
+		}
+	}
+	if f.broken != nil {
+		f.fail(f.broken)
+	}
+	f.applied.advance(f.sm.Applied())
+	return responses
+}
+
+func (f *fsm) apply(l *raft.Log) (any, error) {
+	switch l.Type {
+	case raft.LogConfiguration:
+		f.sm.ApplyConfiguration(l.Index, l.Term, l.Data)
+		f.members(l.Index, raft.DecodeConfiguration(l.Data))
+		return nil, nil
+	case raft.LogCommand:
+		if err := entry.Verify(l.Data, l.Extensions); err != nil {
+			return nil, fmt.Errorf("log entry %d: %w", l.Index, err)
+		}
+		commands, err := entry.Decode(l.Data)
+		if err != nil {
+			return nil, fmt.Errorf("log entry %d: %w", l.Index, err)
+		}
+		results := f.sm.Apply(l.Index, l.Term, commands)
+		if len(results) != len(commands) {
+			return nil, fmt.Errorf("log entry %d: %d results for %d commands", l.Index, len(results), len(commands))
+		}
+		return results, nil
+	default:
+		return nil, fmt.Errorf("log entry %d: %w: type %s", l.Index, entry.ErrUnknown, l.Type)
+	}
+}
+
+// Snapshot implements raft.FSM. It copies nothing.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	return &flushSnapshot{sm: f.sm, index: f.sm.Applied()}, nil
+}
+
+// Restore implements raft.FSM: what InstallSnapshot received becomes the database.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	s := f.restoring
+	f.restoring = nil
+	if s == nil {
+		return errors.New("there is no received snapshot to restore")
+	}
+	if s.index <= f.sm.Applied() {
+		// Going back would show a reader an older revision. The master only
+		// sends a snapshot to a pod that lacks what its log begins with, so
+		// this is a late copy of an earlier message.
+		return fmt.Errorf("the snapshot at %d is older than the database at %d", s.index, f.sm.Applied())
+	}
+	if err := f.sm.Restore(r); err != nil {
+		return fmt.Errorf("restore a snapshot: %w", err)
+	}
+	f.members(s.configurationIndex, s.configuration)
+	f.applied.advance(f.sm.Applied())
+	return nil
+}

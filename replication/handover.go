@@ -1,0 +1,115 @@
+package replication
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// askLast bounds how long the candidates are asked how far they are.
+	askLast = 100 * time.Millisecond
+)
+
+// HandOver makes another pod the master: the one named, or the one that is
+// furthest. It returns the new master. On a follower it asks the master to.
+// Writes wait meanwhile, and go to the new master.
+func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
+	e := n.engine.Load()
+	if e == nil {
+		return "", ErrNotReady
+	}
+	v := e.views.load()
+	if !v.leads {
+		if v.master == "" {
+			return "", ErrNoMaster
+		}
+		conn, err := n.calls.conn(v.master.Pod())
+		if err != nil {
+			return "", err
+		}
+		answer, err := peerv1.NewPeerServiceClient(conn).HandOver(ctx, &peerv1.HandOverRequest{To: to})
+		return answer.GetMaster(), err
+	}
+	return e.handOver(ctx, v, to)
+}
+
+func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
+	heirs := e.heirs(ctx, to)
+	if len(heirs) == 0 {
+		if to != "" {
+			return "", fmt.Errorf("hand over: %s is not a voter that answers", to)
+		}
+		return "", errors.New("hand over: no other voter answers")
+	}
+	// Nothing is in flight during the change, so no caller is left in doubt.
+	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
+	defer cancel()
+	resume, err := e.proposer.pause(pausing)
+	if err != nil {
+		return "", fmt.Errorf("hand over: the writes in flight do not end: %w", err)
+	}
+	defer resume()
+	for _, heir := range heirs {
+		if err = e.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir)).Error(); err == nil {
+			return e.awaitSuccessor(ctx, v)
+		}
+		e.slog.Warn("a pod did not take the baton", "pod", heir.Pod(), "error", err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return "", fmt.Errorf("hand over: %w", err)
+}
+
+func (e *engine) awaitSuccessor(ctx context.Context, old *view) (string, error) {
+	for {
+		v := e.views.load()
+		if v.master != "" && v.term > old.term {
+			return v.master.Pod(), nil
+		}
+		select {
+		case <-v.changed:
+		case <-ctx.Done():
+			return "", fmt.Errorf("hand over: no new master yet: %w", ctx.Err())
+		}
+	}
+}
+
+// heirs are the voters that answer, the furthest first.
+func (e *engine) heirs(ctx context.Context, to string) []MemberID {
+	ctx, cancel := context.WithTimeout(ctx, askLast)
+	defer cancel()
+	var ids []MemberID
+	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
+		if id != e.self && (to == "" || id.Pod() == to) && e.acks.heard(id, e.timing.Lease) {
+			ids = append(ids, id)
+		}
+	}
+	last := make(map[MemberID]uint64)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Go(func() {
+			conn, err := e.conn(id.Pod())
+			if err != nil {
+				return
+			}
+			if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				last[id] = seen.LastIndex
+			}
+		})
+	}
+	wg.Wait()
+	slices.SortStableFunc(ids, func(a, b MemberID) int { return cmp.Compare(last[b], last[a]) })
+	return ids
+}

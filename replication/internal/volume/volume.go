@@ -1,0 +1,273 @@
+// Package volume keeps what a pod knows about itself on its disk: a lock that
+// lets one process in, and member.json, the marker that decides whether the
+// directory holds data and whose.
+//
+// Nothing but member.json decides: a lost+found, a half received clone or the
+// files of a removed incarnation are never taken for data.
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	lockName   = "lock"
+	markerName = "member.json"
+	// formatVersion is raised when an older version could not read the volume.
+	formatVersion = 1
+	lockPoll      = 100 * time.Millisecond
+)
+
+var (
+	// ErrLocked is returned when another process holds the volume.
+	ErrLocked = errors.New("the data directory is in use by another process")
+	// ErrForeign is returned when the volume is another pod's or of a format
+	// that this version does not know.
+	ErrForeign = errors.New("the data directory cannot be used by this pod")
+)
+
+// Stage says how far a member's disk has come.
+type Stage string
+
+const (
+	// Empty: there is an identity, and no data.
+	Empty Stage = "empty"
+	// Bootstrapping: the cluster's uuid is decided; the first log entry may be missing.
+	Bootstrapping Stage = "bootstrapping"
+	// Data: there is a database.
+	Data Stage = "data"
+)
+
+// Identity is the content of member.json.
+type Identity struct {
+	Format    int    `json:"format"`
+	MemberID  string `json:"member_id"`
+	ClusterID string `json:"cluster_id"`
+	Stage     Stage  `json:"stage"`
+	// JoinedIndex is the log index of the first committed membership with this
+	// member in it; 0: never seen. A membership after it without this member
+	// means that the member was removed.
+	JoinedIndex uint64 `json:"joined_index,omitempty"`
+	// Retired says why the data must not be used again. The next Open sets it aside.
+	Retired string `json:"retired,omitempty"`
+}
+
+// Volume is a locked data directory.
+type Volume struct {
+	dir  string
+	lock *os.File
+
+	mu sync.Mutex // guards id and the marker's file
+	id Identity
+}
+
+// Open locks dir, waiting up to wait for another holder, and reads the
+// identity or mints one for pod.
+func Open(ctx context.Context, dir, pod string, wait time.Duration, log *slog.Logger) (*Volume, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := acquire(ctx, filepath.Join(dir, lockName), wait, log)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{dir: dir, lock: lock}
+	if err := v.load(pod, log); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Logger) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock file: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for logged := false; ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if !logged {
+			logged = true
+			log.Warn("another process has this data directory open; waiting for it to end", "lock", path, "at_most", wait)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("%w: %s is held; end the other process, or give this one a directory of its own", ErrLocked, path)
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+func (v *Volume) load(pod string, log *slog.Logger) error {
+	raw, err := os.ReadFile(filepath.Join(v.dir, markerName))
+	if errors.Is(err, os.ErrNotExist) {
+		return v.mint(pod, log)
+	}
+	if err != nil {
+		return err
+	}
+	var id Identity
+	if err := json.Unmarshal(raw, &id); err != nil {
+		return fmt.Errorf("%w: %s cannot be read (%v); restore it, or empty the directory to start as a new member", ErrForeign, markerName, err)
+	}
+	if id.Format != formatVersion {
+		return fmt.Errorf("%w: format %d, this version knows %d", ErrForeign, id.Format, formatVersion)
+	}
+	owner, unique, ok := strings.Cut(id.MemberID, "/")
+	if !ok || owner != pod {
+		return fmt.Errorf("%w: it belongs to %q, this pod is %q", ErrForeign, id.MemberID, pod)
+	}
+	if id.Retired != "" {
+		log.Warn("the data of an earlier member is set aside; the pod starts as a new member", "member", id.MemberID, "because", id.Retired, "moved_to", "removed-"+unique)
+		if err := v.setAside("removed-" + unique); err != nil {
+			return err
+		}
+		return v.mint(pod, log)
+	}
+	v.id = id
+	return nil
+}
+
+// mint gives the disk a new identity. Files without a marker are of nobody
+// knows whom: they are kept, and never used.
+func (v *Volume) mint(pod string, log *slog.Logger) error {
+	unique := uuid.NewString()
+	strays, err := v.movable()
+	if err != nil {
+		return err
+	}
+	if len(strays) > 0 {
+		log.Warn("files without a member.json are set aside", "files", strays, "moved_to", "stray-"+unique)
+		if err := v.setAside("stray-" + unique); err != nil {
+			return err
+		}
+	}
+	v.id = Identity{Format: formatVersion, MemberID: pod + "/" + unique, Stage: Empty}
+	return v.write(v.id)
+}
+
+// movable lists what makes up a member's data, the marker last: as long as it
+// is there, moving can be repeated after a crash.
+func (v *Volume) movable() ([]string, error) {
+	entries, err := os.ReadDir(v.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	marker := false
+	for _, e := range entries {
+		switch n := e.Name(); {
+		case n == markerName:
+			marker = true
+		case n == "raft", strings.HasPrefix(n, "store.db"):
+			names = append(names, n)
+		}
+	}
+	if marker {
+		names = append(names, markerName)
+	}
+	return names, nil
+}
+
+func (v *Volume) setAside(name string) error {
+	names, err := v.movable()
+	if err != nil {
+		return err
+	}
+	target := filepath.Join(v.dir, name)
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n == markerName {
+			if err := syncDir(target); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(filepath.Join(v.dir, n), filepath.Join(target, n)); err != nil {
+			return fmt.Errorf("set data aside: %w", err)
+		}
+	}
+	return errors.Join(syncDir(target), syncDir(v.dir))
+}
+
+// Identity returns what member.json says.
+func (v *Volume) Identity() Identity {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.id
+}
+
+// Update changes the identity, atomically and durably.
+func (v *Volume) Update(change func(*Identity)) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id := v.id
+	change(&id)
+	if id == v.id {
+		return nil
+	}
+	if err := v.write(id); err != nil {
+		return err
+	}
+	v.id = id
+	return nil
+}
+
+func (v *Volume) write(id Identity) error {
+	raw, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(v.dir, markerName)
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", markerName, err)
+	}
+	_, err = f.Write(append(raw, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err == nil {
+		err = syncDir(v.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", markerName, err)
+	}
+	return nil
+}
+
+// Close lets the next process in.
+func (v *Volume) Close() error { return v.lock.Close() }
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,76 @@
+package replication
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/hashicorp/raft"
+)
+
+// lead follows the library's word on who leads, and runs a reign for each time
+// that this pod does, one after the other.
+func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
+	before := make(chan struct{})
+	close(before)
+	cancel := func() {}
+	defer func() { cancel(); <-before }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leads := <-e.leading:
+			cancel()
+			if leads {
+				cancel, before = e.beginReign(ctx, before, runMaster)
+			}
+		}
+	}
+}
+
+// beginReign starts a reign that waits for the end of the one before.
+func (e *engine) beginReign(ctx context.Context, before <-chan struct{}, runMaster func(context.Context)) (cancel func(), ended chan struct{}) {
+	ctx, cancel = context.WithCancel(ctx)
+	ended = make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-before
+		e.reign(ctx, runMaster)
+	}()
+	return cancel, ended
+}
+
+// reign is all that only the master does. It returns after ctx has ended.
+func (e *engine) reign(ctx context.Context, runMaster func(context.Context)) {
+	term, ok := e.accede(ctx)
+	if !ok {
+		return
+	}
+	e.views.markReady(e.raft, term)
+	e.slog.Info("this pod is the master", "term", term)
+	defer e.slog.Info("this pod is no longer the master", "term", term)
+	var wg sync.WaitGroup
+	wg.Go(func() { e.steward.run(ctx) })
+	if runMaster != nil {
+		wg.Go(func() { runMaster(ctx) })
+	}
+	wg.Wait()
+}
+
+// accede commits and applies an entry of this term: only then is the commit
+// index what the last master had acknowledged. The entry is one without
+// commands, because the library's no-op never reaches the state machine, whose
+// index others wait for.
+func (e *engine) accede(ctx context.Context) (term uint64, ok bool) {
+	data := []byte{entry.Version}
+	for ctx.Err() == nil {
+		term := e.raft.CurrentTerm()
+		err := e.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
+		if err == nil && term == e.raft.CurrentTerm() {
+			return term, true
+		}
+		sleep(ctx, 10*time.Millisecond)
+	}
+	return 0, false
+}

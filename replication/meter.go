@@ -1,0 +1,79 @@
+package replication
+
+import (
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// meter are the counters; the gauges are read from Status when asked for.
+type meter struct {
+	commands, entries, refused, readIndexes prometheus.Counter
+	handshakes                              *prometheus.CounterVec
+}
+
+func newMeter() *meter {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "baton_replication_" + name, Help: help})
+	}
+	return &meter{
+		commands:    counter("proposed_commands_total", "Commands that this pod put into the log as the master."),
+		entries:     counter("proposed_entries_total", "Log entries that they were gathered into."),
+		refused:     counter("overloaded_commands_total", "Commands refused because the queue was full."),
+		readIndexes: counter("read_indexes_total", "Read indexes got, each for one or many reads."),
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "baton_replication_handshakes_refused_total",
+			Help: "Peer connections refused, by this pod (in) or because of what the other said (out).",
+		}, []string{"side", "reason"}),
+	}
+}
+
+func (m *meter) handshakeRefused(side string, r handshake.Reason) {
+	m.handshakes.WithLabelValues(side, r.String()).Inc()
+}
+
+// collector gives the gauges of a node.
+type collector struct{ node *Node }
+
+var gauges = []struct {
+	desc  *prometheus.Desc
+	value func(Status) float64
+}{
+	{gauge("term", "Raft's term."), func(s Status) float64 { return float64(s.Term) }},
+	{gauge("commit_index", "Last log index known to be committed."), func(s Status) float64 { return float64(s.Commit) }},
+	{gauge("applied_index", "Last log index applied."), func(s Status) float64 { return float64(s.Applied) }},
+	{gauge("log_bytes", "Size of the log."), func(s Status) float64 { return float64(s.LogBytes) }},
+	{gauge("queued_commands", "Commands that wait to be proposed or forwarded."), func(s Status) float64 { return float64(s.Queued) }},
+	{gauge("last_contact_seconds", "Time since the master was heard."), func(s Status) float64 { return s.LastContact.Seconds() }},
+	{gauge("is_master", "1: this pod is the master."), func(s Status) float64 { return oneIf(s.Role == RoleMaster) }},
+	{gauge("ready", "1: this pod is ready."), func(s Status) float64 { return oneIf(s.Ready) }},
+}
+
+func gauge(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("baton_replication_"+name, help, nil, nil)
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, g := range gauges {
+		out <- g.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	s := c.node.Status()
+	for _, g := range gauges {
+		out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s))
+	}
+}
+
+func (m *meter) all() []prometheus.Collector {
+	return []prometheus.Collector{m.commands, m.entries, m.refused, m.readIndexes, m.handshakes}
+}

@@ -1,0 +1,258 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/volume"
+	"google.golang.org/grpc"
+)
+
+// Node is this pod's part in the cluster. All methods may be called by any
+// goroutine; Open, Arrive, RegisterPeerService and Start in this order by one.
+type Node struct {
+	opts     Options
+	log      *slog.Logger
+	volume   *volume.Volume
+	port     *port
+	calls    *calls
+	meter    *meter
+	progress progress
+
+	// engine is there once Start has returned.
+	engine atomic.Pointer[engine]
+	failed chan error
+	once   sync.Once // the first failure
+
+	server   *callServer
+	services []func(grpc.ServiceRegistrar)
+}
+
+// Open takes the volume's lock, reads or mints the identity and opens the peer
+// port. It changes nothing else on the disk.
+func Open(ctx context.Context, o Options) (*Node, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	v, err := volume.Open(ctx, o.Dir, o.Name, o.Timing.LockWait, o.Logger)
+	if err != nil {
+		o.Listener.Close()
+		return nil, err
+	}
+	n := &Node{opts: o, volume: v, meter: newMeter(), failed: make(chan error, 1)}
+	n.log = o.Logger.With("member", v.Identity().MemberID)
+	n.port = newPort(&n.opts, v.Identity, n.meter.handshakeRefused)
+	n.calls = newCalls(n.port)
+	if o.Registerer != nil {
+		for _, c := range append(n.meter.all(), collector{n}) {
+			if err := o.Registerer.Register(c); err != nil {
+				n.Close(ctx)
+				return nil, fmt.Errorf("metrics: %w", err)
+			}
+		}
+	}
+	n.serveCalls()
+	return n, nil
+}
+
+// callServer is the gRPC server of the peer port.
+type callServer struct {
+	*grpc.Server
+	listener *acceptor
+	ended    chan struct{}
+}
+
+// serveCalls answers the calls of peers. It is called again at Start, with the
+// services that were registered meanwhile: gRPC takes none while it serves, and
+// a pod must answer Inspect long before it has a database. Callers reconnect.
+func (n *Node) serveCalls() {
+	s := &callServer{Server: newCallServer(), ended: make(chan struct{})}
+	peerv1.RegisterPeerServiceServer(s, &peerService{node: n})
+	for _, register := range n.services {
+		register(s)
+	}
+	s.listener = n.port.listen(handshake.Calls)
+	go func() {
+		defer close(s.ended)
+		s.Serve(s.listener) // ends at Stop
+	}()
+	n.server.stop()
+	n.server = s
+}
+
+func (s *callServer) stop() {
+	if s == nil {
+		return
+	}
+	s.listener.Close()
+	s.Stop()
+	<-s.ended
+}
+
+// RegisterPeerService adds a gRPC service to the peer port. Call it before Start.
+func (n *Node) RegisterPeerService(register func(grpc.ServiceRegistrar)) {
+	n.services = append(n.services, register)
+}
+
+// Start runs Raft over the opened database, and joins the cluster when this
+// pod is not a member yet. The node uses sm until Close has returned.
+func (n *Node) Start(sm StateMachine) error {
+	if n.engine.Load() != nil {
+		return errors.New("replication: started twice")
+	}
+	e, err := newEngine(n, sm)
+	if err != nil {
+		return err
+	}
+	n.engine.Store(e)
+	e.run(n)
+	n.serveCalls()
+	return nil
+}
+
+// Failed gives one error when the process must end: the log's disk failed or
+// hangs, an entry must not be applied, this member was removed.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// fail reports err, and falls silent: a master that cannot write must not keep
+// the others from choosing another one.
+func (n *Node) fail(err error) {
+	n.once.Do(func() {
+		n.log.Error("replication has failed; the process must end", "error", err)
+		n.failed <- err
+		n.port.close()
+		if e := n.engine.Load(); e != nil {
+			e.transport.CloseStreams()
+		}
+	})
+}
+
+// retire gives up this member's identity: its data is set aside by the next Open.
+func (n *Node) retire(reason string) error {
+	err := n.volume.Update(func(id *volume.Identity) { id.Retired = reason })
+	if err == nil {
+		err = fmt.Errorf("%w: %s; restart to begin as a new member, the data is kept beside it", ErrRetired, reason)
+	}
+	n.fail(err)
+	return err
+}
+
+// Reclone gives up this pod's data, because it differs or is damaged: after a
+// restart the pod is a new member and clones. It returns after the decision is
+// on disk; Failed tells as well.
+func (n *Node) Reclone(reason string) error {
+	if err := n.retire(reason); !errors.Is(err, ErrRetired) {
+		return err
+	}
+	return nil
+}
+
+// Close hands the baton over if this pod holds it, stops Raft and closes the
+// port and the files. It returns when all has ended, or with an error when ctx
+// ends before.
+func (n *Node) Close(ctx context.Context) error {
+	e := n.engine.Load()
+	if e != nil {
+		if v := e.views.load(); v.leads && len(voters(e.raft.GetConfiguration().Configuration())) > 1 {
+			handing, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
+			if to, err := n.HandOver(handing, ""); err != nil {
+				n.log.Warn("the baton could not be handed over; the others will notice the absence", "error", err)
+			} else {
+				n.log.Info("handed the baton over", "to", to)
+			}
+			cancel()
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.teardown(e) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("replication did not end in time: %w", ctx.Err())
+	}
+}
+
+func (n *Node) teardown(e *engine) error {
+	if e != nil {
+		e.stopProposing()
+	}
+	n.server.stop()
+	var err error
+	if e != nil {
+		err = e.stop()
+	}
+	n.port.close()
+	n.calls.close()
+	n.port.wait()
+	if n.opts.Registerer != nil {
+		for _, c := range append(n.meter.all(), collector{n}) {
+			n.opts.Registerer.Unregister(c)
+		}
+	}
+	return errors.Join(err, n.volume.Close())
+}
+
+// PeerConn is a gRPC connection to a pod's peer port. The node closes it.
+func (n *Node) PeerConn(pod string) (*grpc.ClientConn, error) { return n.calls.conn(pod) }
+
+// MasterConn is a connection to the master's peer port; nil when this pod is
+// the master. It waits a moment for a master.
+func (n *Node) MasterConn(ctx context.Context) (*grpc.ClientConn, error) {
+	e := n.engine.Load()
+	if e == nil {
+		return nil, ErrNotReady
+	}
+	var w masterWait
+	for {
+		v := e.views.load()
+		switch {
+		case v.leads:
+			return nil, nil
+		case v.master != "":
+			return n.calls.conn(v.master.Pod())
+		}
+		if err := w.wait(ctx, e, v); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// IsMaster says whether this pod is the master, and ready to lead.
+func (n *Node) IsMaster() bool {
+	e := n.engine.Load()
+	return e != nil && e.views.load().ready
+}
+
+// Master is the pod that this one takes for the master.
+func (n *Node) Master() (pod string, ok bool) {
+	e := n.engine.Load()
+	if e == nil {
+		return "", false
+	}
+	m := e.views.load().master
+	return m.Pod(), m != ""
+}
+
+// ClusterID is the cluster's uuid; empty before this pod belongs to one.
+func (n *Node) ClusterID() string { return n.volume.Identity().ClusterID }
+
+// MemberID is this member's.
+func (n *Node) MemberID() MemberID { return MemberID(n.volume.Identity().MemberID) }
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,169 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/hashicorp/raft-wal/types"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MaxCommandBytes bounds one command: the API's largest is 2 MiB, and this
+// leaves room for the encoding.
+const MaxCommandBytes = 3 << 20
+
+// StateMachine is what the log drives. Apply, ApplyConfiguration and Restore
+// are called by one goroutine; the others by any.
+type StateMachine interface {
+	// Apply applies the commands of one entry and returns one result each.
+	Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Result
+	// ApplyConfiguration records a membership with the same index order.
+	ApplyConfiguration(index, term uint64, configuration []byte)
+	// Applied is the last index given to Apply or ApplyConfiguration.
+	Applied() uint64
+	// Durable is what is on disk.
+	Durable() Position
+	// Flush returns when Durable().Index >= index.
+	Flush(ctx context.Context, index uint64) error
+	// Snapshot is the database as it is on disk.
+	Snapshot() (Snapshot, error)
+	// Restore replaces the content, all or nothing.
+	Restore(r io.Reader) error
+}
+
+// Position is a place in the log, and the membership that held there.
+type Position struct {
+	Index, Term, ConfigurationIndex uint64
+	Configuration                   []byte
+}
+
+// Snapshot streams a database of exactly Size bytes.
+type Snapshot interface {
+	io.ReadCloser
+	Position() Position
+	Size() int64
+}
+
+// Timing is how patient a pod is. The defaults suit pods in one zone.
+type Timing struct {
+	// Heartbeat is how long a follower waits for the master before it tries to
+	// replace it; 300 ms. Too short: elections under load. Too long: the writes
+	// stop for longer when a master is cut off. (One that was killed is
+	// noticed sooner.)
+	Heartbeat time.Duration
+	// Election is how long a candidate waits for votes; 300 ms.
+	Election time.Duration
+	// Lease is how long a master without a quorum goes on; at most Heartbeat; 300 ms.
+	Lease time.Duration
+	// Commit is how long a follower may not know that an entry is committed
+	// when nothing else is sent; 8 ms. Smaller costs processor time when idle.
+	Commit time.Duration
+	// Transport bounds one message between members; 3 s.
+	Transport time.Duration
+	// Hang is how long the disk may take for one write; 10 s.
+	Hang time.Duration
+	// LockWait is how long Open waits for another process's lock; 10 s.
+	LockWait time.Duration
+	// CloneStall is how long a clone may make no progress; 10 s.
+	CloneStall time.Duration
+	// Retry is the pause between rounds of asking around; 250 ms.
+	Retry time.Duration
+}
+
+// Options of a Node. Dir, Name, Resolver and Listener are needed.
+type Options struct {
+	// Dir is the data directory; it is shared with the store.
+	Dir string
+	// Name is the pod's, <statefulset>-<ordinal>.
+	Name string
+	// Resolver says where a pod's peer port is, host:port; asked at each dial.
+	Resolver func(pod string) (hostport string, err error)
+	// Listener is the peer port. The node closes it.
+	Listener net.Listener
+	// Peers are the pods of the cluster, this one included; empty in
+	// Kubernetes, where names are derived from ordinals.
+	Peers []string
+	// BootstrapPermission decides, without Peers, whether this pod with an
+	// empty disk may found a cluster; nil: never.
+	BootstrapPermission func(ctx context.Context) (bool, error)
+	// ExpectedOrdinals tells which pods should exist; nil, or known false:
+	// nobody is removed for its ordinal.
+	ExpectedOrdinals func() (covers func(ordinal int) bool, known bool)
+
+	// Receive writes a snapshot stream into place and says what it holds.
+	Receive func(r io.Reader) (Position, error)
+	// HasData says whether there is a database in Dir.
+	HasData func() bool
+	// RunMaster runs while this pod is the master and ready to lead; it must
+	// return soon after ctx ends.
+	RunMaster func(ctx context.Context)
+	// PodStatus completes what this package knows of the pod, for its peers.
+	PodStatus func(*kvv1.PodStatus)
+
+	// LogBytes is the size of the log over which it is truncated; 64 MiB.
+	LogBytes int64
+	// LogHoldBytes is the size up to which it is kept for a clone; 1 GiB.
+	LogHoldBytes int64
+	Timing       Timing
+
+	Logger     *slog.Logger          // nil: none
+	Registerer prometheus.Registerer // nil: none
+
+	// Dial opens connections to peers; nil: TCP.
+	Dial func(ctx context.Context, hostport string) (net.Conn, error)
+	// Secure wraps a connection before the handshake, for TLS; nil: plain.
+	Secure func(ctx context.Context, conn net.Conn, server bool) (net.Conn, error)
+	// LogFS is the log's file system; nil: the operating system's.
+	LogFS types.VFS
+}
+
+func orDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (o *Options) complete() error {
+	t := &o.Timing
+	orDefault(&t.Heartbeat, 300*time.Millisecond)
+	orDefault(&t.Election, t.Heartbeat)
+	orDefault(&t.Lease, t.Heartbeat)
+	orDefault(&t.Commit, 8*time.Millisecond)
+	orDefault(&t.Transport, 3*time.Second)
+	orDefault(&t.Hang, 10*time.Second)
+	orDefault(&t.LockWait, 10*time.Second)
+	orDefault(&t.CloneStall, 10*time.Second)
+	orDefault(&t.Retry, 250*time.Millisecond)
+	orDefault(&o.LogBytes, 64<<20)
+	orDefault(&o.LogHoldBytes, 1<<30)
+	orDefault(&o.Logger, slog.New(slog.DiscardHandler))
+	if o.Dial == nil {
+		o.Dial = func(ctx context.Context, hostport string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", hostport)
+		}
+	}
+	if o.HasData == nil {
+		o.HasData = func() bool { return false }
+	}
+	switch {
+	case o.Dir == "" || o.Name == "" || o.Resolver == nil || o.Listener == nil:
+		return errors.New("replication: Dir, Name, Resolver and Listener are needed")
+	case Ordinal(o.Name) < 0:
+		return fmt.Errorf("replication: the pod's name %q does not end in an ordinal, as in kv-0", o.Name)
+	case t.Lease > t.Heartbeat || t.Election < t.Heartbeat:
+		return fmt.Errorf("replication: the lease (%s) must not be over the heartbeat (%s), nor that over the election (%s)", t.Lease, t.Heartbeat, t.Election)
+	}
+	for _, p := range o.Peers {
+		if Ordinal(p) < 0 {
+			return fmt.Errorf("replication: the peer's name %q does not end in an ordinal, as in kv-0", p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// peerService answers the other pods.
+type peerService struct {
+	peerv1.UnimplementedPeerServiceServer
+	node *Node
+}
+
+var errNotMaster = status.Error(codes.Unavailable, "this pod is not the master")
+
+// master is the engine, if this pod is the master.
+func (s *peerService) master() (*engine, error) {
+	e := s.node.engine.Load()
+	if e == nil || !e.views.load().ready {
+		return nil, errNotMaster
+	}
+	return e, nil
+}
+
+func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.InspectResponse, error) {
+	id := s.node.volume.Identity()
+	answer := &peerv1.InspectResponse{
+		ClusterId: id.ClusterID, MemberId: id.MemberID,
+		Empty: id.Stage == volume.Empty && id.ClusterID == "",
+	}
+	e := s.node.engine.Load()
+	if e == nil {
+		return answer, nil
+	}
+	v := e.views.load()
+	_, member := server(e.roster.now.Load().Configuration, e.self)
+	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load()
+	answer.Term, answer.LastIndex = e.raft.CurrentTerm(), e.raft.LastIndex()
+	if s.node.opts.PodStatus != nil {
+		answer.Revision = s.node.PodStatus(context.Background()).Revision
+	}
+	return answer, nil
+}
+
+func (s *peerService) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest) (*peerv1.ReadIndexResponse, error) {
+	e, err := s.master()
+	if err != nil {
+		return nil, err
+	}
+	index, err := e.confirms.get(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &peerv1.ReadIndexResponse{Index: index}, nil
+}
+
+func (s *peerService) Join(_ context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
+	e, err := s.master()
+	if err != nil {
+		return nil, err
+	}
+	id := MemberID(req.MemberId)
+	if !id.valid() || req.Address != req.MemberId || Ordinal(id.Pod()) < 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
+	}
+	_, committed := server(e.roster.now.Load().Configuration, id)
+	_, latest := server(e.raft.GetConfiguration().Configuration(), id)
+	if req.Returning && !committed && !latest {
+		return &peerv1.JoinResponse{Removed: true}, nil
+	}
+	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
+	e.steward.join(id, req.Index, e.raft.CommitIndex())
+	return &peerv1.JoinResponse{}, nil
+}
+
+func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
+	e, err := s.master()
+	if err != nil {
+		return nil, err
+	}
+	id := MemberID(req.MemberId)
+	if id == e.self {
+		return nil, status.Error(codes.FailedPrecondition, "the master must hand the baton over before it leaves")
+	}
+	for {
+		m := e.roster.now.Load()
+		_, committed := server(m.Configuration, id)
+		if _, latest := server(e.raft.GetConfiguration().Configuration(), id); !committed && !latest {
+			return &peerv1.LeaveResponse{}, nil
+		}
+		if !e.views.load().ready {
+			return nil, errNotMaster
+		}
+		e.steward.leave(id)
+		sleep(ctx, 20*time.Millisecond)
+		if ctx.Err() != nil {
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+}
+
+func (s *peerService) KeepLog(_ context.Context, req *peerv1.KeepLogRequest) (*peerv1.KeepLogResponse, error) {
+	e, err := s.master()
+	if err != nil {
+		return nil, err
+	}
+	if !MemberID(req.MemberId).valid() {
+		return nil, status.Errorf(codes.InvalidArgument, "%q is not a member id", req.MemberId)
+	}
+	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
+	return &peerv1.KeepLogResponse{}, nil
+}
+
+// Clone sends the database as it is on disk, after what is in memory was
+// written: the newer it is, the less is left to catch up with.
+func (s *peerService) Clone(_ *peerv1.CloneRequest, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
+	e := s.node.engine.Load()
+	if e == nil {
+		return status.Error(codes.Unavailable, "this pod has no database yet")
+	}
+	sm := e.storage.sm
+	if err := sm.Flush(stream.Context(), sm.Applied()); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	snap, err := sm.Snapshot()
+	if err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	defer snap.Close()
+	buf := make([]byte, cloneChunk)
+	for {
+		n, err := io.ReadFull(snap, buf)
+		if n > 0 {
+			if err := stream.Send(&peerv1.CloneResponse{TotalBytes: snap.Size(), Chunk: buf[:n]}); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return status.Error(codes.Unavailable, err.Error())
+		}
+	}
+}
+
+func (s *peerService) PodStatus(ctx context.Context, _ *peerv1.PodStatusRequest) (*peerv1.PodStatusResponse, error) {
+	return &peerv1.PodStatusResponse{Status: s.node.PodStatus(ctx)}, nil
+}
+
+func (s *peerService) HandOver(ctx context.Context, req *peerv1.HandOverRequest) (*peerv1.HandOverResponse, error) {
+	e := s.node.engine.Load()
+	if e == nil {
+		return nil, errNotMaster
+	}
+	v := e.views.load()
+	if !v.leads {
+		return nil, errNotMaster
+	}
+	to, err := e.handOver(ctx, v, req.To)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &peerv1.HandOverResponse{Master: to}, nil
+}

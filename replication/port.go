@@ -1,0 +1,320 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/volume"
+)
+
+const (
+	handshakeTimeout = 3 * time.Second
+	// maxGreeting bounds the connections that have not said who they are.
+	maxGreeting = 256
+	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
+	refusalLogEvery = 10 * time.Second
+)
+
+// port is the peer port: one listener whose connections begin with a
+// handshake, and go to Raft or to gRPC after it.
+type port struct {
+	opts     *Options
+	identity func() volume.Identity
+	refusals func(side string, reason handshake.Reason)
+	log      *slog.Logger
+
+	greeting chan struct{}
+	wg       sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields below
+	raft     *acceptor  // nil until Raft runs
+	calls    *acceptor
+	conns    map[net.Conn]struct{}
+	closed   bool
+	lastSaid map[handshake.Reason]time.Time
+}
+
+func newPort(o *Options, identity func() volume.Identity, refusals func(string, handshake.Reason)) *port {
+	p := &port{
+		opts: o, identity: identity, refusals: refusals, log: o.Logger,
+		greeting: make(chan struct{}, maxGreeting),
+		conns:    map[net.Conn]struct{}{},
+		lastSaid: map[handshake.Reason]time.Time{},
+	}
+	p.wg.Go(p.accept)
+	return p
+}
+
+// acceptor is the net.Listener of one kind of connections.
+type acceptor struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newAcceptor(addr net.Addr) *acceptor {
+	return &acceptor{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (a *acceptor) Accept() (net.Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (a *acceptor) Close() error   { a.once.Do(func() { close(a.done) }); return nil }
+func (a *acceptor) Addr() net.Addr { return a.addr }
+
+// memberAddr is the address that Raft knows a member by.
+type memberAddr MemberID
+
+func (memberAddr) Network() string  { return "baton" }
+func (m memberAddr) String() string { return string(m) }
+
+// listen opens the port for one kind; calls can be opened again: the newer
+// listener gets what comes.
+func (p *port) listen(kind handshake.Kind) *acceptor {
+	a := newAcceptor(memberAddr(p.identity().MemberID))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if kind == handshake.Raft {
+		p.raft = a
+	} else {
+		p.calls = a
+	}
+	return a
+}
+
+func (p *port) accept() {
+	for {
+		conn, err := p.opts.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			p.log.Warn("the peer port cannot accept a connection", "error", err)
+			time.Sleep(50 * time.Millisecond) // out of file descriptors: do not spin
+			continue
+		}
+		select {
+		case p.greeting <- struct{}{}:
+			p.wg.Go(func() {
+				defer func() { <-p.greeting }()
+				p.greet(conn)
+			})
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// greet is the listening side of the handshake.
+func (p *port) greet(conn net.Conn) {
+	tracked := &trackedConn{Conn: conn, port: p}
+	if !p.track(tracked) {
+		conn.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	if p.opts.Secure != nil {
+		secured, err := p.opts.Secure(ctx, conn, true)
+		if err != nil {
+			p.refused("in", handshake.Malformed, err.Error(), conn)
+			tracked.Close()
+			return
+		}
+		tracked.Conn = secured
+	}
+	hello, err := handshake.ReadHello(tracked.Conn)
+	to, answer := p.judge(hello, err)
+	sent := handshake.WriteWelcome(tracked.Conn, answer)
+	if answer.Reason != handshake.Accepted {
+		p.refused("in", answer.Reason, answer.Message, conn)
+	}
+	if answer.Reason != handshake.Accepted || sent != nil {
+		tracked.Close()
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	keepAlive(conn)
+	select {
+	case to.conns <- tracked:
+	case <-to.done:
+		tracked.Close()
+	}
+}
+
+// judge decides about a caller.
+func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome) {
+	id := p.identity()
+	w := handshake.Welcome{Cluster: id.ClusterID, Member: id.MemberID, Pod: p.opts.Name}
+	refuse := func(r handshake.Reason, format string, args ...any) (*acceptor, handshake.Welcome) {
+		w.Reason, w.Message = r, fmt.Sprintf(format, args...)
+		return nil, w
+	}
+	var refused *handshake.Refused
+	switch {
+	case errors.As(err, &refused):
+		return refuse(refused.Reason, "%s", refused.Message)
+	case err != nil:
+		return refuse(handshake.Malformed, "%v", err)
+	case h.TargetPod != p.opts.Name:
+		return refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
+	case h.Cluster != "" && id.ClusterID != "" && h.Cluster != id.ClusterID:
+		return refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.ClusterID)
+	case h.TargetMember != "" && h.TargetMember != id.MemberID:
+		return refuse(handshake.WrongMember, "%s asks for %s, this is %s", h.Pod, h.TargetMember, id.MemberID)
+	case MemberID(h.Member).Pod() != h.Pod:
+		return refuse(handshake.WrongMember, "%s calls itself %s", h.Member, h.Pod)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	to := p.calls
+	if h.Kind == handshake.Raft {
+		to = p.raft
+		// Raft messages change terms: they need a proof of the cluster and of the disk.
+		if h.Cluster == "" || h.TargetMember == "" || id.ClusterID == "" {
+			to = nil
+		}
+	}
+	if to == nil {
+		w.Reason, w.Message = handshake.NotStarted, fmt.Sprintf("%s takes no part in the log yet", p.opts.Name)
+	}
+	return to, w
+}
+
+// dial is the calling side. member may be empty: any incarnation of the pod.
+func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member MemberID) (net.Conn, error) {
+	addr, err := p.opts.Resolver(pod)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", pod, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	conn, err := p.opts.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
+	}
+	secured, err := p.introduce(ctx, conn, kind, pod, member)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
+	}
+	return secured, nil
+}
+
+func (p *port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind, pod string, member MemberID) (_ net.Conn, err error) {
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	raw := conn
+	if p.opts.Secure != nil {
+		if conn, err = p.opts.Secure(ctx, conn, false); err != nil {
+			return nil, err
+		}
+	}
+	id := p.identity()
+	if err := handshake.WriteHello(conn, handshake.Hello{
+		Kind: kind, Cluster: id.ClusterID, Member: id.MemberID, Pod: p.opts.Name,
+		TargetPod: pod, TargetMember: string(member),
+	}); err != nil {
+		return nil, err
+	}
+	w, err := handshake.ReadWelcome(conn)
+	switch {
+	case err != nil:
+	case w.Pod != pod:
+		err = &handshake.Refused{Reason: handshake.WrongPod, Message: "it calls itself " + w.Pod}
+	case member != "" && w.Member != string(member):
+		err = &handshake.Refused{Reason: handshake.WrongMember, Message: "it calls itself " + w.Member}
+	case id.ClusterID != "" && w.Cluster != "" && w.Cluster != id.ClusterID:
+		err = &handshake.Refused{Reason: handshake.WrongCluster, Message: "it belongs to " + w.Cluster}
+	}
+	if err != nil {
+		var r *handshake.Refused
+		if errors.As(err, &r) {
+			p.refused("out", r.Reason, r.Message, raw)
+		}
+		return nil, err
+	}
+	raw.SetDeadline(time.Time{})
+	keepAlive(raw)
+	return conn, nil
+}
+
+func (p *port) refused(side string, r handshake.Reason, message string, conn net.Conn) {
+	p.refusals(side, r)
+	p.mu.Lock()
+	quiet := time.Since(p.lastSaid[r]) < refusalLogEvery
+	if !quiet {
+		p.lastSaid[r] = time.Now()
+	}
+	p.mu.Unlock()
+	if r == handshake.NotStarted {
+		p.log.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
+	} else if !quiet {
+		p.log.Warn("a peer connection was refused; if it goes on, look at what the pods' names resolve to",
+			"side", side, "reason", r, "because", message, "address", conn.RemoteAddr())
+	}
+}
+
+// trackedConn is an accepted connection that the port can close.
+type trackedConn struct {
+	net.Conn
+	port *port
+	once sync.Once
+}
+
+func (c *trackedConn) Close() error {
+	c.once.Do(func() {
+		c.port.mu.Lock()
+		delete(c.port.conns, c)
+		c.port.mu.Unlock()
+	})
+	return c.Conn.Close()
+}
+
+func (p *port) track(c *trackedConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.conns[c] = struct{}{}
+	}
+	return !p.closed
+}
+
+// close ends all accepted connections; a pod whose disk hangs falls silent so
+// that the others replace it.
+func (p *port) close() {
+	p.opts.Listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	for _, a := range []*acceptor{p.raft, p.calls} {
+		if a != nil {
+			a.Close()
+		}
+	}
+	conns := make([]net.Conn, 0, len(p.conns))
+	for c := range p.conns {
+		conns = append(conns, c)
+	}
+	p.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// wait returns when every handshake has ended.
+func (p *port) wait() { p.wg.Wait() }

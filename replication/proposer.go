@@ -1,0 +1,236 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// maxInFlight is how many entries are under way at once: one on this
+	// disk, one on the followers', one being applied. With more, the entries
+	// get smaller and nothing gets faster.
+	maxInFlight = 3
+	// maxEntryCommands and maxEntryBytes bound an entry, and so the time that
+	// it holds up the others on the disk and on the wire.
+	maxEntryCommands = 4096
+	maxEntryBytes    = 1 << 20
+)
+
+// proposer gathers commands into log entries on the master. While no entry is
+// in flight a command goes at once; what arrives while all are is the next entry.
+type proposer struct {
+	raft  *raft.Raft
+	queue *queue
+	meter *meter
+	// slots has a token for each entry in flight.
+	slots    chan struct{}
+	inflight chan inflight
+
+	// batches are recycled.
+	batches sync.Pool
+}
+
+type inflight struct {
+	future raft.ApplyFuture
+	items  *[]*pending
+}
+
+var (
+	pendings = sync.Pool{New: func() any { return &pending{done: make(chan struct{}, 1)} }}
+	// forwarded are those without a channel: their answers go to a sink.
+	forwarded = sync.Pool{New: func() any { return new(pending) }}
+	buffers   = sync.Pool{New: func() any { return new([]byte) }}
+)
+
+func newProposer(r *raft.Raft, m *meter) *proposer {
+	return &proposer{
+		raft: r, meter: m, queue: newQueue(),
+		slots:    make(chan struct{}, maxInFlight),
+		inflight: make(chan inflight, maxInFlight),
+		batches:  sync.Pool{New: func() any { return new([]*pending) }},
+	}
+}
+
+// propose puts c into the log. errNotProposed: it certainly is not there.
+func (p *proposer) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+	item := pendings.Get().(*pending)
+	if err := p.enqueue(item, c); err != nil {
+		item.release()
+		return nil, err
+	}
+	return item.await(ctx, p.queue)
+}
+
+// enqueue encodes c, in the caller's goroutine, and queues it.
+func (p *proposer) enqueue(item *pending, c *kvv1.Command) error {
+	buf := buffers.Get().(*[]byte)
+	b, err := entry.AppendCommand((*buf)[:0], c)
+	if err != nil {
+		buffers.Put(buf)
+		return fmt.Errorf("encode the command: %w", err)
+	}
+	*buf = b
+	item.encoded, item.size = buf, len(b)
+	if err := p.queue.push(item); err != nil {
+		p.meter.refused.Inc()
+		return err
+	}
+	return nil
+}
+
+// await waits for the answer. A pending whose answer was not waited for is
+// left to the garbage collector: its answer may still come.
+func (p *pending) await(ctx context.Context, q *queue) (*kvv1.Result, error) {
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		if q.remove(p) {
+			p.release()
+			return nil, fmt.Errorf("not applied: %w", ctx.Err())
+		}
+		select {
+		case <-p.done:
+		default:
+			return nil, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+		}
+	}
+	result, err := p.result, p.err
+	p.release()
+	return result, err
+}
+
+// release recycles an answered or never queued pending.
+func (p *pending) release() {
+	p.recycleBuffer()
+	done := p.done
+	*p = pending{done: done}
+	if done != nil {
+		pendings.Put(p)
+	} else {
+		forwarded.Put(p)
+	}
+}
+
+func (p *pending) recycleBuffer() {
+	if p.encoded != nil {
+		if cap(*p.encoded) <= 64<<10 { // a rare large one is not kept
+			buffers.Put(p.encoded)
+		}
+		p.encoded = nil
+	}
+}
+
+// run makes entries until ctx ends.
+func (p *proposer) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.queue.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case p.slots <- struct{}{}:
+		}
+		if !p.submit() {
+			<-p.slots
+		}
+	}
+}
+
+func (p *proposer) submit() bool {
+	batch := p.batches.Get().(*[]*pending)
+	*batch = p.queue.take((*batch)[:0], maxEntryCommands, maxEntryBytes)
+	if len(*batch) == 0 {
+		p.batches.Put(batch)
+		return false
+	}
+	size := 1
+	for _, item := range *batch {
+		size += item.size
+	}
+	data := make([]byte, 1, size)
+	data[0] = entry.Version
+	for _, item := range *batch {
+		data = append(data, *item.encoded...)
+		item.recycleBuffer()
+	}
+	p.meter.entries.Inc()
+	p.meter.commands.Add(float64(len(*batch)))
+	// Without a timeout: a wait for the disk of the log bounds itself, by
+	// filling the queue.
+	future := p.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0)
+	p.inflight <- inflight{future, batch}
+	return true
+}
+
+// finish answers what run has proposed, until the channel is closed.
+func (p *proposer) finish() {
+	for f := range p.inflight {
+		results, err := outcome(f.future)
+		if err == nil && len(results) != len(*f.items) {
+			err = fmt.Errorf("%w: %d results for %d commands", ErrUnknown, len(results), len(*f.items))
+		}
+		<-p.slots
+		for i, item := range *f.items {
+			if err != nil {
+				item.answer(nil, err)
+			} else {
+				item.answer(results[i], nil)
+			}
+		}
+		clear(*f.items)
+		p.batches.Put(f.items)
+	}
+}
+
+// outcome waits for an entry. Only errors that the library gives before it
+// appends mean that nothing was applied; a failed disk may have kept the entry.
+func outcome(f raft.ApplyFuture) ([]*kvv1.Result, error) {
+	err := f.Error()
+	switch {
+	case err == nil:
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return nil, errNotProposed
+	default:
+		return nil, fmt.Errorf("%w: %v", ErrUnknown, err)
+	}
+	switch r := f.Response().(type) {
+	case []*kvv1.Result:
+		return r, nil
+	case error:
+		return nil, fmt.Errorf("%w: %v", ErrUnknown, r)
+	default:
+		return nil, fmt.Errorf("%w: the state machine gave no result", ErrUnknown)
+	}
+}
+
+// pause returns when no entry is in flight, and keeps it so until resume.
+func (p *proposer) pause(ctx context.Context) (resume func(), err error) {
+	taken := 0
+	resume = func() {
+		for ; taken > 0; taken-- {
+			<-p.slots
+		}
+	}
+	for taken < maxInFlight {
+		select {
+		case p.slots <- struct{}{}:
+			taken++
+		case <-ctx.Done():
+			resume()
+			return nil, ctx.Err()
+		}
+	}
+	return resume, nil
+}
+
+func commandSize(c *kvv1.Command) int { return proto.Size(c) }

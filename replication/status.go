@@ -1,0 +1,153 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/hashicorp/raft"
+)
+
+// Role of a pod.
+type Role string
+
+const (
+	// RoleNone: not a member yet, or not started.
+	RoleNone Role = ""
+	// RoleMaster leads and is ready to.
+	RoleMaster Role = "master"
+	// RoleFollower votes and does not lead.
+	RoleFollower Role = "follower"
+	// RoleLearner does not vote yet.
+	RoleLearner Role = "learner"
+)
+
+// Status of this pod's part in the cluster.
+type Status struct {
+	Role Role
+	// Master is the pod that is the master; empty: none is known.
+	Master string
+	// Term, and the last log index in the log, committed and applied.
+	Term, Last, Commit, Applied uint64
+	// LastContact is the time since the master was heard; zero on the master,
+	// and before the first contact.
+	LastContact time.Duration
+	LogBytes    int64
+	// Queued commands wait to be proposed or forwarded.
+	Queued int
+	Ready  bool
+	// Because says why the pod is not ready.
+	Because string
+	// Clone is there while a database is received.
+	Clone *CloneProgress
+}
+
+// Status may be called at any time.
+func (n *Node) Status() Status {
+	e := n.engine.Load()
+	if e == nil {
+		return n.arrivingStatus()
+	}
+	v := e.views.load()
+	s := Status{
+		Master: v.master.Pod(),
+		Term:   e.raft.CurrentTerm(), Last: e.raft.LastIndex(),
+		Commit: e.raft.CommitIndex(), Applied: e.applied.value.Load(),
+		LogBytes: e.storage.log.Bytes(),
+		Queued:   e.proposer.queue.len() + e.forwarder.queue.len(),
+	}
+	me, member := server(e.roster.now.Load().Configuration, e.self)
+	switch {
+	case !member:
+	case v.ready:
+		s.Role = RoleMaster
+	case me.Suffrage == raft.Voter:
+		s.Role = RoleFollower
+	default:
+		s.Role = RoleLearner
+	}
+	if at := e.raft.LastContact(); !v.leads && !at.IsZero() {
+		s.LastContact = time.Since(at)
+	}
+	s.Because = n.notReady(e, v, s)
+	s.Ready = s.Because == ""
+	return s
+}
+
+func (n *Node) arrivingStatus() Status {
+	because, clone := n.progress.get()
+	s := Status{Because: because, Clone: clone}
+	switch {
+	case clone != nil:
+		s.Because = fmt.Sprintf("it clones from %s: %d of %d bytes", clone.Source, clone.Bytes, clone.Total)
+	case because == "":
+		s.Because = "it starts"
+	}
+	return s
+}
+
+func (n *Node) notReady(e *engine, v *view, s Status) string {
+	switch {
+	case e.isStopped():
+		return "it stops"
+	case n.volume.Identity().Retired != "":
+		return "its member is retired: " + n.volume.Identity().Retired
+	case s.Role == RoleNone:
+		return "it is not a member yet"
+	case s.Role == RoleLearner:
+		return "it is a learner that catches up"
+	case v.leads && !v.ready:
+		return "it takes over"
+	case v.master == "" && e.cold.Load():
+		return "" // the next pod is only created once this one is ready
+	case v.master == "":
+		return "no master is known"
+	case !e.caught.Load():
+		return fmt.Sprintf("it catches up: applied %d of %d", s.Applied, s.Commit)
+	}
+	return ""
+}
+
+// Members are the members of the committed membership, by ordinal.
+func (n *Node) Members() []Member {
+	e := n.engine.Load()
+	if e == nil {
+		return nil
+	}
+	var members []Member
+	for _, s := range e.roster.now.Load().Servers {
+		id := MemberID(s.ID)
+		m := Member{ID: id, Pod: id.Pod(), Ordinal: Ordinal(id.Pod()), Voter: s.Suffrage == raft.Voter}
+		if addr, err := n.opts.Resolver(m.Pod); err == nil {
+			m.Address = addr
+		}
+		members = append(members, m)
+	}
+	slices.SortFunc(members, func(a, b Member) int { return byOrdinal(a.Pod, b.Pod) })
+	return members
+}
+
+var wireRoles = map[Role]kvv1.PodStatus_Role{
+	RoleMaster:   kvv1.PodStatus_ROLE_MASTER,
+	RoleFollower: kvv1.PodStatus_ROLE_FOLLOWER,
+	RoleLearner:  kvv1.PodStatus_ROLE_LEARNER,
+}
+
+// PodStatus is what the pods tell each other, completed by Options.PodStatus.
+func (n *Node) PodStatus(context.Context) *kvv1.PodStatus {
+	s := n.Status()
+	p := &kvv1.PodStatus{
+		Name: n.opts.Name, Ordinal: int32(Ordinal(n.opts.Name)), MemberId: string(n.MemberID()),
+		Role: wireRoles[s.Role], Ready: s.Ready, NotReadyBecause: s.Because,
+		Term: s.Term, AppliedIndex: s.Applied,
+	}
+	if addr, err := n.opts.Resolver(n.opts.Name); err == nil {
+		p.PeerAddress = addr
+	}
+	if n.opts.PodStatus != nil {
+		n.opts.PodStatus(p)
+	}
+	return p
+}

@@ -1,0 +1,230 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// joinerFresh is how long a join request counts: the joiner repeats it.
+	joinerFresh = 2 * time.Second
+	// changeTimeout bounds how long a membership change waits for its turn.
+	changeTimeout = 5 * time.Second
+	stewardTick   = time.Second
+)
+
+// steward changes the membership on the master, one change after the other,
+// each committed before the next.
+type steward struct {
+	engine   *engine
+	expected func() (covers func(int) bool, known bool)
+	wake     chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	joiners map[MemberID]joiner
+	leavers map[MemberID]time.Time
+}
+
+// joiner is a pod that asks to be taken in.
+type joiner struct {
+	asked time.Time
+	// target is the commit index when it asked the last time: a joiner that
+	// has it when it asks again is as far behind as one round of asking.
+	target uint64
+	caught bool
+}
+
+func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
+	return &steward{
+		engine: e, expected: expected, wake: make(chan struct{}, 1),
+		joiners: map[MemberID]joiner{}, leavers: map[MemberID]time.Time{},
+	}
+}
+
+// join notes a request. The caller repeats it until it is a voter.
+func (s *steward) join(id MemberID, index, commit uint64) {
+	s.mu.Lock()
+	before, again := s.joiners[id]
+	s.joiners[id] = joiner{asked: time.Now(), target: commit, caught: again && index >= before.target}
+	s.mu.Unlock()
+	s.kick()
+}
+
+// leave asks for a member's removal, which is done some time later.
+func (s *steward) leave(id MemberID) {
+	s.mu.Lock()
+	s.leavers[id] = time.Now()
+	s.mu.Unlock()
+	s.kick()
+}
+
+func (s *steward) kick() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *steward) run(ctx context.Context) {
+	tick := time.NewTicker(stewardTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-tick.C:
+		}
+		for ctx.Err() == nil {
+			c := s.situation().decide()
+			if c.do == nothing {
+				break
+			}
+			if err := s.change(c); err != nil {
+				s.engine.slog.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
+				break
+			}
+			s.engine.slog.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
+		}
+	}
+}
+
+func (s *steward) change(c change) error {
+	r, id, addr := s.engine.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
+	switch c.do {
+	case addLearner:
+		return r.AddNonvoter(id, addr, 0, changeTimeout).Error()
+	case promote:
+		return r.AddVoter(id, addr, 0, changeTimeout).Error()
+	case remove:
+		return r.RemoveServer(id, 0, changeTimeout).Error()
+	}
+	return fmt.Errorf("no such change: %q", c.do)
+}
+
+// situation is all that a membership decision depends on.
+type situation struct {
+	self    MemberID
+	servers []raft.Server
+	joiners map[MemberID]bool // who asks; true: has caught up
+	leavers map[MemberID]bool
+	alive   map[MemberID]bool
+	covers  func(ordinal int) bool
+}
+
+func (s *steward) situation() situation {
+	e := s.engine
+	now := situation{
+		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
+		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, alive: map[MemberID]bool{},
+		covers: func(int) bool { return true },
+	}
+	if s.expected != nil {
+		if covers, known := s.expected(); known {
+			now.covers = covers
+		}
+	}
+	for _, m := range now.servers {
+		id := MemberID(m.ID)
+		now.alive[id] = id == e.self || e.acks.heard(id, 4*e.timing.Lease)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.joiners, func(_ MemberID, j joiner) bool { return time.Since(j.asked) > joinerFresh })
+	maps.DeleteFunc(s.leavers, func(_ MemberID, at time.Time) bool { return time.Since(at) > 10*joinerFresh })
+	for id, j := range s.joiners {
+		now.joiners[id] = j.caught
+	}
+	for id := range s.leavers {
+		now.leavers[id] = true
+	}
+	return now
+}
+
+const (
+	nothing    = ""
+	addLearner = "add learner"
+	promote    = "promote"
+	remove     = "remove"
+)
+
+// change is one step of the membership.
+type change struct {
+	do      string
+	id      MemberID
+	because string
+}
+
+// decide gives the next step, or nothing. It is the whole policy of membership:
+//
+//   - whoever left, or whose ordinal should not exist, is removed, the dead first;
+//   - who asks is added as a learner;
+//   - a learner that has caught up replaces its pod's older incarnations: they
+//     are removed before it is promoted, so that one pod never has two votes.
+//
+// A member is only removed if those who are alive remain a majority.
+func (s situation) decide() change {
+	for _, wantAlive := range []bool{false, true} {
+		for _, m := range s.servers {
+			id := MemberID(m.ID)
+			because := "it left"
+			if !s.leavers[id] {
+				because = "its ordinal is no longer wanted"
+			}
+			gone := s.leavers[id] || !s.covers(Ordinal(id.Pod()))
+			if gone && id != s.self && s.alive[id] == wantAlive && s.canLose(id) {
+				return change{remove, id, because}
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.joiners)) {
+		if s.leavers[id] || !s.covers(Ordinal(id.Pod())) {
+			continue
+		}
+		m, member := server(raft.Configuration{Servers: s.servers}, id)
+		switch {
+		case !member:
+			return change{addLearner, id, "it asks to join"}
+		case m.Suffrage == raft.Voter || !s.joiners[id]:
+			continue
+		}
+		old, found := s.olderIncarnation(id)
+		switch {
+		case !found:
+			return change{promote, id, "it has caught up"}
+		case s.canLose(old):
+			return change{remove, old, "the pod has a new disk: " + string(id)}
+		}
+	}
+	return change{}
+}
+
+func (s situation) olderIncarnation(id MemberID) (MemberID, bool) {
+	for _, m := range s.servers {
+		if other := MemberID(m.ID); other != id && other != s.self && other.Pod() == id.Pod() {
+			return other, true
+		}
+	}
+	return "", false
+}
+
+// canLose says whether the living voters without id are a majority without it.
+func (s situation) canLose(id MemberID) bool {
+	n, alive := 0, 0
+	for _, m := range s.servers {
+		if m.Suffrage != raft.Voter || MemberID(m.ID) == id {
+			continue
+		}
+		n++
+		if s.alive[MemberID(m.ID)] {
+			alive++
+		}
+	}
+	return alive > n/2
+}

@@ -1,0 +1,91 @@
+package replication
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/hashicorp/raft"
+)
+
+// streams is Raft's way to the peer port. An address is a member id.
+type streams struct {
+	*acceptor
+	port *port
+}
+
+func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	id := MemberID(address)
+	return s.port.dial(ctx, handshake.Raft, id.Pod(), id)
+}
+
+// transport is the library's network transport that notes when each member
+// confirmed that it still follows.
+type transport struct {
+	*raft.NetworkTransport
+	acks *acks
+}
+
+// AppendEntries implements raft.Transport; heartbeats come through here.
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := time.Now()
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err == nil && resp.Success && resp.Term == req.Term {
+		t.acks.record(MemberID(id), ack{req.Term, sent})
+	}
+	return err
+}
+
+// ack says that a member was in term when it got a message sent at sent.
+type ack struct {
+	term uint64
+	sent time.Time
+}
+
+// acks remembers the newest ack of each member.
+type acks struct {
+	changed chan struct{} // has a token after a change; one waiter
+
+	mu     sync.Mutex // guards newest
+	newest map[MemberID]ack
+}
+
+func newAcks() *acks {
+	return &acks{changed: make(chan struct{}, 1), newest: map[MemberID]ack{}}
+}
+
+func (a *acks) record(id MemberID, k ack) {
+	a.mu.Lock()
+	a.newest[id] = k
+	a.mu.Unlock()
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// confirmed says whether a majority of voters, self taken for granted, were in
+// term at a moment after since.
+func (a *acks) confirmed(self MemberID, voters []MemberID, term uint64, since time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, id := range voters {
+		k := a.newest[id]
+		if id == self || k.term == term && !k.sent.Before(since) {
+			n++
+		}
+	}
+	return n > len(voters)/2
+}
+
+// heard says whether a member confirmed within d.
+func (a *acks) heard(id MemberID, d time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.newest[id].sent) < d
+}
