@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+const (
+	podCount = 3
+	// firstPort is the first of podCount*3 ports in a row on 127.0.0.1.
+	firstPort = 37400
+	// startTimeout is what a cluster gets to accept its first write, also with
+	// a million keys to read.
+	startTimeout = 2 * time.Minute
+)
+
+// Pod is one server: its name, its data and its addresses.
+type Pod struct {
+	Name, Dir, Client, Peer, HTTP string
+}
+
+// Cluster is three pods of one system. Not for several goroutines, but Dial.
+type Cluster struct {
+	System    System
+	Pods      []Pod
+	dir       string
+	processes [podCount]*Process
+}
+
+// startCluster starts three pods on empty disks under dir, and returns when
+// every pod serves.
+func startCluster(ctx context.Context, system System, dir string) (*Cluster, error) {
+	dir = filepath.Join(dir, system.Name())
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	c := &Cluster{System: system, dir: dir}
+	for i := range podCount {
+		port := firstPort + 3*i
+		name := "kv-" + strconv.Itoa(i)
+		pod := Pod{Name: name, Dir: filepath.Join(dir, name), Client: loopback(port), Peer: loopback(port + 1), HTTP: loopback(port + 2)}
+		if err := os.MkdirAll(pod.Dir, 0o700); err != nil {
+			return nil, err
+		}
+		c.Pods = append(c.Pods, pod)
+	}
+	for i := range c.Pods {
+		if err := c.StartPod(i); err != nil {
+			c.Stop()
+			return nil, err
+		}
+	}
+	if err := c.WaitServing(ctx); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func loopback(port int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
+
+// StartPod starts the process of one pod and returns at once.
+func (c *Cluster) StartPod(i int) error {
+	p, err := startProcess(c.log(i), c.System.Binary(), c.System.Arguments(c.Pods, i))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", c.Pods[i].Name, err)
+	}
+	c.processes[i] = p
+	return nil
+}
+
+// KillPod is kill -9.
+func (c *Cluster) KillPod(i int) {
+	c.processes[i].Kill()
+}
+
+// KillAll is kill -9 of every pod, at one time.
+func (c *Cluster) KillAll() {
+	for _, p := range c.processes {
+		_ = p.command.Process.Kill()
+	}
+	for _, p := range c.processes {
+		<-p.ended
+	}
+}
+
+// Stop ends every pod. What they wrote stays, until Remove.
+func (c *Cluster) Stop() {
+	for _, p := range c.processes {
+		if p != nil {
+			p.Stop()
+		}
+	}
+}
+
+// Remove deletes the pods' data.
+func (c *Cluster) Remove() error {
+	return os.RemoveAll(c.dir)
+}
+
+// Dial opens one connection to a pod. It reconnects quickly, because a pod that
+// was killed comes back at once here.
+func (c *Cluster) Dial(i int) (Client, func(), error) {
+	conn, err := grpc.NewClient("passthrough:///"+c.Pods[i].Client,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.System.Client(conn), func() { conn.Close() }, nil
+}
+
+// DialMany opens n connections, spread over the given pods.
+func (c *Cluster) DialMany(n int, pods ...int) ([]Client, func(), error) {
+	var clients []Client
+	var closers []func()
+	closeAll := func() {
+		for _, f := range closers {
+			f()
+		}
+	}
+	for i := range n {
+		client, closer, err := c.Dial(pods[i%len(pods)])
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		clients, closers = append(clients, client), append(closers, closer)
+	}
+	return clients, closeAll, nil
+}
+
+// Leader is the pod that leads.
+func (c *Cluster) Leader(ctx context.Context) (int, error) {
+	clients, closeAll, err := c.DialMany(podCount, 0, 1, 2)
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll()
+	for {
+		for i, client := range clients {
+			call, cancel := context.WithTimeout(ctx, time.Second)
+			leads, err := client.Leads(call)
+			cancel()
+			if err == nil && leads {
+				return i, nil
+			}
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return 0, fmt.Errorf("no pod leads: %w", err)
+		}
+	}
+}
+
+// WaitServing returns when a write is accepted and every pod answers a
+// linearizable read, which means that it has caught up.
+func (c *Cluster) WaitServing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if _, err := c.FirstWrite(ctx); err != nil {
+		return c.explain(err)
+	}
+	for i := range c.Pods {
+		client, closer, err := c.Dial(i)
+		if err != nil {
+			return err
+		}
+		err = retry(ctx, func(ctx context.Context) error {
+			_, err := client.Get(ctx, []byte("bench-probe"))
+			return err
+		})
+		closer()
+		if err != nil {
+			return c.explain(fmt.Errorf("%s does not serve: %w", c.Pods[i].Name, err))
+		}
+	}
+	return nil
+}
+
+// FirstWrite tries to write on every pod at once, and returns when the first
+// write was accepted.
+func (c *Cluster) FirstWrite(ctx context.Context) (time.Time, error) {
+	clients, closeAll, err := c.DialMany(podCount, 0, 1, 2)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer closeAll()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		at  time.Time
+		err error
+	}
+	outcomes := make(chan outcome, len(clients))
+	for _, client := range clients {
+		go func() {
+			err := retry(ctx, func(ctx context.Context) error {
+				return client.Put(ctx, []byte("bench-probe"), []byte("probe"))
+			})
+			outcomes <- outcome{time.Now(), err}
+		}()
+	}
+	first := <-outcomes
+	cancel()
+	for range len(clients) - 1 {
+		<-outcomes
+	}
+	return first.at, first.err
+}
+
+// retry calls f, each time for at most a second, until it succeeds.
+func retry(ctx context.Context, f func(context.Context) error) error {
+	for {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		err := f(call)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if pauseErr := pause(ctx, 5*time.Millisecond); pauseErr != nil {
+			return errors.Join(pauseErr, err)
+		}
+	}
+}
+
+// pause sleeps, or returns the context's error.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

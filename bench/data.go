@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// valueBytes is the size of every value.
+const valueBytes = 256
+
+// noise is where random values are cut from: random bytes do not compress, and
+// cutting costs the callers nothing.
+var noise = func() []byte {
+	b := make([]byte, 1<<20)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < len(b); i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], random.Uint64())
+	}
+	return b
+}()
+
+// numberedKey is a key of 16 bytes.
+func numberedKey(n int) []byte {
+	return fmt.Appendf(nil, "bench-%010d", n)
+}
+
+func randomValue(random *rand.Rand) []byte {
+	at := random.IntN(len(noise) - valueBytes)
+	return noise[at : at+valueBytes]
+}
+
+// loaders is how many bulk calls fill a store at one time.
+const loaders = 8
+
+// fill writes the keys 0 to n-1 with bulk calls to the master, the way that is
+// quick in both systems.
+func fill(ctx context.Context, c *Cluster, n int) error {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	clients, closeAll, err := c.DialMany(loaders, leader)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	group, ctx := errgroup.WithContext(ctx)
+	for i, client := range clients {
+		group.Go(func() error {
+			random := rand.New(rand.NewPCG(uint64(i), 3))
+			for from := i * bulkSize; from < n; from += loaders * bulkSize {
+				var pairs []Pair
+				for k := from; k < min(from+bulkSize, n); k++ {
+					pairs = append(pairs, Pair{numberedKey(k), randomValue(random)})
+				}
+				if err := client.PutMany(ctx, pairs); err != nil {
+					return fmt.Errorf("fill: %w", err)
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
