@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,9 +51,9 @@ func TestScanGivesEachKeyOnceOverBrokenStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	messages := 0
+	var messages atomic.Int32
 	fake.After(func(_ int, method string) error {
-		if messages++; method == "Scan" && messages%3 == 0 {
+		if method == "Scan" && messages.Add(1)%3 == 0 {
 			return errBroken
 		}
 		return nil

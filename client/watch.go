@@ -69,8 +69,8 @@ type watch struct {
 	after   int64
 	started bool
 	stopped bool
-	// Of the revision after+1 or later that a stream broke in the middle of:
-	// how many of its events were given, and the last one's key.
+	// Of a revision that was given in part (else 0): how many of its events were
+	// given, and the last one's key. Another stream starts with it again.
 	partial     int64
 	partialSeen int
 	partialKey  []byte
@@ -181,8 +181,10 @@ func (w *watch) give(response *kvv1.WatchResponse, complete int64) bool {
 		}
 		w.notePartial(events)
 	} else {
-		w.partial, w.partialSeen, w.partialKey = 0, 0, nil
 		w.after = max(w.after, complete)
+		if w.after >= w.partial {
+			w.partial, w.partialSeen, w.partialKey = 0, 0, nil
+		}
 	}
 	if !w.started {
 		w.started = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,12 +27,9 @@ func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sent := 0
+	var sent atomic.Int32
 	fake.After(func(_ int, method string) error {
-		if method != "Watch" {
-			return nil
-		}
-		if sent++; sent%2 == 0 {
+		if method == "Watch" && sent.Add(1)%2 == 0 {
 			return errBroken
 		}
 		return nil
@@ -121,10 +119,9 @@ func TestWatchLeavesAHungPod(t *testing.T) {
 	ctx := within(t, 10*time.Second)
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
-	hung := -1
+	var hung atomic.Int32 // the pod that hangs, plus one
 	fake.After(func(pod int, method string) error {
-		if method == "Watch" && (hung == -1 || hung == pod) {
-			hung = pod
+		if method == "Watch" && (hung.CompareAndSwap(0, int32(pod)+1) || hung.Load() == int32(pod)+1) {
 			<-hang
 		}
 		return nil

@@ -26,6 +26,7 @@ type Cluster struct {
 	before func(pod int, method string) error
 	after  func(pod int, method string) error
 	calls  map[string]int
+	spoils string
 }
 
 // pod is one listener. It implements all services.
@@ -139,6 +140,24 @@ func (c *Cluster) Forget() {
 	defer c.state.mu.Unlock()
 	clear(c.state.results)
 	c.state.forgotten = c.state.revision
+}
+
+// SpoilBatches makes every batch with a put of this key be refused as a whole.
+func (c *Cluster) SpoilBatches(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spoils = key
+}
+
+func (c *Cluster) spoiled(b *kvv1.WriteBatch) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range b.GetWrites() {
+		if c.spoils != "" && string(w.GetPut().GetKey()) == c.spoils {
+			return Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "a key is bad", "field", "key")
+		}
+	}
+	return nil
 }
 
 // Error makes a refusal as a pod sends it.

@@ -136,6 +136,9 @@ func (p *pod) Batch(stream kvv1.KVService_BatchServer) error {
 }
 
 func (p *pod) applyBatch(b *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
+	if err := p.cluster.spoiled(b); err != nil {
+		return nil, err
+	}
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	return once(p.state, b.GetRequestId(), func() (*kvv1.WriteBatchResult, error) {

@@ -1,0 +1,256 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/client/clienttest"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"google.golang.org/grpc/codes"
+)
+
+func batcher(t testing.TB, c *client.Client, o client.BatchOptions) *client.Batcher {
+	t.Helper()
+	b, err := c.NewBatcher(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestBatcherAppliesEachWriteOnceWhateverBreaks(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 30*time.Second)
+	b := batcher(t, c, client.BatchOptions{})
+	var n atomic.Int32
+	fake.Before(func(_ int, method string) error {
+		if method == "Batch" && n.Add(1)%7 == 0 {
+			return clienttest.Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "there is no master now")
+		}
+		return nil
+	})
+	fake.After(func(_ int, method string) error {
+		if method == "Batch" && n.Add(1)%5 == 0 {
+			return errBroken // applied, and the answer lost
+		}
+		return nil
+	})
+	const writers, each = 50, 100
+	var tasks sync.WaitGroup
+	for i := range writers {
+		tasks.Go(func() {
+			for range each {
+				if _, err := b.Put(ctx, fmt.Sprintf("b/%d", i), nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	tasks.Wait()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range writers {
+		kv, err := c.Get(ctx, fmt.Sprintf("b/%d", i))
+		if err != nil || kv.GetVersion() != each {
+			t.Fatalf("writer %d: %d writes, %v", i, kv.GetVersion(), err)
+		}
+	}
+}
+
+func TestBatcherKeepsOrderWithOneInFlight(t *testing.T) {
+	fake, c := cluster(t, 2)
+	ctx := within(t, 30*time.Second)
+	b := batcher(t, c, client.BatchOptions{InFlight: 1})
+	var n atomic.Int32
+	fake.After(func(_ int, method string) error {
+		if method == "Batch" && n.Add(1)%3 == 0 {
+			return errBroken
+		}
+		return nil
+	})
+	var last int64
+	const writes = 20000
+	for range writes {
+		err := b.PutAsync(ctx, "a", []byte("v"), func(revision int64, err error) {
+			if err != nil || revision <= last {
+				t.Errorf("revision %d after %d, %v", revision, last, err)
+			}
+			last = revision
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if last != writes {
+		t.Fatalf("the last revision is %d", last)
+	}
+	if n := fake.Calls("Batch"); n > writes/10 {
+		t.Fatalf("%d messages for %d writes: they were not gathered", n, writes)
+	}
+}
+
+func TestBatcherTellsRefusalsToWhomTheyConcern(t *testing.T) {
+	fake, c := cluster(t, 1)
+	ctx := within(t, 10*time.Second)
+	b := batcher(t, c, client.BatchOptions{})
+	if _, err := b.Put(ctx, "", nil); !errors.Is(err, client.ErrInvalid) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := b.Put(ctx, "a", make([]byte, 2<<20)); !errors.Is(err, client.ErrTooLarge) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := b.Put(ctx, "a", nil, client.WriteOptions{Lease: 77}); !errors.Is(err, client.ErrLeaseNotFound) {
+		t.Fatalf("%v", err)
+	}
+	result, err := b.Do(ctx, &kvv1.Write{Write: &kvv1.Write_Delete{Delete: &kvv1.DeleteRequest{Key: []byte("a")}}})
+	if err != nil || result.GetDelete().GetDeleted() != 0 {
+		t.Fatalf("%v %v", result, err)
+	}
+	fake.SetMaster(-1)
+	if _, err := b.Put(within(t, 200*time.Millisecond), "b", nil); !errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("the caller does not wait any more, the write goes on: %v", err)
+	}
+	fake.SetMaster(0)
+	eventually(t, "the write arrives", func() bool {
+		_, err := c.Get(ctx, "b")
+		return err == nil
+	})
+}
+
+func TestBatcherFindsTheWriteThatSpoilsABatch(t *testing.T) {
+	fake, c := cluster(t, 1)
+	ctx := within(t, 10*time.Second)
+	fake.SpoilBatches("bad")
+	b := batcher(t, c, client.BatchOptions{InFlight: 1})
+	var refused, applied atomic.Int32
+	for i := range 100 {
+		key := fmt.Sprint("k", i)
+		if i == 41 {
+			key = "bad"
+		}
+		err := b.PutAsync(ctx, key, nil, func(_ int64, err error) {
+			switch {
+			case err == nil:
+				applied.Add(1)
+			case errors.Is(err, client.ErrInvalid) && key == "bad":
+				refused.Add(1)
+			default:
+				t.Errorf("%s: %v", key, err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if refused.Load() != 1 || applied.Load() != 99 {
+		t.Fatalf("%d refused, %d applied", refused.Load(), applied.Load())
+	}
+}
+
+func TestBatcherGivesUpInTime(t *testing.T) {
+	fake, c := cluster(t, 1)
+	fake.StopPod(0)
+	b := batcher(t, c, client.BatchOptions{Timeout: 200 * time.Millisecond})
+	start := time.Now()
+	_, err := b.Put(context.Background(), "a", nil)
+	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrUnknown) {
+		t.Fatalf("%v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Fatalf("took %v", took)
+	}
+	if _, err := b.Put(context.Background(), "a", nil); !errors.Is(err, client.ErrClosed) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestBatcherLeavesAHungPod(t *testing.T) {
+	fake, c := cluster(t, 2)
+	ctx := within(t, 10*time.Second)
+	b := batcher(t, c, client.BatchOptions{})
+	if _, err := b.Put(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	var pod atomic.Int32
+	fake.Before(func(p int, method string) error {
+		if method == "Batch" && (pod.CompareAndSwap(0, int32(p)+1) || pod.Load() == int32(p)+1) {
+			<-hang
+		}
+		return nil
+	})
+	start := time.Now()
+	if _, err := b.Put(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Fatalf("took %v", took)
+	}
+}
+
+// What the client itself costs a write: the stand-in answers from memory.
+func BenchmarkBatcherPutAsync(b *testing.B) {
+	_, c := cluster(b, 1)
+	w := batcher(b, c, client.BatchOptions{})
+	ctx, value := context.Background(), make([]byte, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		err := w.PutAsync(ctx, "a key of twenty chars", value, func(_ int64, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
+
+func BenchmarkBatcherPut1000Callers(b *testing.B) {
+	_, c := cluster(b, 1)
+	w := batcher(b, c, client.BatchOptions{})
+	ctx, value := context.Background(), make([]byte, 256)
+	b.SetParallelism(500)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := w.Put(ctx, "a key of twenty chars", value); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
+
+func BenchmarkPut(b *testing.B) {
+	_, c := cluster(b, 1)
+	ctx, value := context.Background(), make([]byte, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Put(ctx, "a key of twenty chars", value); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
