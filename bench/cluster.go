@@ -54,17 +54,26 @@ func startCluster(ctx context.Context, system System, dir string) (*Cluster, err
 		}
 		c.Pods = append(c.Pods, pod)
 	}
-	for i := range c.Pods {
-		if err := c.StartPod(i); err != nil {
-			c.Stop()
-			return nil, err
-		}
+	if err := c.StartAll(); err != nil {
+		return nil, err
 	}
 	if err := c.WaitServing(ctx); err != nil {
-		c.Stop()
+		c.KillAll()
 		return nil, err
 	}
 	return c, nil
+}
+
+// StartAll starts every pod and returns at once; when one cannot be started,
+// none runs.
+func (c *Cluster) StartAll() error {
+	for i := range c.Pods {
+		if err := c.StartPod(i); err != nil {
+			kill(c.processes[:i]...)
+			return err
+		}
+	}
+	return nil
 }
 
 func loopback(port int) string {
@@ -81,29 +90,10 @@ func (c *Cluster) StartPod(i int) error {
 	return nil
 }
 
-// KillPod is kill -9.
-func (c *Cluster) KillPod(i int) {
-	c.processes[i].Kill()
-}
-
-// KillAll is kill -9 of every pod, at one time.
-func (c *Cluster) KillAll() {
-	for _, p := range c.processes {
-		_ = p.command.Process.Kill()
-	}
-	for _, p := range c.processes {
-		<-p.ended
-	}
-}
-
-// Stop ends every pod. What they wrote stays, until Remove.
-func (c *Cluster) Stop() {
-	for _, p := range c.processes {
-		if p != nil {
-			p.Stop()
-		}
-	}
-}
+// KillPod is kill -9 of one pod, KillAll of every pod at one time. What they
+// wrote stays, until Remove.
+func (c *Cluster) KillPod(i int) { kill(c.processes[i]) }
+func (c *Cluster) KillAll()      { kill(c.processes[:]...) }
 
 // Remove deletes the pods' data.
 func (c *Cluster) Remove() error {

@@ -35,7 +35,7 @@ func (e *Etcd) Arguments(pods []Pod, i int) []string {
 		"--data-dir", p.Dir,
 		"--listen-client-urls", "http://" + p.Client,
 		"--advertise-client-urls", "http://" + p.Client,
-		"--listen-metrics-urls", "http://" + p.HTTP,
+		"--listen-client-http-urls", "http://" + p.HTTP, // on one port with gRPC is "not recommended for production"
 		"--listen-peer-urls", "http://" + p.Peer,
 		"--initial-advertise-peer-urls", "http://" + p.Peer,
 		"--initial-cluster", strings.Join(cluster, ","),

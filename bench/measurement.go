@@ -102,11 +102,14 @@ func (l *Lab) with(ctx context.Context, system System, f func(*Cluster) error) e
 		return err
 	}
 	defer func() {
-		c.Stop()
+		c.KillAll()
 		_ = c.Remove()
 		syscall.Sync() // what the disk still has to do must not slow the next one
 	}()
 	if err := f(c); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err() // interrupted: the pods are not to blame
+		}
 		return c.explain(err)
 	}
 	return nil

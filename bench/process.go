@@ -59,19 +59,13 @@ func startProcess(output, binary string, arguments []string) (*Process, error) {
 	return p, nil
 }
 
-// Kill is kill -9; it returns when the process is gone.
-func (p *Process) Kill() {
-	_ = p.command.Process.Kill()
-	<-p.ended
-}
-
-// Stop asks the process to end, and kills it when it does not.
-func (p *Process) Stop() {
-	_ = p.command.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(10 * time.Second):
-		p.Kill()
+// kill is kill -9 of processes at one time; it returns when they are gone.
+func kill(processes ...*Process) {
+	for _, p := range processes {
+		_ = p.command.Process.Kill()
+	}
+	for _, p := range processes {
+		<-p.ended
 	}
 }
 

@@ -40,10 +40,8 @@ func storeRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 		}
 		killed := time.Now()
 		c.KillAll()
-		for i := range c.Pods {
-			if err := c.StartPod(i); err != nil {
-				return err
-			}
+		if err := c.StartAll(); err != nil {
+			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
