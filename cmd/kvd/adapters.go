@@ -1,0 +1,49 @@
+package main
+
+import (
+	"io"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
+)
+
+// stateMachine is the store as replication wants it.
+type stateMachine struct{ *store.Store }
+
+func (m stateMachine) Durable() replication.Position {
+	return replication.Position(m.Store.Durable())
+}
+
+func (m stateMachine) Snapshot() (replication.Snapshot, error) {
+	s, err := m.Store.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return snapshot{s}, nil
+}
+
+// snapshot is the store's as replication wants it.
+type snapshot struct{ *store.Snapshot }
+
+func (s snapshot) Position() replication.Position {
+	return replication.Position(s.Snapshot.Position)
+}
+
+func (s snapshot) Size() int64 { return s.Snapshot.Size }
+
+// serverStore is the store as the server wants it.
+type serverStore struct{ *store.Store }
+
+func (s serverStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) {
+	return s.Store.Watch(req)
+}
+
+func (s serverStore) Snapshot() (io.ReadCloser, int64, error) {
+	snapshot, err := s.Store.Snapshot()
+	if err != nil {
+		return nil, 0, err
+	}
+	return snapshot, snapshot.Size, nil
+}

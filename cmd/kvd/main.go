@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// version is stamped by the build.
+var version = "dev"
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go onSignal(cancel)
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "kvd:", err)
+		os.Exit(1)
+	}
+}
+
+// sameSignal: timeout(1) and some supervisors send one stop twice.
+const sameSignal = 200 * time.Millisecond
+
+// onSignal begins a clean stop; a second signal exits at once, because whoever
+// sends it has waited enough. The log makes that safe: it is as a crash.
+func onSignal(cancel context.CancelFunc) {
+	// A pod whose log nobody reads any more must still stop cleanly.
+	signal.Ignore(syscall.SIGPIPE)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	<-signals
+	first := time.Now()
+	cancel()
+	for range signals {
+		if time.Since(first) > sameSignal {
+			os.Exit(130)
+		}
+	}
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "kvd",
+		Short:         "Baton's server: a replicated key-value database",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(serveCommand(), devCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), versionText())
+		},
+	})
+	return root
+}
+
+func versionText() string {
+	text := fmt.Sprintf("kvd %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				text += " " + s.Value
+			}
+		}
+	}
+	return text
+}
+
+func serveCommand() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run one pod",
+		Long: "Run one pod until SIGTERM, which hands the baton over and ends what is in flight.\n" +
+			"Every flag can be given as an environment variable: --data-dir as BATON_DATA_DIR.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			if err := c.complete(); err != nil {
+				return err
+			}
+			return run(cmd.Context(), c)
+		},
+	}
+	c.register(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
+)
+
+// ports are the three listeners of a pod.
+type ports struct {
+	client, peer, http net.Listener
+}
+
+func listen(c *config) (*ports, error) {
+	p := &ports{}
+	for _, l := range []struct {
+		listener      *net.Listener
+		flag, address string
+	}{
+		{&p.client, "--listen-client", c.listenClient}, {&p.peer, "--listen-peer", c.listenPeer}, {&p.http, "--listen-http", c.listenHTTP},
+	} {
+		var err error
+		if *l.listener, err = net.Listen("tcp", l.address); err != nil {
+			p.close()
+			return nil, fmt.Errorf("%w: stop what uses the port, or change %s", err, l.flag)
+		}
+	}
+	return p, nil
+}
+
+func (p *ports) close() {
+	for _, l := range []net.Listener{p.client, p.peer, p.http} {
+		if l != nil {
+			_ = l.Close() // Nothing was accepted.
+		}
+	}
+}
+
+// at is where others reach a listener.
+func (c *config) at(l net.Listener) string {
+	return net.JoinHostPort(c.host(), strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
+func newLogger(w io.Writer, c *config) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.logLevel)) // complete has checked it
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})).With(slog.String("pod", c.name))
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func (c *config) serverOptions(logger *slog.Logger, registry *prometheus.Registry, p *ports) server.Options {
+	return server.Options{
+		Name:          c.name,
+		ClientAddress: c.at(p.client),
+		PeerAddress:   c.at(p.peer),
+		Version:       version,
+		Logger:        logger,
+		Registry:      registry,
+		Space:         func() (server.Space, error) { return spaceOf(c.dataDir) },
+		KeepAge:       c.keepAge,
+		KeepRevisions: c.keepRevisions,
+	}
+}
+
+func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Registry, peer net.Listener, s *server.Server) replication.Options {
+	return replication.Options{
+		Dir:        c.dataDir,
+		Name:       c.name,
+		Resolver:   newResolver(c).resolve,
+		Listener:   peer,
+		Peers:      c.peers,
+		Logger:     logger,
+		Registerer: registry,
+		HasData:    func() bool { return store.Exists(c.dataDir) },
+		Receive: func(r io.Reader) (replication.Position, error) {
+			position, err := store.Receive(c.dataDir, r)
+			return replication.Position(position), err
+		},
+		RunMaster: s.RunMaster,
+		PodStatus: s.CompleteStatus,
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
+)
+
+// run is one pod, from its start to its end. The ports come first: a port that
+// is taken must be known before the disk is touched, and probes must be
+// answered while the pod waits for its volume, clones, or replays. What follows
+// is built from the bottom up; pod.close takes it down from the top.
+func run(ctx context.Context, c config) (err error) {
+	logger := newLogger(os.Stderr, &c)
+	tuneMemory(logger)
+	warnUnlessMounted(logger, c.dataDir)
+
+	ports, err := listen(&c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
+		ports.close()
+		return fmt.Errorf("%w: make --data-dir writable for this user", err)
+	}
+
+	registry := newRegistry()
+	p := &pod{logger: logger, server: server.New(c.serverOptions(logger, registry, ports))}
+	p.server.Start(ports.client, ports.http)
+	defer func() { err = p.close(err) }()
+
+	p.log, err = replication.Open(ctx, c.replicationOptions(logger, registry, ports.peer, p.server))
+	if err != nil {
+		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
+	}
+	p.server.UseLog(p.log)
+	p.log.RegisterPeerService(p.server.RegisterPeer)
+	if err := p.arrive(ctx); err != nil {
+		return unlessStopped(ctx, err)
+	}
+
+	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry})
+	if err != nil {
+		return fmt.Errorf("open the database: %w: if it is damaged, delete this pod's volume; the pod then clones again", err)
+	}
+	p.server.UseStore(serverStore{p.store})
+	if err := p.log.Start(stateMachine{p.store}); err != nil {
+		return fmt.Errorf("start the log: %w", err)
+	}
+	logger.Info("started", slog.String("version", version),
+		slog.String("client", ports.client.Addr().String()), slog.String("http", ports.http.Addr().String()))
+	return p.wait(ctx)
+}
+
+// unlessStopped drops an error that is only the answer to a stop.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// Batch answers each list when its outcome is known, in any order.
+func (s *kvService) Batch(both grpc.BidiStreamingServer[kvv1.BatchRequest, kvv1.BatchResponse]) error {
+	return stream(both.Context(), s.core, s.batchMethod, func(ctx context.Context) error {
+		p := pipeline[kvv1.BatchRequest, kvv1.BatchResponse]{both: both, limit: maxBatchesInFlight, answer: s.answerBatch}
+		return p.run(ctx)
+	})
+}
+
+// answerBatch never fails: the error of one list does not touch the others.
+func (s *kvService) answerBatch(ctx context.Context, req *kvv1.BatchRequest) (*kvv1.BatchResponse, error) {
+	response := &kvv1.BatchResponse{Id: req.GetId()}
+	result, err := s.batch(ctx, req.GetBatch())
+	if err != nil {
+		response.Outcome = &kvv1.BatchResponse_Error{Error: s.errorOf(err)}
+	} else {
+		response.Outcome = &kvv1.BatchResponse_Result{Result: result}
+	}
+	return response, nil
+}
+
+func (s *kvService) batch(ctx context.Context, batch *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
+	if err := checkBatch(batch); err != nil {
+		return nil, err
+	}
+	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Batch{Batch: batch}})
+	if err != nil {
+		return nil, err
+	}
+	response := result.GetBatch()
+	if response == nil {
+		return nil, errWrongResult(result)
+	}
+	response.Header = s.stamp(response.GetHeader())
+	return response, nil
+}
+
+// errWrongResult: the log answered another command than the one proposed.
+func errWrongResult(result *kvv1.Result) error {
+	return fmt.Errorf("the log answered with %T, which is another command's result: please report this", result.GetResult())
+}

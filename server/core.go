@@ -1,0 +1,205 @@
+package server
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// core is what the services share: the way to the log and to the store.
+type core struct {
+	options *Options
+	log     atomic.Pointer[Log]   // nil until UseLog
+	store   atomic.Pointer[Store] // nil until UseStore
+	// stopping ends when the pod stops: streams end with NOT_READY then, so
+	// that their clients go on elsewhere.
+	stopping   context.Context
+	neighbours *neighbours
+	space      *space
+	metrics    *metrics
+	// diverged is why this pod's data must not be served any more.
+	diverged atomic.Pointer[string]
+	// differs: this pod's data and that of some other do.
+	differs atomic.Bool
+}
+
+// needLog returns the log, or NOT_READY while the pod starts.
+func (c *core) needLog() (Log, error) {
+	log := c.log.Load()
+	if log == nil {
+		return nil, errNotReady("it is starting")
+	}
+	return *log, nil
+}
+
+// needStore returns the store, or NOT_READY while the pod clones, and once its
+// data turned out to differ.
+func (c *core) needStore() (Store, error) {
+	if why := c.diverged.Load(); why != nil {
+		return nil, errNotReady(*why)
+	}
+	st := c.store.Load()
+	if st == nil {
+		log, err := c.needLog()
+		if err != nil {
+			return nil, err
+		}
+		because := log.Status().Because
+		if because == "" {
+			because = "it has no database yet"
+		}
+		return nil, errNotReady(because)
+	}
+	return *st, nil
+}
+
+// propose sends a validated write to the log. A refusal comes as an error.
+func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	if _, err := c.needStore(); err != nil {
+		return nil, err
+	}
+	log, err := c.needLog()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.admit(command); err != nil {
+		return nil, err
+	}
+	result, err := log.Propose(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	if err := refused(result); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// admit refuses writes that need space when a volume is nearly full. What
+// frees space is let through: deletes, compaction, the end of a lease.
+func (c *core) admit(command *kvv1.Command) error {
+	full := c.space.full.Load()
+	if full == nil {
+		return nil
+	}
+	switch command.GetCommand().(type) {
+	case *kvv1.Command_Delete, *kvv1.Command_Compact, *kvv1.Command_Revoke:
+		return nil
+	}
+	return full
+}
+
+// prepareRead returns the store when it is as fresh as the options ask.
+func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+	st, err := c.needStore()
+	if err != nil {
+		return nil, err
+	}
+	log, err := c.needLog()
+	if err != nil {
+		return nil, err
+	}
+	switch options.GetConsistency() {
+	case kvv1.Consistency_CONSISTENCY_LOCAL:
+	case kvv1.Consistency_CONSISTENCY_BOUNDED:
+		err = log.BoundedRead(ctx, time.Duration(options.GetMaxStalenessMs())*time.Millisecond)
+	default:
+		err = log.LinearizableRead(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if revision := options.GetMinRevision(); revision > 0 {
+		if err := st.WaitRevision(ctx, revision); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+// stamp fills in who answered.
+func (c *core) stamp(header *kvv1.ResponseHeader) *kvv1.ResponseHeader {
+	if header == nil {
+		header = &kvv1.ResponseHeader{}
+	}
+	header.Pod = c.options.Name
+	return header
+}
+
+// header is for answers that no read or write gave one.
+func (c *core) header(st Store) *kvv1.ResponseHeader {
+	return &kvv1.ResponseHeader{Revision: st.Status().Revision, Pod: c.options.Name}
+}
+
+// masterAddress is the master's client address, as far as this pod knows it.
+func (c *core) masterAddress() string {
+	log := c.log.Load()
+	if log == nil {
+		return ""
+	}
+	pod, ok := (*log).Master()
+	if !ok {
+		return ""
+	}
+	if pod == c.options.Name {
+		return c.options.ClientAddress
+	}
+	return c.neighbours.clientAddress(pod)
+}
+
+// streamContext ends with the stream or when the pod stops. The returned
+// function frees it.
+func (c *core) streamContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	release := context.AfterFunc(c.stopping, func() { cancel(errStopping) })
+	return ctx, func() { release(); cancel(nil) }
+}
+
+// errStopping ends streams when the pod stops.
+var errStopping = errNotReady("it is stopping")
+
+// streamError replaces the error of a stream's ended context by its cause.
+func streamError(ctx context.Context, err error) error {
+	if ctx.Err() != nil && context.Cause(ctx) == errStopping {
+		return errStopping
+	}
+	return err
+}
+
+// call runs one unary request: a deadline if it has none, its duration in the
+// metrics, its error mapped. An interceptor would do the same for two more
+// allocations per request.
+func call[Request, Response any](ctx context.Context, c *core, m *method, req Request,
+	handle func(context.Context, Request) (Response, error),
+) (Response, error) {
+	start := time.Now()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
+		defer cancel()
+	}
+	response, err := handle(ctx, req)
+	if err != nil {
+		var none Response
+		err = c.statusOf(err)
+		m.done(start, err)
+		return none, err
+	}
+	m.done(start, nil)
+	return response, nil
+}
+
+// stream runs one streaming request: it ends when the pod stops, and its error
+// is mapped.
+func stream(ctx context.Context, c *core, m *method, handle func(context.Context) error) error {
+	start := time.Now()
+	ctx, release := c.streamContext(ctx)
+	defer release()
+	m.open.Inc()
+	defer m.open.Dec()
+	err := c.statusOf(streamError(ctx, handle(ctx)))
+	m.done(start, err)
+	return err
+}

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
+)
+
+// Store is what the server reads from: this pod's own copy of the data.
+type Store interface {
+	Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error)
+	Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(revision int64, kvs []*kvv1.KeyValue) error) error
+	Watch(req *kvv1.WatchRequest) (Watcher, error)
+	// Leases returns all leases, and a number that changes when they do.
+	Leases() ([]*kvv1.Lease, uint64)
+	LeaseChanges() uint64
+	LeaseKeys(id int64, limit int) ([][]byte, error)
+	// Hash returns the running hash at a revision; 0 is the newest.
+	Hash(revision int64) (int64, uint64, error)
+	Status() store.Status
+	WaitRevision(ctx context.Context, revision int64) error
+	// Snapshot returns the database as a stream of a known size.
+	Snapshot() (stream io.ReadCloser, size int64, err error)
+}
+
+// Watcher is a cursor over the changes of a range.
+type Watcher interface {
+	// Start is the revision that the watch starts after.
+	Start() int64
+	// Next blocks until there are events. It bounds its answers to about 1 MiB,
+	// unless one event alone is larger.
+	Next(ctx context.Context) (*kvv1.WatchResponse, error)
+	// Progress: every change up to this revision was returned by Next.
+	Progress() int64
+	Close()
+}
+
+// Log is what the server writes to, and asks about the cluster.
+type Log interface {
+	Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error)
+	// LinearizableRead and BoundedRead return when this pod's copy may be read.
+	LinearizableRead(ctx context.Context) error
+	BoundedRead(ctx context.Context, maxStaleness time.Duration) error
+	// MasterConn returns nil when this pod is the master.
+	MasterConn(ctx context.Context) (*grpc.ClientConn, error)
+	PeerConn(pod string) (*grpc.ClientConn, error)
+	IsMaster() bool
+	Master() (pod string, ok bool)
+	Members() []replication.Member
+	ClusterID() string
+	Status() replication.Status
+	// PodStatus is how this pod is, with what the server adds.
+	PodStatus(ctx context.Context) *kvv1.PodStatus
+	HandOver(ctx context.Context, to string) (string, error)
+	Reclone(reason string) error
+}

@@ -1,0 +1,32 @@
+// Package server is what clients talk to: gRPC in and out, and HTTP for probes,
+// metrics and profiles. A handler validates the request, calls the log or the
+// store, maps the error and fills in the header; it decides nothing else.
+//
+// Its nouns:
+//
+//   - Store and Log are what the server needs of the parts below it. They
+//     appear while the process starts: a Server answers from its first moment,
+//     with NOT_READY until UseLog and UseStore were called, so that probes and
+//     status work while the pod clones.
+//   - A call is one request: call() gives it a deadline, a duration in the
+//     metrics and a typed error, for every unary method alike.
+//   - The neighbours are what this pod last heard of each member, asked every
+//     other second: for hints to clients and for the space on every volume.
+//   - The leaser holds the deadlines of leases, only while this pod is the
+//     master.
+//
+// # Invariants
+//
+// Every error that leaves has a gRPC code, and a reason when a program can
+// react to it; errors.go is the one table.
+//
+// Everything has a bound; limits.go has each of them with its reason.
+//
+// Only the master's clock counts, and only its monotonic part: RunMaster holds
+// all that looks at it. A lease never ends early: its time starts when the
+// master first sees it, and again at each change of master.
+//
+// No pod acts on another's word about its data. Each pod compares its own hash
+// with the others' every minute; one that a strict majority contradicts refuses
+// service, sets its data aside and clones again.
+package server

@@ -1,0 +1,83 @@
+package server
+
+import (
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// handler is the HTTP port: probes, metrics, profiles and a page for people.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
+	}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /{$}", s.page)
+	return mux
+}
+
+// livez is true while the process turns: a restart would not help against a
+// missing quorum, a slow disk or an absent peer, and would harm a clone.
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	if s.readiness.alive() {
+		fmt.Fprintln(w, "ok")
+		return
+	}
+	http.Error(w, fmt.Sprintf("the process had no turn for %s", beatPatience), http.StatusServiceUnavailable)
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	because := s.readiness.because()
+	if len(because) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if !r.URL.Query().Has("verbose") {
+		if len(because) == 0 {
+			fmt.Fprintln(w, "ok")
+		} else {
+			fmt.Fprintln(w, "not ready")
+		}
+		return
+	}
+	fmt.Fprintf(w, "ready: %t\n", len(because) == 0)
+	for _, why := range because {
+		fmt.Fprintf(w, "because: %s\n", why)
+	}
+	own := s.cluster.ownStatus()
+	fmt.Fprintf(w, "pod: %s\nmember: %s\nrole: %s\nterm: %d\napplied: %d\nrevision: %d\n",
+		own.GetName(), own.GetMemberId(), own.GetRole(), own.GetTerm(), own.GetAppliedIndex(), own.GetRevision())
+	if log := s.core.log.Load(); log != nil {
+		status := (*log).Status()
+		fmt.Fprintf(w, "master: %s\ncommitted: %d\n", status.Master, status.Commit)
+		if clone := status.Clone; clone != nil {
+			fmt.Fprintf(w, "clone: from %s, %d of %d bytes\n", clone.Source, clone.Bytes, clone.Total)
+		}
+	}
+	for _, alarm := range own.GetAlarms() {
+		fmt.Fprintf(w, "alarm: %s\n", alarm)
+	}
+}
+
+var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
+<title>{{.GetName}}</title>
+<h1>{{.GetName}}</h1>
+<p>Baton {{.GetVersion}}, {{.GetRole}}, {{if .GetReady}}ready{{else}}not ready: {{.GetNotReadyBecause}}{{end}}</p>
+<p>Clients: {{.GetClientAddress}}</p>
+<p><a href="/readyz?verbose">readyz</a> <a href="/livez">livez</a> <a href="/metrics">metrics</a> <a href="/debug/pprof/">pprof</a></p>
+`))
+
+func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
+	// An error is the reader's: the connection ended.
+	_ = pageTemplate.Execute(w, s.cluster.ownStatus())
+}

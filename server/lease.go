@@ -1,0 +1,204 @@
+package server
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+)
+
+// leaseService answers baton.kv.v1.LeaseService, on the client port and, with
+// relay nil, for the followers on the peer port.
+type leaseService struct {
+	kvv1.UnsafeLeaseServiceServer
+	*core
+	// relay is how a follower asks the master; nil: it does not, one hop is all.
+	relay *relay
+	// leaser is the master's; it holds nil on the other pods.
+	leaser *atomic.Pointer[leaser]
+
+	grantMethod, revokeMethod, keepAliveMethod, timeToLiveMethod, listMethod *method
+}
+
+func newLeaseService(c *core, l *atomic.Pointer[leaser], r *relay) *leaseService {
+	return &leaseService{
+		core:             c,
+		relay:            r,
+		leaser:           l,
+		grantMethod:      c.metrics.unary(kvv1.LeaseService_Grant_FullMethodName),
+		revokeMethod:     c.metrics.unary(kvv1.LeaseService_Revoke_FullMethodName),
+		keepAliveMethod:  c.metrics.stream(kvv1.LeaseService_KeepAlive_FullMethodName),
+		timeToLiveMethod: c.metrics.unary(kvv1.LeaseService_TimeToLive_FullMethodName),
+		listMethod:       c.metrics.unary(kvv1.LeaseService_ListLeases_FullMethodName),
+	}
+}
+
+func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
+	return call(ctx, s.core, s.grantMethod, req, s.grant)
+}
+
+func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
+	return call(ctx, s.core, s.revokeMethod, req, s.revoke)
+}
+
+func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+	return call(ctx, s.core, s.timeToLiveMethod, req, s.timeToLive)
+}
+
+func (s *leaseService) ListLeases(ctx context.Context, req *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
+	return call(ctx, s.core, s.listMethod, req, s.list)
+}
+
+func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]) error {
+	return stream(both.Context(), s.core, s.keepAliveMethod, func(ctx context.Context) error {
+		p := pipeline[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
+		return p.run(ctx)
+	})
+}
+
+func (s *leaseService) grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
+	if err := checkGrant(req); err != nil {
+		return nil, err
+	}
+	if req.GetId() == 0 {
+		// Chosen here: the command in the log must mean the same on every pod.
+		req.Id = rand.Int64N(1<<63-1) + 1
+	}
+	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}})
+	if err != nil {
+		return nil, err
+	}
+	response := result.GetGrant()
+	if response == nil {
+		return nil, errWrongResult(result)
+	}
+	response.Header = s.stamp(response.GetHeader())
+	return response, nil
+}
+
+func (s *leaseService) revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
+	if err := checkLease(req.GetId()); err != nil {
+		return nil, err
+	}
+	if err := checkRequestID(req.GetRequestId(), false); err != nil {
+		return nil, err
+	}
+	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: req}})
+	if err != nil {
+		return nil, err
+	}
+	response := result.GetRevoke()
+	if response == nil {
+		return nil, errWrongResult(result)
+	}
+	response.Header = s.stamp(response.GetHeader())
+	return response, nil
+}
+
+func (s *leaseService) list(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
+	st, err := s.needStore()
+	if err != nil {
+		return nil, err
+	}
+	leases, _ := st.Leases()
+	return &kvv1.ListLeasesResponse{Header: s.header(st), Leases: leases}, nil
+}
+
+// keepAlive answers one message of a KeepAlive stream.
+func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest) (*kvv1.KeepAliveResponse, error) {
+	if err := checkLease(req.GetId()); err != nil {
+		return nil, err
+	}
+	if l := s.leaser.Load(); l == nil && s.relay != nil {
+		return s.relay.keepAlive(ctx, req.GetId())
+	}
+	st, l, err := s.lead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ttl := l.keepAlive(req.GetId())
+	return &kvv1.KeepAliveResponse{Header: s.header(st), Id: req.GetId(), TtlSeconds: int64(ttl / time.Second)}, nil
+}
+
+// lead returns the leaser after the cluster has confirmed, during this call,
+// that this pod is the master. A master that was replaced and does not know it
+// could otherwise promise time that the new one does not give.
+func (s *leaseService) lead(ctx context.Context) (Store, *leaser, error) {
+	l := s.leaser.Load()
+	if l == nil {
+		return nil, nil, replication.ErrNoMaster
+	}
+	st, err := s.prepareRead(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := s.needLog()
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.leaser.Load() != l || !log.IsMaster() {
+		return nil, nil, replication.ErrNoMaster
+	}
+	return st, l, nil
+}
+
+func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+	if err := checkLease(req.GetId()); err != nil {
+		return nil, err
+	}
+	if l := s.leaser.Load(); l == nil && s.relay != nil {
+		return s.relay.timeToLive(ctx, req)
+	}
+	st, l, err := s.lead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ttl, left, ok := l.remaining(req.GetId())
+	if !ok {
+		return nil, errLeaseNotFound(req.GetId())
+	}
+	response := &kvv1.TimeToLiveResponse{
+		Header:            s.header(st),
+		Id:                req.GetId(),
+		GrantedTtlSeconds: int64(ttl / time.Second),
+		RemainingSeconds:  int64((left + time.Second - 1) / time.Second),
+	}
+	if req.GetKeys() {
+		if response.Keys, err = leaseKeys(st, req.GetId()); err != nil {
+			return nil, err
+		}
+	}
+	return response, nil
+}
+
+func leaseKeys(st Store, id int64) ([][]byte, error) {
+	keys, err := st.LeaseKeys(id, maxLeaseKeys)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	for i, key := range keys {
+		if size += len(key); size > maxLeaseKeyBytes {
+			return keys[:i], nil
+		}
+	}
+	return keys, nil
+}
+
+// fromMaster makes "no connection" of gRPC's the reason that clients know.
+func fromMaster(err error) error {
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && len(s.Details()) == 0 {
+		return &refusal{
+			reason:  kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
+			message: "the master could not be asked: " + s.Message(),
+		}
+	}
+	return err
+}

@@ -1,0 +1,208 @@
+package server
+
+import (
+	"container/heap"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	// leaseTick is how exactly leases end, and how soon new ones are seen.
+	leaseTick = 100 * time.Millisecond
+	// maxEndings at one time: when a hundred thousand leases end together, the
+	// writes of clients must not wait behind all of them.
+	maxEndings = 64
+	// endingTimeout bounds one attempt to end a lease; it is tried again.
+	endingTimeout = 5 * time.Second
+)
+
+// leaser holds when each lease ends, on the master and for as long as it is
+// the master. Nothing of it is replicated: a new master gives every lease its
+// full time again, so a lease may last longer, and never ends early.
+//
+// Times are durations of the monotonic clock since the leaser began: setting
+// the wall clock changes nothing, and a suspended machine ends nothing.
+type leaser struct {
+	store   Store
+	elapsed func() time.Duration
+
+	mu      sync.Mutex // guards the fields below
+	leases  map[int64]*lease
+	queue   leaseQueue
+	changes uint64 // Of the store's leases, as of the last refresh.
+}
+
+// lease is one lease's end.
+type lease struct {
+	id     int64
+	ttl    time.Duration
+	end    time.Duration
+	ending bool // Its revocation is under way; it cannot be kept alive any more.
+	place  int  // In the queue.
+}
+
+func newLeaser(st Store) *leaser {
+	start := time.Now()
+	l := &leaser{store: st, elapsed: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.load()
+	return l
+}
+
+// refresh looks for leases that came and went.
+func (l *leaser) refresh() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.store.LeaseChanges() != l.changes {
+		l.load()
+	}
+}
+
+// load takes the store's leases; l.mu is held. One that is seen for the first
+// time has its full time from now.
+func (l *leaser) load() {
+	all, changes := l.store.Leases()
+	l.changes = changes
+	known := make(map[int64]*lease, len(all))
+	for _, stored := range all {
+		if have, ok := l.leases[stored.GetId()]; ok {
+			known[have.id] = have
+			delete(l.leases, have.id)
+			continue
+		}
+		ttl := secondsOf(stored)
+		added := &lease{id: stored.GetId(), ttl: ttl, end: l.elapsed() + ttl}
+		known[added.id] = added
+		heap.Push(&l.queue, added)
+	}
+	for _, gone := range l.leases {
+		heap.Remove(&l.queue, gone.place)
+	}
+	l.leases = known
+}
+
+// secondsOf: the largest time to live fits into a duration, 285 years.
+func secondsOf(l *kvv1.Lease) time.Duration {
+	return time.Duration(min(l.GetTtlSeconds(), maxTTLSeconds)) * time.Second
+}
+
+// keepAlive gives a lease its full time again and returns it; 0: there is no
+// such lease, or its time is over.
+func (l *leaser) keepAlive(id int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := l.find(id)
+	if found == nil {
+		return 0
+	}
+	found.end = l.elapsed() + found.ttl
+	heap.Fix(&l.queue, found.place)
+	return found.ttl
+}
+
+// remaining returns how long a lease lives and how much of that is left.
+func (l *leaser) remaining(id int64) (ttl, left time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := l.find(id)
+	if found == nil {
+		return 0, 0, false
+	}
+	return found.ttl, max(found.end-l.elapsed(), 0), true
+}
+
+// find looks into the store when the lease is not known yet; l.mu is held.
+func (l *leaser) find(id int64) *lease {
+	if l.store.LeaseChanges() != l.changes {
+		l.load()
+	}
+	found := l.leases[id]
+	if found == nil || found.ending {
+		return nil
+	}
+	return found
+}
+
+// over returns leases whose time is over, at most maxEndings, and marks them.
+func (l *leaser) over() []*lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var over []*lease
+	now := l.elapsed()
+	for len(l.queue) > 0 && len(over) < maxEndings && l.queue[0].end <= now {
+		first := l.queue[0]
+		first.ending = true
+		// If revoking fails it comes up again a little later.
+		first.end = now + endingTimeout
+		heap.Fix(&l.queue, 0)
+		over = append(over, first)
+	}
+	return over
+}
+
+// run ends leases until ctx ends.
+func (l *leaser) run(ctx context.Context, c *core) {
+	tick := time.NewTicker(leaseTick)
+	defer tick.Stop()
+	for {
+		l.refresh()
+		l.mu.Lock()
+		c.metrics.leases.Set(float64(len(l.leases)))
+		l.mu.Unlock()
+		if over := l.over(); len(over) > 0 {
+			endLeases(ctx, c, over)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// endLeases proposes the end of each, together, so that they share log entries.
+func endLeases(ctx context.Context, c *core, over []*lease) {
+	ctx, cancel := context.WithTimeout(ctx, endingTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, l := range over {
+		all.Go(func() {
+			_, err := c.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: l.id}}})
+			if err != nil {
+				c.options.Logger.Debug("could not end a lease yet; it is tried again", slog.Int64("lease", l.id), slog.Any("error", err))
+				return
+			}
+			c.metrics.revoked.Inc()
+		})
+	}
+	all.Wait()
+}
+
+// leaseQueue is a heap: the lease that ends first is at 0.
+type leaseQueue []*lease
+
+func (q leaseQueue) Len() int           { return len(q) }
+func (q leaseQueue) Less(i, j int) bool { return q[i].end < q[j].end }
+func (q leaseQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+func (q *leaseQueue) Push(x any) {
+	added := x.(*lease)
+	added.place = len(*q)
+	*q = append(*q, added)
+}
+
+func (q *leaseQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	return last
+}

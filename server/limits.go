@@ -1,0 +1,96 @@
+package server
+
+import "time"
+
+// Limits on requests. They bound what one request can cost every pod: all of
+// it is held in memory, written to each pod's log and sent over each stream.
+const (
+	// maxKeyBytes: keys live in the branch pages of bbolt, which are 4 KiB and
+	// hold at least two keys.
+	maxKeyBytes = 4 << 10
+	// maxBoundBytes: the end of a range, or the key that a page goes on from,
+	// may be the successor of the longest key, which is one zero byte longer.
+	maxBoundBytes = maxKeyBytes + 1
+	// maxValueBytes: etcd's default, so that what fits there fits here.
+	maxValueBytes = 3 << 19
+	// maxTxnOps counts operations and compares, nesting included: etcd's
+	// default. Applying one stops every other write for its time.
+	maxTxnOps = 128
+	// maxTxnDepth: validation and application recurse.
+	maxTxnDepth = 4
+	// maxTxnBytes is larger than one value, and small enough for one Raft entry.
+	maxTxnBytes = 2 << 20
+	// maxBatchWrites bounds how long one batch keeps others waiting: about 5 ms.
+	maxBatchWrites = 1024
+	// maxBatchBytes: as maxTxnBytes.
+	maxBatchBytes = 2 << 20
+	// maxPageKeys bounds the memory of one page of small keys.
+	maxPageKeys = 10_000
+	// maxTTLSeconds is etcd's: larger ones overflow when added to a time.
+	maxTTLSeconds = 9_000_000_000
+	// maxLeaseKeys bounds the answer of TimeToLive: 10,000 keys of 4 KiB would
+	// be too large to send, so the size counts as well.
+	maxLeaseKeys     = 10_000
+	maxLeaseKeyBytes = 2 << 20
+	// clientIDBytes: a UUID; fewer would let two clients share one.
+	clientIDBytes = 16
+)
+
+// Limits on streams and connections.
+const (
+	// maxMessageBytes is the largest request: the largest write and its frame.
+	maxMessageBytes = 4 << 20
+	// maxStreamsPerConnection: a client with one connection and some thousand
+	// callers is normal; a client that forgets its streams must find an end.
+	maxStreamsPerConnection = 4096
+	// maxWatches on one pod: each holds a goroutine and a cursor, about 16 KiB.
+	maxWatches = 10_000
+	// maxBatchesInFlight of one Batch stream: enough to fill the log's entries
+	// from one stream; the stream is not read further, so TCP slows the sender.
+	maxBatchesInFlight = 64
+	// snapshotChunkBytes: larger chunks do not send faster.
+	snapshotChunkBytes = 256 << 10
+	// maxKeepAliveQueue is how many keep-alives wait on a follower for their
+	// turn on its one stream to the master.
+	maxKeepAliveQueue = 4096
+)
+
+// Times.
+const (
+	// defaultDeadline is given to a unary call that came without one: longer
+	// than any change of master, shorter than a person's patience.
+	defaultDeadline = 10 * time.Second
+	// defaultProgress and minProgress of watches: as the proto says.
+	defaultProgress = 10 * time.Second
+	minProgress     = 100 * time.Millisecond
+	// minPingInterval: a client that pings more often is sent away; gRPC's
+	// own minimum for clients is 10 s.
+	minPingInterval = 5 * time.Second
+	// pingIdle and pingTimeout find connections whose client is gone.
+	pingIdle    = 30 * time.Second
+	pingTimeout = 10 * time.Second
+	// statusTimeout is for one member's answer within Status.
+	statusTimeout = 500 * time.Millisecond
+	// neighbourInterval is how often every member is asked how it is: a
+	// volume's reserve must outlast it at the disk's full speed.
+	neighbourInterval = 2 * time.Second
+	// readyInterval is how often readiness is looked at: what a change of it
+	// costs, a closed connection or a probe, is slower.
+	readyInterval = 100 * time.Millisecond
+	// beatInterval and beatPatience: a process that got no turn for so long is
+	// stuck, however busy the machine is; throttled pods miss seconds.
+	beatInterval = 500 * time.Millisecond
+	beatPatience = 30 * time.Second
+)
+
+// Space on the volume.
+const (
+	// reserveBytes stay free for what must still be possible when writes are
+	// refused: the next segment of the log (64 MiB), compaction's pages, the
+	// growth of the database, and what arrives between two looks.
+	reserveBytes = 512 << 20
+	// reserveFraction bounds the reserve on small volumes: an eighth.
+	reserveFraction = 8
+	// spaceInterval is how often the volume is looked at.
+	spaceInterval = time.Second
+)

@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+)
+
+// maintenanceService answers baton.kv.v1.MaintenanceService, on the client
+// port and, for the comparison of hashes, on the peer port.
+type maintenanceService struct {
+	kvv1.UnsafeMaintenanceServiceServer
+	*core
+	compactMethod, snapshotMethod, hashMethod, handOverMethod *method
+}
+
+func newMaintenanceService(c *core) *maintenanceService {
+	return &maintenanceService{
+		core:           c,
+		compactMethod:  c.metrics.unary(kvv1.MaintenanceService_Compact_FullMethodName),
+		snapshotMethod: c.metrics.stream(kvv1.MaintenanceService_Snapshot_FullMethodName),
+		hashMethod:     c.metrics.unary(kvv1.MaintenanceService_Hash_FullMethodName),
+		handOverMethod: c.metrics.unary(kvv1.MaintenanceService_HandOver_FullMethodName),
+	}
+}
+
+func (s *maintenanceService) Compact(ctx context.Context, req *kvv1.CompactRequest) (*kvv1.CompactResponse, error) {
+	return call(ctx, s.core, s.compactMethod, req, s.compact)
+}
+
+func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
+	return call(ctx, s.core, s.hashMethod, req, s.hash)
+}
+
+func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
+	return call(ctx, s.core, s.handOverMethod, req, s.handOver)
+}
+
+func (s *maintenanceService) Snapshot(_ *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
+	return stream(out.Context(), s.core, s.snapshotMethod, func(ctx context.Context) error {
+		return s.snapshot(ctx, out)
+	})
+}
+
+func (s *maintenanceService) compact(ctx context.Context, req *kvv1.CompactRequest) (*kvv1.CompactResponse, error) {
+	if req.GetRevision() < 1 {
+		return nil, errInvalid("revision", "must be positive")
+	}
+	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: req}})
+	if err != nil {
+		return nil, err
+	}
+	response := result.GetCompact()
+	if response == nil {
+		return nil, errWrongResult(result)
+	}
+	response.Header = s.stamp(response.GetHeader())
+	return response, nil
+}
+
+// hash waits for the revision: a follower that is asked for the master's
+// newest one has it a moment later.
+func (s *maintenanceService) hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
+	if req.GetRevision() < 0 {
+		return nil, errInvalid("revision", "is negative")
+	}
+	st, err := s.needStore()
+	if err != nil {
+		return nil, err
+	}
+	if err := st.WaitRevision(ctx, req.GetRevision()); err != nil {
+		return nil, err
+	}
+	revision, hash, err := st.Hash(req.GetRevision())
+	if err != nil {
+		return nil, err
+	}
+	header := &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name}
+	return &kvv1.HashResponse{Header: header, Revision: revision, Hash: hash}, nil
+}
+
+// handOver is the master's to do.
+func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
+	log, err := s.needLog()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := log.MasterConn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if conn == nil {
+		master, err := log.HandOver(ctx, req.GetTo())
+		return &kvv1.HandOverResponse{Master: master}, err
+	}
+	response, err := peerv1.NewPeerServiceClient(conn).HandOver(ctx, &peerv1.HandOverRequest{To: req.GetTo()})
+	return &kvv1.HandOverResponse{Master: response.GetMaster()}, fromMaster(err)
+}
+
+func (s *maintenanceService) snapshot(ctx context.Context, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
+	st, err := s.needStore()
+	if err != nil {
+		return err
+	}
+	database, size, err := st.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer database.Close() //nolint:errcheck // It was only read.
+	for {
+		// Not reused: gRPC may still hold the message after Send.
+		chunk := make([]byte, snapshotChunkBytes)
+		n, err := io.ReadFull(database, chunk)
+		if n > 0 {
+			if err := out.Send(&kvv1.SnapshotResponse{TotalBytes: size, Chunk: chunk[:n]}); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+}

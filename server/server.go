@@ -1,0 +1,204 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// Options of a Server.
+type Options struct {
+	// Name is the pod's, for example "kv-0".
+	Name string
+	// ClientAddress and PeerAddress are where others reach this pod; they are
+	// shown, and given to clients as a hint.
+	ClientAddress, PeerAddress string
+	// Version is shown in the status.
+	Version string
+	Logger  *slog.Logger
+	// Registry takes the server's metrics, and is what /metrics shows.
+	Registry *prometheus.Registry
+	// Space says how much room the data volume has.
+	Space func() (Space, error)
+	// KeepAge is how long replaced versions can be read; 0: an hour, negative:
+	// age does not count. Too short ends watches that were cut off for longer.
+	KeepAge time.Duration
+	// KeepRevisions is how many revisions can be read; 0: 5,000,000, negative:
+	// their number does not count. With both negative nothing is compacted, and
+	// the database grows with every write.
+	KeepRevisions int64
+	// HashInterval is how often this pod compares its data with the others';
+	// 0: a minute.
+	HashInterval time.Duration
+}
+
+const (
+	defaultKeepAge = time.Hour
+	// defaultKeepRevisions is about 2 GiB of history at 256 bytes a value: an
+	// hour at full speed would fill most volumes.
+	defaultKeepRevisions = 5_000_000
+	defaultHashInterval  = time.Minute
+)
+
+func (o *Options) complete() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if o.Space == nil {
+		o.Space = func() (Space, error) { return Space{}, errors.New("not known") }
+	}
+	if o.KeepAge == 0 {
+		o.KeepAge = defaultKeepAge
+	}
+	if o.KeepRevisions == 0 {
+		o.KeepRevisions = defaultKeepRevisions
+	}
+	if o.HashInterval == 0 {
+		o.HashInterval = defaultHashInterval
+	}
+}
+
+// Server answers clients. Its methods may be called by any goroutine, Start
+// and Stop once each.
+type Server struct {
+	options   Options
+	core      *core
+	readiness *readiness
+	cluster   *clusterService
+	relay     *relay
+	leaser    *atomic.Pointer[leaser]
+	grpc      *grpc.Server
+	http      *http.Server
+
+	stopStreams context.CancelFunc
+	stopLoops   context.CancelFunc
+	loops       sync.WaitGroup
+}
+
+// New builds a server. It answers NOT_READY until UseLog and UseStore.
+func New(o Options) *Server {
+	o.complete()
+	s := &Server{options: o, leaser: &atomic.Pointer[leaser]{}}
+	stopping, stop := context.WithCancel(context.Background())
+	s.stopStreams = stop
+	s.core = &core{
+		options:    &s.options,
+		stopping:   stopping,
+		neighbours: newNeighbours(),
+		space:      &space{},
+		metrics:    newMetrics(o.Registry),
+	}
+	s.readiness = newReadiness(s.core, s.touchLocks)
+	s.cluster = newClusterService(s.core, s.readiness)
+	s.relay = newRelay(s.core)
+	s.grpc = s.newGRPC()
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+func (s *Server) newGRPC() *grpc.Server {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+	)
+	kvv1.RegisterKVServiceServer(server, newKVService(s.core))
+	kvv1.RegisterWatchServiceServer(server, newWatchService(s.core))
+	kvv1.RegisterLeaseServiceServer(server, newLeaseService(s.core, s.leaser, s.relay))
+	kvv1.RegisterClusterServiceServer(server, s.cluster)
+	kvv1.RegisterMaintenanceServiceServer(server, newMaintenanceService(s.core))
+	grpc_health_v1.RegisterHealthServer(server, s.readiness.health)
+	reflection.Register(server)
+	return server
+}
+
+// RegisterPeer adds what pods ask each other to the peer port: keep-alives and
+// times to live of the master, and everybody's hash.
+func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
+	kvv1.RegisterLeaseServiceServer(registrar, newLeaseService(s.core, s.leaser, nil))
+	kvv1.RegisterMaintenanceServiceServer(registrar, newMaintenanceService(s.core))
+}
+
+// CompleteStatus fills in what only the server and the store know of this pod.
+func (s *Server) CompleteStatus(status *kvv1.PodStatus) { s.cluster.complete(status) }
+
+// UseLog gives the server the log, as soon as there is one.
+func (s *Server) UseLog(log Log) { s.core.log.Store(&log) }
+
+// UseStore gives the server the store, as soon as there is one.
+func (s *Server) UseStore(st Store) { s.core.store.Store(&st) }
+
+// Start serves the listeners until Stop. It returns at once.
+func (s *Server) Start(client, web net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopLoops = cancel
+	for _, loop := range []func(context.Context){
+		s.readiness.run, s.readiness.turn, s.relay.run,
+		s.core.watchSpace, s.core.watchNeighbours, s.core.watchDivergence,
+	} {
+		s.loops.Go(func() { loop(ctx) })
+	}
+	s.loops.Go(func() { s.report("client", s.grpc.Serve(client)) })
+	s.loops.Go(func() { s.report("http", s.http.Serve(web)) })
+}
+
+func (s *Server) report(port string, err error) {
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		s.options.Logger.Error("a port ended", slog.String("port", port), slog.Any("error", err))
+	}
+}
+
+// Drain makes the pod unready for good; it goes on answering.
+func (s *Server) Drain() { s.readiness.drain() }
+
+// Stop ends all streams with UNAVAILABLE, so that their clients go on
+// elsewhere, lets unary requests finish until ctx ends, and returns when
+// everything that Start began has ended.
+func (s *Server) Stop(ctx context.Context) {
+	s.Drain()
+	s.stopStreams()
+	finished := make(chan struct{})
+	go func() { defer close(finished); s.grpc.GracefulStop() }()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-finished
+	}
+	// Probes have seen enough; a profile that runs is cut off.
+	_ = s.http.Close()
+	s.stopLoops()
+	s.loops.Wait()
+}
+
+// touchLocks is part of the heartbeat.
+func (s *Server) touchLocks() {
+	s.core.neighbours.mu.Lock()
+	s.core.neighbours.mu.Unlock() //nolint:staticcheck // That it can be taken is all.
+	if l := s.leaser.Load(); l != nil {
+		l.mu.Lock()
+		l.mu.Unlock() //nolint:staticcheck // As above.
+	}
+}

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// space refuses writes before a volume is full. Every pod's volume counts: each
+// entry of the log is written on all of them, and a pod that runs out of space
+// ends. If followers ran full one after the other, the cluster would lose its
+// quorum, and with it the deletes and the compaction that free space.
+type space struct {
+	// low: this pod's volume is nearly full.
+	low atomic.Bool
+	// full is what writes are refused with; nil: they are not.
+	full atomic.Pointer[refusal]
+}
+
+// Space is how much room a volume has, in bytes.
+type Space struct {
+	Free, Total uint64
+}
+
+// reserve is what must stay free on a volume of this size.
+func (s Space) reserve() uint64 {
+	return min(reserveBytes, s.Total/reserveFraction)
+}
+
+// nearlyFull has some slack for coming back, so that it does not flap.
+func (s Space) nearlyFull(already bool) bool {
+	if already {
+		return s.Free < s.reserve()+s.reserve()/reserveFraction
+	}
+	return s.Free < s.reserve()
+}
+
+// watchSpace looks at this pod's volume, and at what the others said of
+// theirs, until ctx ends.
+func (c *core) watchSpace(ctx context.Context) {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	for {
+		c.lookAtSpace()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *core) lookAtSpace() {
+	logger := c.options.Logger
+	if now, err := c.options.Space(); err == nil && now.Total > 0 {
+		low := now.nearlyFull(c.space.low.Load())
+		if was := c.space.low.Swap(low); low && !was {
+			logger.Error("the volume is nearly full: writes are refused until space is freed; "+
+				"delete keys, compact, or make the volume larger",
+				slog.Uint64("free_bytes", now.Free), slog.Uint64("reserve_bytes", now.reserve()))
+		} else if was && !low {
+			logger.Info("the volume has space again", slog.Uint64("free_bytes", now.Free))
+		}
+	}
+	pods := c.neighbours.alarmed(alarmNoSpace)
+	if c.space.low.Load() {
+		pods = append(pods, c.options.Name)
+	}
+	if len(pods) == 0 {
+		c.space.full.Store(nil)
+		c.metrics.full.Set(0)
+		return
+	}
+	slices.Sort(pods)
+	names := strings.Join(pods, ", ")
+	c.metrics.full.Set(1)
+	c.space.full.Store(&refusal{
+		reason:   kvv1.ErrorReason_ERROR_REASON_NO_SPACE,
+		message:  fmt.Sprintf("the volume of %s is nearly full: only deletes, revocations and compaction are accepted", names),
+		metadata: map[string]string{"pods": names},
+	})
+}

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// watchService answers baton.kv.v1.WatchService. A watch holds no events: the
+// store's watcher is a cursor that reads again when the client has taken what
+// was sent, so a slow client costs nothing but its own delay.
+type watchService struct {
+	kvv1.UnsafeWatchServiceServer
+	*core
+	watchMethod *method
+	watches     atomic.Int64
+}
+
+func newWatchService(c *core) *watchService {
+	return &watchService{core: c, watchMethod: c.metrics.stream(kvv1.WatchService_Watch_FullMethodName)}
+}
+
+func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
+	return stream(out.Context(), s.core, s.watchMethod, func(ctx context.Context) error {
+		if err := checkWatch(req); err != nil {
+			return err
+		}
+		if s.watches.Add(1) > maxWatches {
+			s.watches.Add(-1)
+			return errTooMany("watches", maxWatches)
+		}
+		s.metrics.watches.Inc()
+		defer func() {
+			s.watches.Add(-1)
+			s.metrics.watches.Dec()
+		}()
+		return s.follow(ctx, req, out)
+	})
+}
+
+// follow sends what the watcher finds, and progress when it finds nothing.
+func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
+	st, err := s.needStore()
+	if err != nil {
+		return err
+	}
+	watcher, err := st.Watch(req)
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	if err := s.progress(out, watcher.Start()); err != nil {
+		return err
+	}
+	interval := time.Duration(req.GetProgressIntervalMs()) * time.Millisecond
+	if interval == 0 {
+		interval = defaultProgress
+	}
+	for {
+		response, err := next(ctx, watcher, interval)
+		switch {
+		case err == nil:
+			response.Header = s.stamp(response.GetHeader())
+			err = out.Send(response)
+		case errors.Is(err, errQuiet):
+			err = s.progress(out, watcher.Progress())
+		}
+		if err != nil {
+			return err
+		}
+		if why := s.diverged.Load(); why != nil {
+			return errNotReady(*why)
+		}
+	}
+}
+
+func (s *watchService) progress(out grpc.ServerStreamingServer[kvv1.WatchResponse], revision int64) error {
+	return out.Send(&kvv1.WatchResponse{
+		Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name},
+	})
+}
+
+// errQuiet is returned by next when there was nothing for a while.
+var errQuiet = errors.New("no events")
+
+func next(ctx context.Context, watcher Watcher, interval time.Duration) (*kvv1.WatchResponse, error) {
+	patience, cancel := context.WithTimeoutCause(ctx, interval, errQuiet)
+	defer cancel()
+	response, err := watcher.Next(patience)
+	if err != nil && ctx.Err() == nil && context.Cause(patience) == errQuiet {
+		return nil, errQuiet
+	}
+	return response, err
+}
