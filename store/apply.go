@@ -45,22 +45,28 @@ func (s *Store) Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Resu
 	if index <= a.st.Index {
 		return nil
 	}
-	if err := a.begin(); err != nil {
+	before := a.st.Revision
+	results, err := a.entry(index, commands)
+	if err != nil {
 		return a.fail(err, len(commands))
 	}
-	before := a.st.Revision
-	results := make([]*kvv1.Result, len(commands))
-	for i, command := range commands {
-		result, err := a.command(index, command)
-		if err != nil {
-			a.view.close()
-			return a.fail(err, len(commands))
-		}
-		results[i] = result
-	}
-	a.view.close()
 	a.end(index, term, before)
 	return results
+}
+
+func (a *applier) entry(index uint64, commands []*kvv1.Command) (results []*kvv1.Result, err error) {
+	if err := a.begin(); err != nil {
+		return nil, err
+	}
+	defer a.view.close()
+	defer a.store.guard(&err)
+	results = make([]*kvv1.Result, len(commands))
+	for i, command := range commands {
+		if results[i], err = a.command(index, command); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
 // ApplyConfiguration records the membership that is valid from index on.
@@ -76,7 +82,7 @@ func (s *Store) ApplyConfiguration(index, term uint64, configuration []byte) {
 }
 
 func (a *applier) begin() error {
-	if a.broken {
+	if a.broken || a.store.failing.Load() {
 		return ErrClosed
 	}
 	if err := a.room(); err != nil {
@@ -145,7 +151,7 @@ func (a *applier) command(index uint64, command *kvv1.Command) (*kvv1.Result, er
 	if err != nil {
 		return nil, err
 	}
-	if a.st.Revision > before || result.GetGrant() != nil {
+	if a.st.Revision > before || result.GetGrant() != nil || result.GetRevoke() != nil {
 		number := a.st.Requests.take(a.st.Revision)
 		a.table.remember(key, request{number: number, index: index, result: encodeResult(result)})
 	}
@@ -189,7 +195,7 @@ func refusalCode(reason kvv1.ErrorReason) codes.Code {
 }
 
 func requestID(command *kvv1.Command) *kvv1.RequestId {
-	switch c := command.Command.(type) {
+	switch c := command.GetCommand().(type) {
 	case *kvv1.Command_Put:
 		return c.Put.GetRequestId()
 	case *kvv1.Command_Delete:
@@ -240,7 +246,7 @@ func (a *applier) replay(r request, oldest uint64) (*kvv1.Result, bool, error) {
 
 // run applies a command that was not applied before.
 func (a *applier) run(command *kvv1.Command) (*kvv1.Result, error) {
-	switch c := command.Command.(type) {
+	switch c := command.GetCommand().(type) {
 	case *kvv1.Command_Put:
 		return a.putCommand(c.Put)
 	case *kvv1.Command_Delete:
@@ -319,9 +325,10 @@ func (a *applier) deleteAlone(req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, er
 
 // batch applies independent writes, each at a revision of its own.
 func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
-	results := make([]kvv1.WriteResult, len(req.Writes))
-	resp := &kvv1.WriteBatchResult{Results: make([]*kvv1.WriteResult, len(req.Writes))}
-	for i, write := range req.Writes {
+	writes := req.GetWrites()
+	results := make([]kvv1.WriteResult, len(writes))
+	resp := &kvv1.WriteBatchResult{Results: make([]*kvv1.WriteResult, len(writes))}
+	for i, write := range writes {
 		if err := a.batched(write, &results[i]); err != nil {
 			var refused *Error
 			if !errors.As(err, &refused) {

@@ -26,7 +26,16 @@ func (s *Store) Check(ctx context.Context) (err error) {
 		return ErrClosed
 	}
 	defer s.guard(&err)
-	return s.db.View(func(tx *bbolt.Tx) error { return check(ctx, tx) })
+	if err := s.db.View(func(tx *bbolt.Tx) error { return checkRecords(ctx, tx) }); err != nil {
+		return err
+	}
+	// bbolt checks its pages against the list of free pages as it is now: no
+	// step of a flush may come in between.
+	writer, err := s.db.Begin(true)
+	if err != nil {
+		return fmt.Errorf("store: check: %w", err)
+	}
+	return errors.Join(s.db.View(checkPages), writer.Rollback())
 }
 
 // maxFindings bounds what one check reports.
@@ -42,15 +51,30 @@ type checker struct {
 	findings []error
 }
 
+// check is for a file that nobody writes.
 func check(ctx context.Context, tx *bbolt.Tx) error {
+	if err := checkRecords(ctx, tx); err != nil {
+		return err
+	}
+	return checkPages(tx)
+}
+
+// checkPages comes after checkRecords: bbolt looks at pages in a goroutine of
+// its own, where a fault over a damaged one would end the process.
+func checkPages(tx *bbolt.Tx) error {
+	c := &checker{}
+	for err := range tx.Check() {
+		c.found("bbolt: %v", err)
+	}
+	return errors.Join(c.findings...)
+}
+
+func checkRecords(ctx context.Context, tx *bbolt.Tx) error {
 	st, scrubbed, err := loadState(tx)
 	if err != nil {
 		return err
 	}
 	c := &checker{ctx: ctx, tx: tx, st: st, scrubbed: scrubbed}
-	for err := range tx.Check() {
-		c.found("bbolt: %v", err)
-	}
 	for _, pass := range []func(){c.versions, c.history, c.leases, c.requests} {
 		if pass(); ctx.Err() != nil {
 			return ctx.Err()
@@ -84,10 +108,16 @@ func (c *checker) versions() {
 			continue
 		}
 		sameKey := bytes.Equal(newerPrefix, keyPrefix(key))
-		if sameKey {
-			c.succession(key, &newer, &ver)
-		} else {
+		switch {
+		case !sameKey:
 			c.newest(key, &ver)
+		case newer.revision > c.st.Compacted:
+			c.succession(key, &newer, &ver)
+		case c.scrubbed >= c.st.Compacted:
+			c.found("key %q has version %d (revision %d), which the compaction to %d should have removed", userKey(key), ver.version, ver.revision, c.st.Compacted)
+		}
+		if ver.deleted() && ver.revision < c.scrubbed && c.scrubbed == c.st.Compacted {
+			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", userKey(key), ver.revision, c.st.Compacted)
 		}
 		if ver.revision > c.st.Compacted && c.tx.Bucket(bucketLog).Get(logKey(ver.revision, 0)) == nil {
 			c.found("key %q has revision %d, which the log does not have", userKey(key), ver.revision)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -53,14 +54,22 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// openBolt turns bbolt's panics over a damaged file into an error.
-func openBolt(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+// careful turns the panics and faults of bbolt over a damaged file into an error.
+func careful(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = corrupt("%s: %v", path, r)
+			err = corrupt("%v\n%s", r, debug.Stack())
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, options)
+	return f()
+}
+
+func openBolt(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	err = careful(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, options)
+		return err
+	})
 	for _, damaged := range []error{bbolt.ErrInvalid, bbolt.ErrChecksum, bbolt.ErrVersionMismatch} {
 		if errors.Is(err, damaged) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -34,8 +34,10 @@ const (
 // flusher is the only writer of the file: it moves frozen tables into it, and
 // removes what compaction has made unreadable.
 type flusher struct {
-	store  *Store
-	wake   chan struct{}
+	store *Store
+	wake  chan struct{}
+
+	// Under applier.mu: Restore ends the goroutine and starts another.
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -92,10 +94,12 @@ func (f *flusher) run(ctx context.Context, done chan<- struct{}) {
 			return
 		case <-f.wake:
 		}
-		err := f.flush(ctx)
-		if err == nil {
-			err = f.scrub(ctx)
-		}
+		err := careful(func() error {
+			if err := f.flush(ctx); err != nil {
+				return err
+			}
+			return f.scrub(ctx)
+		})
 		if err != nil {
 			if ctx.Err() == nil {
 				f.store.fail(fmt.Errorf("store: flush to %s: %w", f.store.path(), err))
@@ -115,15 +119,14 @@ func (s *Store) Flush(ctx context.Context, index uint64) error {
 		if s.flusher.durableState().Index >= index {
 			return nil
 		}
-		s.applier.mu.Lock()
-		if s.tables.Load().frozen == nil && s.applier.st.Index > s.flusher.durableState().Index {
-			s.applier.freezeTable()
+		done, err := s.freezeForFlush()
+		if err != nil {
+			return err
 		}
-		s.applier.mu.Unlock()
 		select {
 		case <-flushed:
-		case <-s.flusher.done:
-			if s.flusher.durableState().Index < index {
+		case <-done:
+			if s.flusher.hasEnded(done) && s.flusher.durableState().Index < index {
 				return fmt.Errorf("store: the flush has ended: %w", ErrClosed)
 			}
 		case <-ctx.Done():
@@ -132,12 +135,34 @@ func (s *Store) Flush(ctx context.Context, index uint64) error {
 	}
 }
 
+// freezeForFlush makes sure that something is being flushed, and returns what is
+// closed when the flusher ends.
+func (s *Store) freezeForFlush() (done <-chan struct{}, err error) {
+	a := s.applier
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.broken {
+		// The table has a part of an entry, which the replay would apply again.
+		return nil, fmt.Errorf("store: an entry was applied in part: %w", ErrClosed)
+	}
+	if s.tables.Load().frozen == nil && a.st.Index > s.flusher.durableState().Index {
+		a.freezeTable()
+	}
+	return s.flusher.done, nil
+}
+
+// hasEnded is false when only Restore has ended the goroutine of before.
+func (f *flusher) hasEnded(done <-chan struct{}) bool {
+	f.store.applier.mu.Lock()
+	defer f.store.applier.mu.Unlock()
+	return f.done == done
+}
+
 // freezeTable hands the active table to the flusher. No other may be frozen.
 func (a *applier) freezeTable() {
 	frozen := a.table
 	frozen.state = a.st
-	a.table = newTable(frozen.kv.commonPrefix())
-	a.table.state = a.st
+	a.table = newTable(frozen.kv.commonPrefix(), a.st)
 	a.freeze = false
 	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})
 	a.store.flusher.poke()

@@ -69,6 +69,9 @@ func (v *view) diskEvents(from, upTo int64, add func(v *view, revision int64, c 
 		if revision >= first {
 			break
 		}
+		if revision > next {
+			return 0, corrupt("the changes of revision %d are missing", next)
+		}
 		_, changes, err := readLogRecord(key, record)
 		if err != nil {
 			return 0, err

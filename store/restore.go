@@ -29,8 +29,8 @@ func (s *Store) Restore(r io.Reader) error {
 	s.applier.mu.Lock()
 	defer s.applier.mu.Unlock()
 	s.flusher.stop()
-	s.streams.close()
 	s.swap.Lock()
+	s.streams.close()
 	err = s.exchange(temporary)
 	s.swap.Unlock()
 	if err != nil {
@@ -89,15 +89,17 @@ func restoreTo(ctx context.Context, path, temporary string, configuration []byte
 		return Info{}, err
 	}
 	var info Info
-	err = db.Update(func(tx *bbolt.Tx) error {
-		if err := check(ctx, tx); err != nil {
+	err = careful(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			if err := check(ctx, tx); err != nil {
+				return err
+			}
+			if err := beginHistory(ctx, tx, configuration); err != nil {
+				return err
+			}
+			info, err = readInfo(tx)
 			return err
-		}
-		if err := beginHistory(ctx, tx, configuration); err != nil {
-			return err
-		}
-		info, err = readInfo(tx)
-		return err
+		})
 	})
 	return info, errors.Join(err, db.Close())
 }

@@ -1,4 +1,4 @@
-package store_test
+package store
 
 import (
 	"context"
@@ -8,55 +8,58 @@ import (
 	"testing"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/store"
 )
 
 func TestRestoreFileBeginsANewHistory(t *testing.T) {
-	d := open(t, 0)
-	d.apply(put("a", "1"))
-	d.apply(put("a", "2"))
-	if err := d.s.Flush(context.Background(), d.index); err != nil {
+	d := newDriver(t, newHistory(), 0)
+	d.do(put("a", "1"))
+	d.do(put("a", "2"))
+	if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "backup")
 	save(t, d.s, path)
-	before, err := store.Verify(context.Background(), path, nil)
+	before, err := Verify(context.Background(), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	restored := &driver{t: t, dir: t.TempDir()}
-	info, err := store.RestoreFile(context.Background(), path, restored.dir, []byte("members"), nil)
+	dir := t.TempDir()
+	info, err := RestoreFile(context.Background(), path, dir, []byte("members"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info.Revision <= before.Revision || info.Position.Index != 1 {
 		t.Fatalf("restored %+v from %+v", info, before)
 	}
-	restored.open(0)
-	defer restored.close()
-	if got := restored.get("a"); got != "2" {
-		t.Fatalf("a = %q", got)
+	restored, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
 	}
-	w, err := restored.s.Watch(&kvv1.WatchRequest{Key: []byte("a"), StartRevision: info.Revision})
+	defer closeChecked(t, restored)
+	resp, err := restored.Range(context.Background(), &kvv1.RangeRequest{Key: []byte("a")})
+	if err != nil || string(resp.Kvs[0].Value) != "2" {
+		t.Fatalf("a = %v, %v", resp, err)
+	}
+	w, err := restored.Watch(&kvv1.WatchRequest{Key: []byte("a"), StartRevision: info.Revision})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	restored.apply(put("a", "3"))
-	resp, err := w.Next(context.Background())
+	restored.Apply(2, 1, []*kvv1.Command{put("a", "3")})
+	events, err := w.Next(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kv := resp.Events[0].Kv; kv.ModRevision != info.Revision+1 || kv.Version != 3 {
+	if kv := events.Events[0].Kv; kv.ModRevision != info.Revision+1 || kv.Version != 3 {
 		t.Fatalf("event %v", kv)
 	}
-	if _, err := store.RestoreFile(context.Background(), path, restored.dir, nil, nil); err == nil {
+	if _, err := RestoreFile(context.Background(), path, dir, nil, nil); err == nil {
 		t.Fatal("restored over a database")
 	}
 }
 
-func save(t *testing.T, s *store.Store, path string) {
+func save(t *testing.T, s *Store, path string) {
 	t.Helper()
 	snapshot, err := s.Snapshot()
 	if err != nil {

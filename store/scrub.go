@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"math"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -42,6 +43,10 @@ func (f *flusher) scrub(ctx context.Context) error {
 		if !more {
 			break
 		}
+		if f.store.tables.Load().frozen != nil {
+			f.poke() // A flush comes first: Apply may wait for it.
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -61,8 +66,8 @@ func scrubStep(tx *bbolt.Tx, target int64) (more bool, err error) {
 	cursor := log.Cursor()
 	cleaned := map[string]bool{}
 	var remove [][]byte
-	count := 0
-	for key, record := cursor.First(); key != nil; key, record = cursor.Next() {
+	left := scrubStepChanges
+	for key, record := cursor.First(); key != nil && !more; key, record = cursor.Next() {
 		revision, _, err := readLogKey(key)
 		if err != nil {
 			return false, err
@@ -70,61 +75,73 @@ func scrubStep(tx *bbolt.Tx, target int64) (more bool, err error) {
 		if revision > target {
 			break
 		}
-		if count >= scrubStepChanges && revision < target {
-			more = true
-			break
+		if revision == target {
+			left = math.MaxInt
 		}
 		_, changes, err := readLogRecord(key, record)
 		if err != nil {
 			return false, err
 		}
 		for _, c := range changes {
-			count++
 			prefix := keyPrefix(c.versionKey)
 			if cleaned[string(prefix)] {
 				continue
 			}
 			cleaned[string(prefix)] = true
-			if err := scrubKeyVersions(kv, prefix, target); err != nil {
+			removed, err := scrubKeyVersions(kv, prefix, target, left)
+			if err != nil {
 				return false, err
+			}
+			if left -= removed; left <= 0 {
+				return true, removeAll(log, remove) // The next step comes back to this record.
 			}
 		}
 		if revision < target {
 			remove = append(remove, bytes.Clone(key))
+			left -= len(changes)
 		}
+		more = left <= 0
 	}
-	for _, key := range remove {
-		if err := log.Delete(key); err != nil {
-			return false, err
-		}
-	}
-	return more, nil
+	return more, removeAll(log, remove)
 }
 
-// scrubKeyVersions removes the versions of a key that no revision from target
-// on can see.
-func scrubKeyVersions(kv *bbolt.Bucket, prefix []byte, target int64) error {
-	var remove [][]byte
-	cursor := kv.Cursor()
-	first := true
-	for key, record := cursor.Seek(appendRevision(bytes.Clone(prefix), target)); bytes.HasPrefix(key, prefix); key, record = cursor.Next() {
-		if first {
-			first = false
-			ver, err := readVersion(key, record)
-			if err != nil {
-				return err
-			}
-			// What a deletion before target leaves behind is nothing.
-			if !ver.deleted() || ver.revision == target {
-				continue
-			}
-		}
-		remove = append(remove, bytes.Clone(key))
-	}
-	for _, key := range remove {
-		if err := kv.Delete(key); err != nil {
+func removeAll(bucket *bbolt.Bucket, keys [][]byte) error {
+	for _, key := range keys {
+		if err := bucket.Delete(key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// scrubKeyVersions removes the versions of a key that no revision from target
+// on can see, at most limit of them.
+func scrubKeyVersions(kv *bbolt.Bucket, prefix []byte, target int64, limit int) (removed int, err error) {
+	var remove [][]byte
+	var tombstone []byte
+	cursor := kv.Cursor()
+	key, record := cursor.Seek(appendRevision(bytes.Clone(prefix), target))
+	for first := true; bytes.HasPrefix(key, prefix); key, record = cursor.Next() {
+		if len(remove) == limit {
+			// A tombstone goes last: without it the key would be there again.
+			return limit, removeAll(kv, remove)
+		}
+		if first {
+			first = false
+			ver, err := readVersion(key, record)
+			if err != nil {
+				return 0, err
+			}
+			// What a deletion before target leaves behind is nothing.
+			if ver.deleted() && ver.revision < target {
+				tombstone = bytes.Clone(key)
+			}
+			continue
+		}
+		remove = append(remove, bytes.Clone(key))
+	}
+	if tombstone != nil {
+		remove = append(remove, tombstone)
+	}
+	return len(remove), removeAll(kv, remove)
 }

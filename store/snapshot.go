@@ -66,7 +66,11 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: snapshot: %w", err)
 	}
-	st, _, err := loadState(tx)
+	var st state
+	err = careful(func() (err error) {
+		st, _, err = loadState(tx)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, tx.Rollback())
 	}
@@ -77,7 +81,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	}
 	go func() {
 		defer close(snapshot.ended)
-		err := writeStream(w, tx)
+		err := careful(func() error { return writeStream(w, tx) })
 		_ = w.CloseWithError(errors.Join(err, tx.Rollback()))
 	}()
 	s.streams.add(snapshot)
@@ -201,7 +205,14 @@ func readStream(w io.Writer, r io.Reader) error {
 			if left != 0 || sum != whole {
 				return corrupt("the snapshot's end does not match its content (%d bytes missing)", left)
 			}
-			return nil
+			switch _, err := io.ReadFull(r, frame[:1]); err {
+			case io.EOF:
+				return nil
+			case nil:
+				return corrupt("there is more after the snapshot's end")
+			default:
+				return fmt.Errorf("store: after the snapshot's end: %w", err)
+			}
 		}
 		if length > min(frameBytes, left) {
 			return corrupt("a frame of %d bytes where %d are left", length, left)
@@ -253,9 +264,11 @@ func receive(path string, r io.Reader) (state, error) {
 		return state{}, err
 	}
 	var st state
-	err = db.View(func(tx *bbolt.Tx) (err error) {
-		st, _, err = loadState(tx)
-		return err
+	err = careful(func() error {
+		return db.View(func(tx *bbolt.Tx) (err error) {
+			st, _, err = loadState(tx)
+			return err
+		})
 	})
 	return st, errors.Join(err, db.Close())
 }

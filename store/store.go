@@ -59,8 +59,8 @@ type Store struct {
 	streams snapshots
 	revised signal // Broadcast for every new revision.
 
-	failOnce sync.Once
-	failed   chan error
+	failing atomic.Bool
+	failed  chan error
 }
 
 // visible is what readers may see of the applied state.
@@ -91,7 +91,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s.applier = &applier{store: s, digest: xxhash.New()}
 	s.flusher = newFlusher(s)
-	if !Exists(o.Dir) {
+	if _, err := os.Stat(s.path()); errors.Is(err, os.ErrNotExist) {
 		if err := create(o.Dir); err != nil {
 			return nil, err
 		}
@@ -104,6 +104,7 @@ func Open(o Options) (*Store, error) {
 			return nil, errors.Join(err, s.db.Close())
 		}
 	}
+	s.watches.notified = s.revision.Load()
 	s.flusher.start()
 	return s, nil
 }
@@ -119,20 +120,21 @@ func (s *Store) load() error {
 	var st state
 	var scrubbed int64
 	var ttls map[int64]int64
-	err = db.View(func(tx *bbolt.Tx) (err error) {
-		if st, scrubbed, err = loadState(tx); err != nil {
+	err = careful(func() error {
+		return db.View(func(tx *bbolt.Tx) (err error) {
+			if st, scrubbed, err = loadState(tx); err != nil {
+				return err
+			}
+			ttls, err = loadLeases(tx)
 			return err
-		}
-		ttls, err = loadLeases(tx)
-		return err
+		})
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("store: %s: %w", s.path(), err), db.Close())
 	}
 	s.db = db
 	s.leases.replace(ttls)
-	active := newTable(nil)
-	active.state = st
+	active := newTable(nil, st)
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})
 	s.flusher.reset(st, scrubbed)
@@ -229,11 +231,14 @@ func (s *Store) Hash(revision int64) (_ int64, hash uint64, err error) {
 func (s *Store) Failed() <-chan error { return s.failed }
 
 func (s *Store) fail(err error) {
-	s.failOnce.Do(func() { s.failed <- err })
+	if s.failing.CompareAndSwap(false, true) {
+		s.failed <- err
+	}
 }
 
 // guard turns a panic or fault of bbolt over a damaged file into an error, and
-// reports damage: use it deferred, after the view was taken.
+// reports damage: use it deferred, after the view was taken, which makes faults
+// of this goroutine panics.
 func (s *Store) guard(err *error) {
 	if r := recover(); r != nil {
 		*err = corrupt("%s: %v\n%s", s.path(), r, debug.Stack())
@@ -247,11 +252,13 @@ func (s *Store) guard(err *error) {
 // end with ErrClosed.
 func (s *Store) Close() error {
 	flushed := s.Flush(context.Background(), s.Applied())
+	s.applier.mu.Lock()
+	defer s.applier.mu.Unlock()
 	s.flusher.stop()
 	s.watches.close(ErrClosed)
-	s.streams.close()
 	s.swap.Lock()
 	defer s.swap.Unlock()
+	s.streams.close()
 	if s.closed {
 		return nil
 	}

@@ -12,6 +12,8 @@ import (
 type table struct {
 	kv *skiplist
 
+	base int64 // The newest revision when the table was begun: it holds those above.
+
 	// mu guards the header of log and the leases. What is in the log up to its
 	// length does not change.
 	mu        sync.RWMutex
@@ -35,10 +37,13 @@ type logEntry struct {
 	changes  []change
 }
 
-// newTable returns an empty table for keys that mostly begin with prefix.
-func newTable(prefix []byte) *table {
+// newTable returns an empty table that goes on from st, for keys that mostly
+// begin with prefix.
+func newTable(prefix []byte, st state) *table {
 	return &table{
 		kv:        newSkiplist(prefix),
+		base:      st.Revision,
+		state:     st,
 		leaseKeys: map[int64]map[string]bool{},
 		leases:    map[int64]int64{},
 		requests:  map[requestKey]request{},

@@ -55,7 +55,9 @@ func (a *applier) plan(req *kvv1.TxnRequest, keys *writtenKeys, depth int) (*pla
 		var err error
 		switch o := op.GetOp().(type) {
 		case *kvv1.Op_Range:
-			err = a.checkRange(o.Range)
+			if err = a.checkRange(o.Range); err == nil && o.Range == nil {
+				err = errInvalid("op", "an empty operation")
+			}
 		case *kvv1.Op_Put:
 			if err = a.checkPut(o.Put); err == nil {
 				err = keys.put(o.Put.Key)

@@ -41,12 +41,15 @@ func Verify(ctx context.Context, path string, progress func(done, total int64)) 
 		return Info{}, err
 	}
 	defer db.Close()
-	return info, db.View(func(tx *bbolt.Tx) error {
-		if info, err = readInfo(tx); err != nil {
-			return err
-		}
-		return check(ctx, tx)
+	err = careful(func() error {
+		return db.View(func(tx *bbolt.Tx) (err error) {
+			if info, err = readInfo(tx); err != nil {
+				return err
+			}
+			return check(ctx, tx)
+		})
 	})
+	return info, err
 }
 
 // receiveFile writes the database of a snapshot file to a path.

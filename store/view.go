@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"runtime/debug"
 
 	"go.etcd.io/bbolt"
 )
@@ -13,10 +14,12 @@ type view struct {
 	revision int64
 	reading  int64    // The oldest revision that will be read; at first the newest.
 	tables   []*table // From the newest on.
+	base     int64    // The tables hold all versions above it.
 	store    *Store
 	tx       *bbolt.Tx // Begun when first needed.
 	cursor   *bbolt.Cursor
 	target   []byte
+	faults   bool // What a fault did in this goroutine before; see guard.
 }
 
 // view takes a view of the newest revision; the caller must close it.
@@ -31,11 +34,16 @@ func (s *Store) view() (*view, error) {
 		return nil, ErrClosed
 	}
 	revision := s.revision.Load()
-	return &view{revision: revision, reading: revision, tables: s.tables.Load().all(), store: s}, nil
+	tables := s.tables.Load().all()
+	return &view{
+		revision: revision, reading: revision, tables: tables, base: tables[len(tables)-1].base, store: s,
+		faults: debug.SetPanicOnFault(true),
+	}, nil
 }
 
 func (v *view) close() {
 	v.release()
+	debug.SetPanicOnFault(v.faults)
 	v.store.swap.RUnlock()
 }
 
@@ -91,11 +99,16 @@ func (v *view) get(prefix []byte, revision int64) (version, bool, error) {
 	return v.getDisk(prefix)
 }
 
-// getDisk looks for v.target on disk only.
+// getDisk looks for v.target on disk only. There may be versions above the
+// view's base there, of a flush that is under way or that a crash has ended:
+// they do not count, not even when they are written for the second time.
 func (v *view) getDisk(prefix []byte) (version, bool, error) {
 	cursor, err := v.disk()
 	if err != nil {
 		return version{}, false, err
+	}
+	if keyRevision(v.target) > v.base {
+		v.target = appendRevision(append(v.target[:0], prefix...), v.base)
 	}
 	key, record := cursor.Seek(v.target)
 	if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+revisionBytes {
@@ -206,7 +219,7 @@ func (v *view) merge() (*merge, error) {
 		m.sources = append(m.sources, &tableSource{list: t.kv})
 	}
 	// A cursor of its own: get moves the view's.
-	m.sources = append(m.sources, &diskSource{cursor: v.tx.Bucket(bucketKV).Cursor()})
+	m.sources = append(m.sources, &diskSource{cursor: v.tx.Bucket(bucketKV).Cursor(), base: v.base})
 	return m, nil
 }
 
@@ -280,13 +293,29 @@ func (t *tableSource) last(bound []byte) []byte {
 	return nil
 }
 
+// diskSource leaves out versions above the base, as getDisk does.
 type diskSource struct {
 	cursor      *bbolt.Cursor
+	base        int64
 	key, record []byte
 }
 
-func (d *diskSource) seek(key []byte)             { d.key, d.record = d.cursor.Seek(key) }
-func (d *diskSource) next()                       { d.key, d.record = d.cursor.Next() }
+func (d *diskSource) seek(key []byte) {
+	d.key, d.record = d.cursor.Seek(key)
+	d.settle()
+}
+
+func (d *diskSource) next() {
+	d.key, d.record = d.cursor.Next()
+	d.settle()
+}
+
+func (d *diskSource) settle() {
+	for len(d.key) >= suffixBytes && keyRevision(d.key) > d.base {
+		d.key, d.record = d.cursor.Next()
+	}
+}
+
 func (d *diskSource) entry() (key, record []byte) { return d.key, d.record }
 
 func (d *diskSource) last(bound []byte) []byte {

@@ -73,8 +73,8 @@ func (s *Store) Watch(req *kvv1.WatchRequest) (*Watcher, error) {
 	if oldest := s.compacted.Load(); req.StartRevision != 0 && req.StartRevision < oldest {
 		return nil, errCompacted(req.StartRevision, oldest)
 	}
-	w.notified = max(w.notified, s.revision.Load())
-	watcher.start = w.notified
+	// Not below what reads may have seen already.
+	watcher.start = max(w.notified, s.revision.Load())
 	if req.StartRevision != 0 {
 		watcher.start = req.StartRevision - 1
 	}
@@ -116,7 +116,10 @@ func (w *watches) reread(revision int64) {
 	from := w.notified + 1
 	w.notified = revision
 	for watcher := range w.all {
-		watcher.tell(max(from, watcher.start+1))
+		// One that starts later is told by notify.
+		if watcher.start < revision {
+			watcher.tell(max(from, watcher.start+1))
+		}
 	}
 }
 
@@ -179,7 +182,7 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 		}
 		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
 		if err := w.store.events(from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
-			return nil, err
+			return nil, w.fail(err)
 		}
 		w.settle(batch)
 		if len(batch.resp.Events) > 0 {
@@ -208,6 +211,15 @@ func (w *Watcher) due(ctx context.Context) (from, upTo int64, err error) {
 			return 0, 0, ctx.Err()
 		}
 	}
+}
+
+// fail makes an error final: after it there would be a gap.
+func (w *Watcher) fail(err error) error {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	w.err = err
+	return err
 }
 
 // settle notes where the next batch begins.
@@ -283,7 +295,8 @@ func (b *watchBatch) event(v *view, c change) (*kvv1.Event, error) {
 		return event, nil
 	}
 	prev, found, err := v.get(prefix, revision-1)
-	if err == nil && found {
+	// A compaction to this very revision leaves the one before undefined.
+	if err == nil && found && revision-1 >= v.store.compacted.Load() {
 		event.PrevKv = prev.keyValue(key, false)
 	}
 	return event, err
@@ -294,5 +307,9 @@ func (b *watchBatch) read(v *view, c change) (version, bool, error) {
 		ver, err := readVersion(c.versionKey, c.record)
 		return ver, !ver.deleted(), err
 	}
-	return v.get(keyPrefix(c.versionKey), keyRevision(c.versionKey))
+	ver, found, err := v.get(keyPrefix(c.versionKey), keyRevision(c.versionKey))
+	if err == nil && ver.revision != keyRevision(c.versionKey) {
+		err = corrupt("the log has key %q at revision %d, kv does not", userKey(c.versionKey), keyRevision(c.versionKey))
+	}
+	return ver, found, err
 }
