@@ -35,14 +35,13 @@ func (s *clusterService) Status(ctx context.Context, req *kvv1.StatusRequest) (*
 }
 
 func (s *clusterService) status(ctx context.Context, req *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
-	own := s.ownStatus()
+	response := &kvv1.StatusResponse{Pods: []*kvv1.PodStatus{s.ownStatus(ctx)}}
 	log, err := s.needLog()
-	if err != nil {
-		return &kvv1.StatusResponse{Pods: []*kvv1.PodStatus{own}}, nil
+	if err == nil {
+		response.ClusterId = log.ClusterID()
 	}
-	response := &kvv1.StatusResponse{ClusterId: log.ClusterID(), Pods: []*kvv1.PodStatus{own}}
-	if req.GetThisPodOnly() {
-		return response, nil
+	if err != nil || req.GetThisPodOnly() {
+		return response, nil //nolint:nilerr // Without a log there are no others to ask.
 	}
 	for _, a := range askAll(ctx, log, s.others(log)) {
 		response.Pods = append(response.Pods, describeMember(a))
@@ -97,9 +96,9 @@ func describeMember(a answer) *kvv1.PodStatus {
 }
 
 // ownStatus says how this pod is.
-func (s *clusterService) ownStatus() *kvv1.PodStatus {
+func (s *clusterService) ownStatus(ctx context.Context) *kvv1.PodStatus {
 	if log, err := s.needLog(); err == nil {
-		return log.PodStatus(context.Background())
+		return log.PodStatus(ctx)
 	}
 	status := &kvv1.PodStatus{Name: s.options.Name, Ordinal: int32(replication.Ordinal(s.options.Name))}
 	s.complete(status)

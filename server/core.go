@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -162,7 +163,7 @@ var errStopping = errNotReady("it is stopping")
 
 // streamError replaces the error of a stream's ended context by its cause.
 func streamError(ctx context.Context, err error) error {
-	if ctx.Err() != nil && context.Cause(ctx) == errStopping {
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
 		return errStopping
 	}
 	return err

@@ -54,7 +54,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	for _, why := range because {
 		fmt.Fprintf(w, "because: %s\n", why)
 	}
-	own := s.cluster.ownStatus()
+	own := s.cluster.ownStatus(r.Context())
 	fmt.Fprintf(w, "pod: %s\nmember: %s\nrole: %s\nterm: %d\napplied: %d\nrevision: %d\n",
 		own.GetName(), own.GetMemberId(), own.GetRole(), own.GetTerm(), own.GetAppliedIndex(), own.GetRevision())
 	if log := s.core.log.Load(); log != nil {
@@ -77,7 +77,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <p><a href="/readyz?verbose">readyz</a> <a href="/livez">livez</a> <a href="/metrics">metrics</a> <a href="/debug/pprof/">pprof</a></p>
 `))
 
-func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	// An error is the reader's: the connection ended.
-	_ = pageTemplate.Execute(w, s.cluster.ownStatus())
+	_ = pageTemplate.Execute(w, s.cluster.ownStatus(r.Context()))
 }

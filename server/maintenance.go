@@ -6,9 +6,10 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // maintenanceService answers baton.kv.v1.MaintenanceService, on the client
@@ -84,22 +85,18 @@ func (s *maintenanceService) hash(ctx context.Context, req *kvv1.HashRequest) (*
 	return &kvv1.HashResponse{Header: header, Revision: revision, Hash: hash}, nil
 }
 
-// handOver is the master's to do.
+// handOver works on any pod: the log asks the master.
 func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
 	log, err := s.needLog()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := log.MasterConn(ctx)
-	if err != nil {
-		return nil, err
+	master, err := log.HandOver(ctx, req.GetTo())
+	if code, _, _ := describe(err); err != nil && code == codes.Internal && status.Code(err) == codes.Unknown {
+		// Not a fault of this pod's: there is nobody to hand over to.
+		err = status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if conn == nil {
-		master, err := log.HandOver(ctx, req.GetTo())
-		return &kvv1.HandOverResponse{Master: master}, err
-	}
-	response, err := peerv1.NewPeerServiceClient(conn).HandOver(ctx, &peerv1.HandOverRequest{To: req.GetTo()})
-	return &kvv1.HandOverResponse{Master: response.GetMaster()}, fromMaster(err)
+	return &kvv1.HandOverResponse{Master: master}, fromMaster(err)
 }
 
 func (s *maintenanceService) snapshot(ctx context.Context, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {

@@ -92,7 +92,7 @@ func next(ctx context.Context, watcher Watcher, interval time.Duration) (*kvv1.W
 	patience, cancel := context.WithTimeoutCause(ctx, interval, errQuiet)
 	defer cancel()
 	response, err := watcher.Next(patience)
-	if err != nil && ctx.Err() == nil && context.Cause(patience) == errQuiet {
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(patience), errQuiet) {
 		return nil, errQuiet
 	}
 	return response, err

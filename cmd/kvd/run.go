@@ -59,8 +59,10 @@ func run(ctx context.Context, c config) (err error) {
 
 // unlessStopped drops an error that is only the answer to a stop.
 func unlessStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }

@@ -1,0 +1,201 @@
+package lint
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/batondb/baton"
+
+const (
+	// maxFunctionLines: what does not fit on two screens is two functions.
+	maxFunctionLines = 70
+	// maxFileLines is "about 400": one type and its methods.
+	maxFileLines = 440
+	// maxTestFileLines: a table of cases is read differently.
+	maxTestFileLines = 700
+)
+
+// allowed are the imports within the module, apart from a package's own
+// subpackages. Every import goes down. What is not listed may import nothing.
+var allowed = map[string][]string{
+	"cmd/kvd":     {"server", "server/etcd", "replication", "store", "kubernetes", "proto"},
+	"cmd/kvctl":   {"client", "store", "proto"}, // store: `snapshot verify` and `restore` work on files
+	"server":      {"replication", "store", "proto"},
+	"server/etcd": {"server", "replication", "store", "proto"},
+	"replication": {"proto"},
+	"store":       {"proto"},
+	"client":      {"proto"},
+	"kubernetes":  {},
+	"proto":       {},
+	// Not part of the product:
+	"internal/lint": {},
+	"test":          {"client", "proto", "store", "test"},
+	"bench":         {"client", "proto", "store", "bench"},
+}
+
+// forbidden are imports from elsewhere that a floor must not know.
+var forbidden = map[string][]string{
+	"store":       {"github.com/hashicorp/raft", "google.golang.org/grpc", "k8s.io/"},
+	"server":      {"github.com/hashicorp/raft", "go.etcd.io/bbolt"},
+	"replication": {"go.etcd.io/bbolt"},
+	"client":      {"github.com/hashicorp/raft", "go.etcd.io/bbolt", "github.com/prometheus"},
+	"proto":       {"github.com/hashicorp/raft", "go.etcd.io/bbolt"},
+}
+
+// excepted from forbidden: the names of codes are no transport.
+var excepted = map[string]bool{"google.golang.org/grpc/codes": true}
+
+// source is one Go file.
+type source struct {
+	path      string // from the root, with slashes
+	lines     int
+	fileSet   *token.FileSet
+	syntax    *ast.File
+	generated bool
+}
+
+func (s *source) directory() string { return filepath.ToSlash(filepath.Dir(s.path)) }
+func (s *source) test() bool        { return strings.HasSuffix(s.path, "_test.go") }
+
+func sources(t *testing.T) []*source {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var all []*source
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "data" || name == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		relative, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		s := &source{path: filepath.ToSlash(relative), lines: strings.Count(string(text), "\n"), fileSet: token.NewFileSet()}
+		s.syntax, err = parser.ParseFile(s.fileSet, path, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		s.generated = ast.IsGenerated(s.syntax)
+		all = append(all, s)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("found only %d files: the walk is broken", len(all))
+	}
+	return all
+}
+
+// ruleFor is the entry for a directory or the nearest one above it.
+func ruleFor(directory string) (string, bool) {
+	for d := directory; d != "."; d = filepath.ToSlash(filepath.Dir(d)) {
+		if _, ok := allowed[d]; ok {
+			return d, true
+		}
+	}
+	return "", false
+}
+
+func within(path, directory string) bool {
+	return path == directory || strings.HasPrefix(path, directory+"/")
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, s := range sources(t) {
+		rule, ok := ruleFor(s.directory())
+		if !ok {
+			t.Errorf("%s: its package is not in the list of this test; say what it may import", s.path)
+			continue
+		}
+		for _, spec := range s.syntax.Imports {
+			path, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if own, ok := strings.CutPrefix(path, module+"/"); ok {
+				if !within(own, rule) && !slices.ContainsFunc(allowed[rule], func(d string) bool { return within(own, d) }) {
+					t.Errorf("%s imports %s; %s may import %v", s.path, own, rule, allowed[rule])
+				}
+				continue
+			}
+			for _, prefix := range forbidden[rule] {
+				if strings.HasPrefix(path, prefix) && !excepted[path] && !s.test() {
+					t.Errorf("%s imports %s, which %s must not know", s.path, path, rule)
+				}
+			}
+		}
+	}
+}
+
+func TestFunctionsAreShort(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.generated {
+			continue
+		}
+		for _, declaration := range s.syntax.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok || function.Body == nil {
+				continue
+			}
+			lines := s.fileSet.Position(function.End()).Line - s.fileSet.Position(function.Pos()).Line + 1
+			if lines > maxFunctionLines {
+				t.Errorf("%s: %s has %d lines, at most %d", s.path, function.Name.Name, lines, maxFunctionLines)
+			}
+		}
+	}
+}
+
+func TestFilesAreShort(t *testing.T) {
+	for _, s := range sources(t) {
+		limit := maxFileLines
+		if s.test() {
+			limit = maxTestFileLines
+		}
+		if !s.generated && s.lines > limit {
+			t.Errorf("%s has %d lines, at most %d", s.path, s.lines, limit)
+		}
+	}
+}
+
+func TestPackagesSayWhatTheyAre(t *testing.T) {
+	documented := map[string]bool{}
+	for _, s := range sources(t) {
+		directory := s.directory()
+		if s.generated {
+			documented[directory] = true // The proto files say it.
+			continue
+		}
+		documented[directory] = documented[directory] ||
+			filepath.Base(s.path) == "doc.go" && s.syntax.Doc != nil
+	}
+	for _, directory := range slices.Sorted(maps.Keys(documented)) {
+		if !documented[directory] {
+			t.Errorf("%s has no doc.go with a package comment", directory)
+		}
+	}
+}
