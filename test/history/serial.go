@@ -186,11 +186,22 @@ func (s *serial) read(op *Op) {
 }
 
 // repeats checks that a request id that was sent again was answered the same.
+// What changed nothing has no revision of its own to be repeated.
 func (s *serial) repeats(op *Op) {
+	first := 0
+	if !op.Replayed {
+		first++
+	}
 	for _, again := range op.Repeats {
-		if !again.Replayed || again.Revision != op.Revision || again.Succeeded != op.Succeeded || again.Deleted != op.Deleted {
+		if !again.Replayed {
+			first++
+		}
+		if op.Changing() && again.Revision != op.Revision || again.Succeeded != op.Succeeded || again.Deleted != op.Deleted {
 			s.add("the same request id was answered differently: %+v: %v", again, op)
 		}
+	}
+	if op.Changing() && first > 1 {
+		s.add("the same request id was answered %d times as if for the first time: %v", first, op)
 	}
 }
 

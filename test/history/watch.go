@@ -88,7 +88,9 @@ func (w *Watch) Receive(m *kvv1.WatchResponse, at int64) {
 		w.Through = max(w.Through, e.Mod)
 	}
 	w.partial = nil
-	w.Through = max(w.Through, revision)
+	if len(m.Events) == 0 {
+		w.Through = max(w.Through, revision) // With events it says how far the pod is.
+	}
 }
 
 func (w *Watch) wrong(format string, args ...any) {
