@@ -168,11 +168,19 @@ func (a *applier) freezeTable() {
 	a.store.flusher.poke()
 }
 
+// firstTableFraction: the first table after the start is small, because it has
+// no keys to learn a prefix for its hints from, and is slow.
+const firstTableFraction = 16
+
 // room makes sure that the active table has room. It waits for the flusher only
 // when two tables are full.
 func (a *applier) room() error {
 	f := a.store.flusher
-	for a.table.size() >= a.store.tableBytes {
+	limit := a.store.tableBytes
+	if a.table.kv.prefix == nil {
+		limit /= firstTableFraction
+	}
+	for a.table.size() >= limit {
 		flushed := f.flushed.wait()
 		if a.store.tables.Load().frozen == nil {
 			a.freezeTable()
