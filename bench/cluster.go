@@ -17,8 +17,10 @@ import (
 
 const (
 	podCount = 3
-	// firstPort is the first of podCount*3 ports in a row on 127.0.0.1.
-	firstPort = 37400
+	// firstPort is the first of podCount*3 ports in a row on 127.0.0.1. They are
+	// below those that the kernel gives to outgoing connections (from 32768):
+	// one of the callers' own would sometimes sit on the port of a killed pod.
+	firstPort = 23400
 	// startTimeout is what a cluster gets to accept its first write, also with
 	// a million keys to read.
 	startTimeout = 2 * time.Minute
@@ -52,12 +54,16 @@ func startCluster(ctx context.Context, system System, dir string) (*Cluster, err
 		if err := os.MkdirAll(pod.Dir, 0o700); err != nil {
 			return nil, err
 		}
+		if err := mustBeFree(pod.Client, pod.Peer, pod.HTTP); err != nil {
+			return nil, err
+		}
 		c.Pods = append(c.Pods, pod)
 	}
 	if err := c.StartAll(); err != nil {
 		return nil, err
 	}
 	if err := c.WaitServing(ctx); err != nil {
+		err = c.explain(err)
 		c.KillAll()
 		return nil, err
 	}
@@ -72,6 +78,18 @@ func (c *Cluster) StartAll() error {
 			kill(c.processes[:i]...)
 			return err
 		}
+	}
+	return nil
+}
+
+// mustBeFree refuses to measure, and to write to, what somebody else runs.
+func mustBeFree(addresses ...string) error {
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("a port that the pods need is taken: %w", err)
+		}
+		listener.Close()
 	}
 	return nil
 }
@@ -164,23 +182,37 @@ func (c *Cluster) WaitServing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := c.FirstWrite(ctx); err != nil {
-		return c.explain(err)
+		return err
 	}
 	for i := range c.Pods {
 		client, closer, err := c.Dial(i)
 		if err != nil {
 			return err
 		}
-		err = retry(ctx, func(ctx context.Context) error {
+		err = retry(c.whileRunning(ctx, i), func(ctx context.Context) error {
 			_, err := client.Get(ctx, []byte("bench-probe"))
 			return err
 		})
 		closer()
 		if err != nil {
-			return c.explain(fmt.Errorf("%s does not serve: %w", c.Pods[i].Name, err))
+			return fmt.Errorf("%s does not serve: %w", c.Pods[i].Name, err)
 		}
 	}
 	return nil
+}
+
+// whileRunning ends when a pod's process does: nobody waits for it then.
+func (c *Cluster) whileRunning(ctx context.Context, i int) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-c.processes[i].ended:
+			cancel(errors.New("its process has ended"))
+		case <-ctx.Done():
+			cancel(nil)
+		}
+	}()
+	return ctx
 }
 
 // FirstWrite tries to write on every pod at once, and returns when the first
@@ -223,8 +255,8 @@ func retry(ctx context.Context, f func(context.Context) error) error {
 		if err == nil {
 			return nil
 		}
-		if pauseErr := pause(ctx, 5*time.Millisecond); pauseErr != nil {
-			return errors.Join(pauseErr, err)
+		if pause(ctx, 5*time.Millisecond) != nil {
+			return fmt.Errorf("%w; the last try: %w", context.Cause(ctx), err)
 		}
 	}
 }
