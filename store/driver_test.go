@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store/internal/faultfs"
 )
 
 var (
@@ -22,6 +23,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	faultfs.Main()
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() == "" {
 		flushStepBytes, logStepEntries = 2<<10, 32
@@ -322,3 +324,5 @@ func put(key, value string) *kvv1.Command {
 func compactTo(revision int64) *kvv1.Command {
 	return &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: revision}}}
 }
+
+const outcomeUnknown = kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN
