@@ -23,6 +23,8 @@ type cluster struct {
 	list []string
 	// adjust changes a pod's options before it starts.
 	adjust func(*Options)
+	// idle pods apply nothing.
+	idle bool
 }
 
 type pod struct {
@@ -94,7 +96,11 @@ func (p *pod) start() {
 		if err == nil {
 			m := openMachine(p.c.t, p.dir)
 			p.machine = m
-			err = node.Start(m)
+			var sm StateMachine = m
+			if p.c.idle {
+				sm = &idleMachine{machine: machine{t: m.t, path: m.path, state: m.state, durable: m.durable, at: m.at}}
+			}
+			err = node.Start(sm)
 		}
 		p.started <- err
 		close(p.started)

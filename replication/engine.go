@@ -26,6 +26,7 @@ const (
 	appendEntries = 16
 	// cachedEntries are kept in memory for the followers; 1 MiB each at most.
 	cachedEntries = 32
+	truncateTick  = 10 * time.Second
 	never         = 365 * 24 * time.Hour
 )
 
@@ -147,7 +148,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 		return nil, err
 	}
 	e.proposer = newProposer(e.raft, n.meter)
-	e.forwarder = &forwarder{views: e.views, conn: n.calls.conn, queue: newQueue()}
+	e.forwarder = &forwarder{views: e.views, conn: n.calls.conn, queue: newQueue(), linger: e.timing.Election}
 	e.confirms = newReadIndexer(n.meter, e.confirmIndex)
 	e.reads = newReadIndexer(n.meter, e.askIndex)
 	e.steward = newSteward(e, n.opts.ExpectedOrdinals)
@@ -164,7 +165,7 @@ func (e *engine) startRaft(n *Node) error {
 		cancel()
 		return err
 	}
-	e.transport = &transport{acks: e.acks, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	e.transport = &transport{acks: e.acks, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: log,
 		MaxPool: 3, MaxRPCsInFlight: 8, Timeout: n.opts.Timing.Transport,
 	})}
@@ -215,6 +216,7 @@ func (e *engine) run(n *Node) {
 		e.reads.run,
 		attendant.run,
 		attendant.catchUp,
+		(&vigil{engine: e, port: n.port}).run,
 		func(ctx context.Context) { e.views.observe(e.raft, ctx.Done()) },
 		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
 		e.truncate,
@@ -226,11 +228,17 @@ func (e *engine) run(n *Node) {
 // truncate shortens the log when it is over its limit. The library's snapshot
 // waits for the database to be on disk, and then cuts what the log lets it.
 func (e *engine) truncate(ctx context.Context) {
+	tick := time.NewTicker(truncateTick)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-e.storage.log.Over():
+		case <-tick.C: // what was held may not be any more
+			if !e.storage.log.IsOver() {
+				continue
+			}
 		}
 		if err := e.raft.Snapshot().Error(); err != nil && ctx.Err() == nil {
 			e.slog.Debug("the log could not be truncated now", "error", err)
@@ -261,6 +269,7 @@ func (e *engine) isStopped() bool {
 
 func (e *engine) stop() error {
 	e.cancel()
+	close(e.transport.ended)
 	err := e.raft.Shutdown().Error()
 	e.workers.Wait()
 	e.transport.CloseStreams()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -17,6 +19,9 @@ type forwarder struct {
 	views *views
 	conn  func(pod string) (*grpc.ClientConn, error)
 	queue *queue
+	// linger is how long the answers of a master that was replaced are waited for.
+	linger    time.Duration
+	lingering sync.WaitGroup
 }
 
 // forwardBurst is how many commands are taken from the queue at once.
@@ -34,6 +39,7 @@ func (f *forwarder) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result,
 
 // run keeps a stream to the master while there is something to send.
 func (f *forwarder) run(ctx context.Context) {
+	defer f.lingering.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -49,39 +55,68 @@ func (f *forwarder) run(ctx context.Context) {
 	}
 }
 
-// session is one stream, to the master of v.
+// session is one stream, to one master.
 type session struct {
-	stream grpc.BidiStreamingClient[peerv1.ForwardRequest, peerv1.ForwardResponse]
-	broken chan struct{}
+	stream   grpc.BidiStreamingClient[peerv1.ForwardRequest, peerv1.ForwardResponse]
+	cancel   context.CancelFunc
+	replaced chan struct{} // closed when another master is known
+	broken   chan struct{} // closed when the stream has ended
+	drained  chan struct{} // closed when nothing more is sent, and all is answered
 
-	mu   sync.Mutex // guards sent
-	sent map[uint64]*pending
+	mu     sync.Mutex // guards the fields below
+	sent   map[uint64]*pending
+	ending bool
 }
 
+// session sends to the master of v until there is another one, or the stream breaks.
 func (f *forwarder) session(ctx context.Context, v *view) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	conn, err := f.conn(v.master.Pod())
 	if err != nil {
 		return
 	}
-	// A dial that hangs must not outlive the master's reign.
-	watch := make(chan struct{})
-	go func() {
-		defer close(watch)
+	s := &session{
+		replaced: make(chan struct{}), broken: make(chan struct{}), drained: make(chan struct{}),
+		sent: map[uint64]*pending{},
+	}
+	ctx, s.cancel = context.WithCancel(ctx)
+	var opened atomic.Bool
+	f.lingering.Go(func() {
 		f.untilReplaced(ctx, v)
-		cancel()
-	}()
-	defer func() { cancel(); <-watch }()
-	stream, err := peerv1.NewPeerServiceClient(conn).Forward(ctx)
+		close(s.replaced)
+		if !opened.Load() {
+			s.cancel() // a dial that hangs must not outlive the reign
+		}
+	})
+	s.stream, err = peerv1.NewPeerServiceClient(conn).Forward(ctx)
 	if err != nil {
+		s.cancel()
 		return
 	}
-	s := &session{stream: stream, broken: make(chan struct{}), sent: map[uint64]*pending{}}
-	go s.receive()
+	opened.Store(true)
+	f.lingering.Go(s.receive)
 	f.queue.signal() // its token brought us here
 	s.send(ctx, f.queue)
-	cancel()
+	f.lingering.Go(func() { s.end(ctx, f.linger) })
+}
+
+// end waits for the answers that are still to come. A master that hands over
+// answers all that it has; they must not be lost to the news of the next one.
+func (s *session) end(ctx context.Context, linger time.Duration) {
+	s.mu.Lock()
+	s.ending = true
+	if len(s.sent) == 0 {
+		close(s.drained)
+	}
+	s.mu.Unlock()
+	t := time.NewTimer(linger)
+	defer t.Stop()
+	select {
+	case <-s.drained:
+	case <-s.broken:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	s.cancel()
 	<-s.broken
 	for _, p := range s.sent {
 		p.answer(nil, fmt.Errorf("%w: the connection to the master was lost", ErrUnknown))
@@ -109,6 +144,8 @@ func (s *session) send(ctx context.Context, q *queue) {
 		case <-ctx.Done():
 			return
 		case <-s.broken:
+			return
+		case <-s.replaced:
 			return
 		case <-q.wake:
 		}
@@ -151,6 +188,9 @@ func (s *session) receive() {
 		s.mu.Lock()
 		p := s.sent[m.Id]
 		delete(s.sent, m.Id)
+		if s.ending && p != nil && len(s.sent) == 0 {
+			close(s.drained)
+		}
 		s.mu.Unlock()
 		switch o := m.Outcome.(type) {
 		case nil:

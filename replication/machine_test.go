@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // machine is a state machine in memory: a map, and how often each key was put.
@@ -179,4 +180,21 @@ func (m *machine) puts() map[string]int {
 
 func putCommand(key, value string) *kvv1.Command {
 	return &kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte(key), Value: []byte(value)}}}
+}
+
+// readClone reads what a clone of these chunks gives.
+func readClone(chunks []string, total int64, last error) (string, error) {
+	if last == nil {
+		last = io.EOF
+	}
+	r := &cloneReader{got: func(int64, int64) {}, complete: func() {}, recv: func() (*peerv1.CloneResponse, error) {
+		if len(chunks) == 0 {
+			return nil, last
+		}
+		c := chunks[0]
+		chunks = chunks[1:]
+		return &peerv1.CloneResponse{TotalBytes: total, Chunk: []byte(c)}, nil
+	}}
+	raw, err := io.ReadAll(r)
+	return string(raw), err
 }

@@ -8,6 +8,7 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -72,9 +73,12 @@ func (s *peerService) Join(_ context.Context, req *peerv1.JoinRequest) (*peerv1.
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	_, committed := server(e.roster.now.Load().Configuration, id)
-	_, latest := server(e.raft.GetConfiguration().Configuration(), id)
+	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
 	if req.Returning && !committed && !latest {
 		return &peerv1.JoinResponse{Removed: true}, nil
+	}
+	if latest && m.Suffrage == raft.Voter {
+		return &peerv1.JoinResponse{}, nil
 	}
 	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
 	e.steward.join(id, req.Index, e.raft.CommitIndex())

@@ -30,12 +30,15 @@ type port struct {
 	log      *slog.Logger
 
 	greeting chan struct{}
-	wg       sync.WaitGroup
+	// left has a token when the last Raft connection of some member has ended.
+	left chan struct{}
+	wg   sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
 	raft     *acceptor  // nil until Raft runs
 	calls    *acceptor
-	conns    map[net.Conn]struct{}
+	conns    map[*trackedConn]struct{}
+	callers  map[MemberID]int // Raft connections of each member
 	closed   bool
 	lastSaid map[handshake.Reason]time.Time
 }
@@ -44,7 +47,8 @@ func newPort(o *Options, identity func() volume.Identity, refusals func(string, 
 	p := &port{
 		opts: o, identity: identity, refusals: refusals, log: o.Logger,
 		greeting: make(chan struct{}, maxGreeting),
-		conns:    map[net.Conn]struct{}{},
+		conns:    map[*trackedConn]struct{}{},
+		callers:  map[MemberID]int{}, left: make(chan struct{}, 1),
 		lastSaid: map[handshake.Reason]time.Time{},
 	}
 	p.wg.Go(p.accept)
@@ -120,7 +124,7 @@ func (p *port) accept() {
 
 // greet is the listening side of the handshake.
 func (p *port) greet(conn net.Conn) {
-	tracked := &trackedConn{Conn: conn, port: p}
+	tracked := &trackedConn{Conn: conn, raw: conn, port: p}
 	if !p.track(tracked) {
 		conn.Close()
 		return
@@ -149,6 +153,9 @@ func (p *port) greet(conn net.Conn) {
 	}
 	conn.SetDeadline(time.Time{})
 	keepAlive(conn)
+	if hello.Kind == handshake.Raft {
+		p.count(tracked, MemberID(hello.Member))
+	}
 	select {
 	case to.conns <- tracked:
 	case <-to.done:
@@ -207,12 +214,18 @@ func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member
 	if err != nil {
 		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
 	}
-	secured, err := p.introduce(ctx, conn, kind, pod, member)
-	if err != nil {
+	tracked := &trackedConn{Conn: conn, raw: conn, port: p}
+	if !p.track(tracked) {
 		conn.Close()
+		return nil, ErrClosed
+	}
+	tracked.Conn, err = p.introduce(ctx, conn, kind, pod, member)
+	if err != nil {
+		tracked.Conn = conn
+		tracked.Close()
 		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
 	}
-	return secured, nil
+	return tracked, nil
 }
 
 func (p *port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind, pod string, member MemberID) (_ net.Conn, err error) {
@@ -270,20 +283,47 @@ func (p *port) refused(side string, r handshake.Reason, message string, conn net
 	}
 }
 
-// trackedConn is an accepted connection that the port can close.
+// trackedConn is a connection that the port can close.
 type trackedConn struct {
-	net.Conn
-	port *port
-	once sync.Once
+	net.Conn          // what Secure made of raw
+	raw      net.Conn // never changes: the port closes it at any moment
+	port     *port
+	from     MemberID // of an accepted Raft connection; guarded by the port's mutex
+	once     sync.Once
 }
 
 func (c *trackedConn) Close() error {
 	c.once.Do(func() {
-		c.port.mu.Lock()
-		delete(c.port.conns, c)
-		c.port.mu.Unlock()
+		p := c.port
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, c)
+		if c.from == "" {
+			return
+		}
+		if p.callers[c.from]--; p.callers[c.from] == 0 {
+			delete(p.callers, c.from)
+			select {
+			case p.left <- struct{}{}:
+			default:
+			}
+		}
 	})
 	return c.Conn.Close()
+}
+
+func (p *port) count(c *trackedConn, from MemberID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.from = from
+	p.callers[from]++
+}
+
+// connected says whether a member has a Raft connection to this pod.
+func (p *port) connected(m MemberID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.callers[m] > 0
 }
 
 func (p *port) track(c *trackedConn) bool {
@@ -295,8 +335,8 @@ func (p *port) track(c *trackedConn) bool {
 	return !p.closed
 }
 
-// close ends all accepted connections; a pod whose disk hangs falls silent so
-// that the others replace it.
+// close ends all connections and makes no new ones: a pod whose disk hangs
+// falls silent so that the others replace it.
 func (p *port) close() {
 	p.opts.Listener.Close()
 	p.mu.Lock()
@@ -306,14 +346,10 @@ func (p *port) close() {
 			a.Close()
 		}
 	}
-	conns := make([]net.Conn, 0, len(p.conns))
 	for c := range p.conns {
-		conns = append(conns, c)
+		c.raw.Close()
 	}
 	p.mu.Unlock()
-	for _, c := range conns {
-		c.Close()
-	}
 }
 
 // wait returns when every handshake has ended.

@@ -29,6 +29,7 @@ type steward struct {
 	mu      sync.Mutex // guards the fields below
 	joiners map[MemberID]joiner
 	leavers map[MemberID]time.Time
+	removed map[MemberID]bool // by this pod: a late request must not take them in again
 }
 
 // joiner is a pod that asks to be taken in.
@@ -43,13 +44,19 @@ type joiner struct {
 func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 	return &steward{
 		engine: e, expected: expected, wake: make(chan struct{}, 1),
-		joiners: map[MemberID]joiner{}, leavers: map[MemberID]time.Time{},
+		joiners: map[MemberID]joiner{}, leavers: map[MemberID]time.Time{}, removed: map[MemberID]bool{},
 	}
 }
 
-// join notes a request. The caller repeats it until it is a voter.
+// join notes a request. The caller repeats it until it is a voter. Of a pod's
+// incarnations only the last one that asked counts: the others are gone.
 func (s *steward) join(id MemberID, index, commit uint64) {
 	s.mu.Lock()
+	if s.removed[id] {
+		s.mu.Unlock()
+		return
+	}
+	maps.DeleteFunc(s.joiners, func(other MemberID, _ joiner) bool { return other != id && other.Pod() == id.Pod() })
 	before, again := s.joiners[id]
 	s.joiners[id] = joiner{asked: time.Now(), target: commit, caught: again && index >= before.target}
 	s.mu.Unlock()
@@ -101,11 +108,31 @@ func (s *steward) change(c change) error {
 	case addLearner:
 		return r.AddNonvoter(id, addr, 0, changeTimeout).Error()
 	case promote:
-		return r.AddVoter(id, addr, 0, changeTimeout).Error()
+		err := r.AddVoter(id, addr, 0, changeTimeout).Error()
+		if err == nil {
+			s.engine.storage.log.Release(string(c.id))
+		}
+		return err
 	case remove:
-		return r.RemoveServer(id, 0, changeTimeout).Error()
+		s.mark(c.id, true)
+		err := r.RemoveServer(id, 0, changeTimeout).Error()
+		if err != nil {
+			s.mark(c.id, false)
+		}
+		return err
 	}
 	return fmt.Errorf("no such change: %q", c.do)
+}
+
+func (s *steward) mark(id MemberID, removed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.joiners, id)
+	if removed {
+		s.removed[id] = true
+	} else {
+		delete(s.removed, id)
+	}
 }
 
 // situation is all that a membership decision depends on.

@@ -24,17 +24,33 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 }
 
 // transport is the library's network transport that notes when each member
-// confirmed that it still follows.
+// confirmed that it still follows, and waits for those who are away.
 type transport struct {
 	*raft.NetworkTransport
 	acks *acks
+	// ended is closed when nothing is to be waited for any more.
+	ended chan struct{}
 }
 
+// awayFor bounds a wait for a member that is away: it may have been removed.
+const awayFor = 30 * time.Second
+
 // AppendEntries implements raft.Transport; heartbeats come through here.
+//
+// The library lets up to ten seconds pass between attempts to replicate to a
+// member that is away, and so before it notices one that is back. Heartbeats
+// go on all the time: replication waits for one of them to be answered.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+	if !heartbeat {
+		t.acks.awaitReturn(MemberID(id), t.ended)
+	}
 	sent := time.Now()
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
-	if err == nil && resp.Success && resp.Term == req.Term {
+	switch {
+	case err != nil:
+		t.acks.lost(MemberID(id))
+	case resp.Success && resp.Term == req.Term:
 		t.acks.record(MemberID(id), ack{req.Term, sent})
 	}
 	return err
@@ -50,17 +66,48 @@ type ack struct {
 type acks struct {
 	changed chan struct{} // has a token after a change; one waiter
 
-	mu     sync.Mutex // guards newest
+	mu     sync.Mutex // guards the fields below
 	newest map[MemberID]ack
+	away   map[MemberID]chan struct{} // closed at the next ack
 }
 
 func newAcks() *acks {
-	return &acks{changed: make(chan struct{}, 1), newest: map[MemberID]ack{}}
+	return &acks{changed: make(chan struct{}, 1), newest: map[MemberID]ack{}, away: map[MemberID]chan struct{}{}}
+}
+
+// lost notes that a member does not answer.
+func (a *acks) lost(id MemberID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.away[id] == nil {
+		a.away[id] = make(chan struct{})
+	}
+}
+
+// awaitReturn waits while a member is away, at most awayFor.
+func (a *acks) awaitReturn(id MemberID, ended <-chan struct{}) {
+	a.mu.Lock()
+	back := a.away[id]
+	a.mu.Unlock()
+	if back == nil {
+		return
+	}
+	t := time.NewTimer(awayFor)
+	defer t.Stop()
+	select {
+	case <-back:
+	case <-ended:
+	case <-t.C:
+	}
 }
 
 func (a *acks) record(id MemberID, k ack) {
 	a.mu.Lock()
 	a.newest[id] = k
+	if back := a.away[id]; back != nil {
+		close(back)
+		delete(a.away, id)
+	}
 	a.mu.Unlock()
 	select {
 	case a.changed <- struct{}{}:

@@ -228,12 +228,22 @@ func (l *Log) Hold(holder string, from uint64, d time.Duration) {
 	l.holds[holder] = h
 }
 
+// Release ends a hold.
+func (l *Log) Release(holder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.holds, holder)
+}
+
 // Bytes is the size of the log.
 func (l *Log) Bytes() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.marks.bytes()
 }
+
+// IsOver says whether the log is over its limit.
+func (l *Log) IsOver() bool { return l.Bytes() > l.opts.Limit }
 
 // Over receives when the log is over its limit and a truncation is due.
 func (l *Log) Over() <-chan struct{} { return l.over }

@@ -1,0 +1,104 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// probePause lies between the two probes of a master that went away.
+	probePause = 20 * time.Millisecond
+	// rankPause is left to each voter before this one to be elected.
+	rankPause = 100 * time.Millisecond
+)
+
+// vigil notices a master whose process has died long before its heartbeats are
+// missed: the kernel closes the dead process' connections, and refuses new ones.
+//
+// The proof needed is that the master has no connection to this pod left, and
+// that its port refuses one, twice. A master that is cut off, slow or paused
+// refuses nothing, and is left to the heartbeat. A wrong conclusion costs an
+// election and nothing else: votes go by the log, as ever.
+//
+// The voter of the lowest ordinal stands at once, the next ones only if no new
+// master came of it; together they would split the votes.
+type vigil struct {
+	*engine
+	port *port
+}
+
+func (g *vigil) run(ctx context.Context) {
+	if all := voters(g.raft.GetConfiguration().Configuration()); len(all) == 1 && all[0] == g.self {
+		g.stand() // there is nobody to wait for
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.port.left:
+		}
+		v := g.views.load()
+		rank, votes := g.rank(v.master)
+		if v.master == "" || v.leads || !votes || !g.dead(ctx, v.master) {
+			continue
+		}
+		if sleep(ctx, time.Duration(rank)*rankPause); ctx.Err() == nil && g.views.load() == v {
+			g.slog.Info("the master's process is gone; this pod stands for election", "master", v.master)
+			g.stand()
+		}
+	}
+}
+
+// rank is how many living voters come before this one.
+func (g *vigil) rank(gone MemberID) (rank int, votes bool) {
+	all := voters(g.roster.now.Load().Configuration)
+	slices.SortFunc(all, func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
+	for _, id := range all {
+		switch id {
+		case g.self:
+			return rank, true
+		case gone:
+		default:
+			rank++
+		}
+	}
+	return 0, false
+}
+
+func (g *vigil) dead(ctx context.Context, m MemberID) bool {
+	for i := range 2 {
+		if i > 0 {
+			sleep(ctx, probePause)
+		}
+		if g.port.connected(m) || !g.refuses(ctx, m) {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *vigil) refuses(ctx context.Context, m MemberID) bool {
+	ctx, cancel := context.WithTimeout(ctx, g.timing.Heartbeat/2)
+	defer cancel()
+	conn, err := g.port.dial(ctx, handshake.Calls, m.Pod(), m)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// stand makes this pod a candidate at once, as a master that hands over does.
+func (g *vigil) stand() {
+	err := g.transport.TimeoutNow(raft.ServerID(g.self), raft.ServerAddress(g.self), &raft.TimeoutNowRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
+	}, &raft.TimeoutNowResponse{})
+	if err != nil {
+		g.slog.Debug("standing for election", "error", err)
+	}
+}
