@@ -1,0 +1,310 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+)
+
+type fakeWatchStream struct {
+	grpc.ServerStreamingServer[kvv1.WatchResponse]
+	ctx context.Context
+}
+
+func (s *fakeWatchStream) Context() context.Context { return s.ctx }
+
+// three are a cluster whose master is kv-0.
+func three(t *testing.T) []*fakePod {
+	t.Helper()
+	pods := []*fakePod{newPod(t, "kv-0"), newPod(t, "kv-1"), newPod(t, "kv-2")}
+	wire(pods...)
+	return pods
+}
+
+// reign runs what the master runs, until the test ends.
+func reign(t *testing.T, p *fakePod) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.RunMaster(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	await(t, "a leaser", func() bool { return p.leaser.Load() != nil })
+}
+
+func TestStatusOfEveryMember(t *testing.T) {
+	pods := three(t)
+	pods[1].log.peers["kv-2"].Close() // One that cannot be reached.
+	response, err := kvv1.NewClusterServiceClient(pods[1].conn).Status(within5s(t), &kvv1.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := response.GetPods()
+	if len(all) != 3 || response.GetClusterId() != "cluster" {
+		t.Fatal(response)
+	}
+	if all[0].GetRole() != kvv1.PodStatus_ROLE_MASTER || !all[0].GetReady() || all[0].GetVersion() != "test" {
+		t.Errorf("the master: %v", all[0])
+	}
+	if all[1].GetRevision() != 7 || all[1].GetLag() != 2 {
+		t.Errorf("itself: %v", all[1])
+	}
+	if all[2].GetReady() || !strings.HasPrefix(all[2].GetNotReadyBecause(), "does not answer") {
+		t.Errorf("the absent one: %v", all[2])
+	}
+}
+
+// A follower passes keep-alives on to the master, those of all clients over one
+// stream; when the master is another, the next one goes there.
+func TestKeepAliveThroughAFollower(t *testing.T) {
+	pods := three(t)
+	pods[0].store.setLease(5, 3)
+	pods[2].store.setLease(5, 4)
+	reign(t, pods[0])
+	client := kvv1.NewLeaseServiceClient(pods[1].conn)
+	keepAlive := func(id int64) (*kvv1.KeepAliveResponse, error) {
+		stream, err := client.KeepAlive(within5s(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&kvv1.KeepAliveRequest{Id: id}); err != nil {
+			t.Fatal(err)
+		}
+		return stream.Recv()
+	}
+	for range 3 {
+		if r, err := keepAlive(5); err != nil || r.GetTtlSeconds() != 3 || r.GetHeader().GetPod() != "kv-0" {
+			t.Fatal(r, err)
+		}
+	}
+	if r, err := keepAlive(6); err != nil || r.GetTtlSeconds() != 0 {
+		t.Fatal(r, err)
+	}
+	if r, err := client.TimeToLive(within5s(t), &kvv1.TimeToLiveRequest{Id: 5, Keys: true}); err != nil || r.GetRemainingSeconds() != 3 || len(r.GetKeys()) != 1 {
+		t.Fatal(r, err)
+	}
+	_, err := client.TimeToLive(within5s(t), &kvv1.TimeToLiveRequest{Id: 6})
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND)
+
+	for _, p := range pods {
+		p.log.setMaster("")
+	}
+	_, err = keepAlive(5)
+	wantReason(t, err, noMaster)
+	for _, p := range pods {
+		p.log.setMaster("kv-2")
+	}
+	// The master that is about to begin says so instead of passing it on.
+	_, err = keepAlive(5)
+	wantReason(t, err, noMaster)
+	reign(t, pods[2])
+	if r, err := keepAlive(5); err != nil || r.GetTtlSeconds() != 4 {
+		t.Fatal(r, err)
+	}
+}
+
+// A master that has lost the baton and does not know it promises nothing.
+func TestKeepAliveNeedsAConfirmedMaster(t *testing.T) {
+	pods := three(t)
+	pods[0].store.setLease(5, 3)
+	reign(t, pods[0])
+	pods[0].log.mu.Lock()
+	pods[0].log.readErr = replication.ErrNoMaster
+	pods[0].log.mu.Unlock()
+	stream, err := kvv1.NewLeaseServiceClient(pods[0].conn).KeepAlive(within5s(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&kvv1.KeepAliveRequest{Id: 5}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	wantReason(t, err, noMaster)
+}
+
+func TestJudge(t *testing.T) {
+	answer := func(pod string, hash uint64) podHash { return podHash{pod: pod, voter: true, hash: hash, known: true} }
+	for _, test := range []struct {
+		name     string
+		voters   int
+		answers  []podHash
+		differ   int
+		outvoted bool
+	}{
+		{"all agree", 3, []podHash{answer("b", 1), answer("c", 1)}, 0, false},
+		{"another is wrong", 3, []podHash{answer("b", 1), answer("c", 2)}, 1, false},
+		{"this one is wrong", 3, []podHash{answer("b", 2), answer("c", 2)}, 2, true},
+		{"all different", 3, []podHash{answer("b", 2), answer("c", 3)}, 2, false},
+		{"one of the others is silent", 3, []podHash{answer("b", 2), {pod: "c", voter: true}}, 1, false},
+		{"two pods", 2, []podHash{answer("b", 2)}, 1, false},
+		{"learners have no say", 3, []podHash{answer("b", 2), {pod: "c", hash: 2, known: true}}, 2, false},
+		{"five", 5, []podHash{answer("b", 2), answer("c", 2), answer("d", 2), answer("e", 1)}, 3, true},
+		{"even", 4, []podHash{answer("b", 2), answer("c", 2), answer("d", 1)}, 2, false},
+	} {
+		v := judge(7, 1, test.voters, test.answers)
+		if len(v.differ) != test.differ || v.outvoted != test.outvoted {
+			t.Errorf("%s: %+v", test.name, v)
+		}
+	}
+}
+
+// The pod that differs gives up its data and refuses service; the others raise
+// an alarm and go on.
+func TestDivergence(t *testing.T) {
+	pods := three(t)
+	pods[1].store.hash = 43
+	if pods[0].core.outvoted(within5s(t)) {
+		t.Error("a pod of the majority gave up")
+	}
+	own := pods[0].log.PodStatus(t.Context())
+	if len(own.GetAlarms()) != 1 || !own.GetReady() {
+		t.Errorf("the majority: %v", own)
+	}
+	if !pods[1].core.outvoted(within5s(t)) || pods[1].log.recloned == "" {
+		t.Error("the pod that differs goes on")
+	}
+	_, err := pods[1].kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")})
+	wantReason(t, err, notReady)
+	if len(pods[1].readiness.because()) == 0 {
+		t.Error("it is still ready")
+	}
+	pods[1].store.hash = 42
+	pods[1].core.diverged.Store(nil)
+	pods[0].core.outvoted(within5s(t))
+	if pods[0].core.differs.Load() {
+		t.Error("the alarm stays")
+	}
+}
+
+// A volume that runs full, this pod's or another's, stops writes but no deletes.
+func TestSpace(t *testing.T) {
+	pods := three(t)
+	look := func(free uint64) {
+		pods[0].space.Store(&Space{Free: free, Total: 100 << 30})
+		pods[0].core.lookAtSpace()
+	}
+	put := func(p *fakePod) error {
+		_, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k")})
+		return err
+	}
+	const noSpace = kvv1.ErrorReason_ERROR_REASON_NO_SPACE
+	look(600 << 20)
+	if err := put(pods[0]); err != nil {
+		t.Fatal(err)
+	}
+	look(500 << 20)
+	wantReason(t, put(pods[0]), noSpace)
+	if _, err := pods[0].kv().Delete(within5s(t), &kvv1.DeleteRequest{Key: []byte("k")}); reasonOf(err) == noSpace {
+		t.Error("a delete was refused")
+	}
+	// Another pod hears of it.
+	pods[1].core.neighbours.note(map[string]*kvv1.PodStatus{"kv-0": pods[0].log.PodStatus(t.Context())})
+	pods[1].core.lookAtSpace()
+	wantReason(t, put(pods[1]), noSpace)
+	pods[1].core.neighbours.note(nil)
+	pods[1].core.lookAtSpace()
+	if err := put(pods[1]); err != nil {
+		t.Error(err)
+	}
+	// Some slack, then it is over.
+	look(520 << 20)
+	wantReason(t, put(pods[0]), noSpace)
+	look(600 << 20)
+	if err := put(pods[0]); err != nil {
+		t.Error(err)
+	}
+	if small := (Space{Total: 1 << 30}); small.reserve() != 128<<20 {
+		t.Error(small.reserve())
+	}
+}
+
+func reasonOf(err error) kvv1.ErrorReason {
+	_, reason, _ := info(err)
+	return kvv1.ErrorReason(kvv1.ErrorReason_value[reasonPrefix+reason])
+}
+
+func TestCompactor(t *testing.T) {
+	var now time.Duration
+	c := testCore()
+	c.options.KeepAge, c.options.KeepRevisions = time.Hour, 1000
+	compactor := &compactor{core: c, elapsed: func() time.Duration { return now }}
+	for _, step := range []struct {
+		at     time.Duration
+		newest int64
+		want   int64
+	}{
+		{0, 10, 0}, // Nothing is known of before.
+		{30 * time.Minute, 20, 0},
+		{time.Hour, 30, 10},
+		{89 * time.Minute, 35, 10},
+		{90 * time.Minute, 40, 20},
+		{10 * time.Hour, 50, 40},
+		{10 * time.Hour, 2000, 1000}, // Too many within the age.
+	} {
+		now = step.at
+		if got := compactor.due(step.newest); got != step.want {
+			t.Errorf("at %s with %d: %d, want %d", step.at, step.newest, got, step.want)
+		}
+	}
+	c.options.KeepAge, c.options.KeepRevisions = -1, -1
+	if got := compactor.due(1 << 40); got != 0 {
+		t.Error("off, and yet", got)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	p := newPod(t, "kv-0")
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		p.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, _ := get("/livez"); code != http.StatusOK {
+		t.Error("not alive while it starts")
+	}
+	if code, body := get("/readyz?verbose"); code != http.StatusServiceUnavailable || !strings.Contains(body, "because: it is starting") {
+		t.Error(code, body)
+	}
+	p.use()
+	if code, body := get("/readyz?verbose"); code != http.StatusOK || !strings.Contains(body, "master: kv-0") {
+		t.Error(code, body)
+	}
+	if _, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, body := get("/metrics"); !strings.Contains(body, `baton_grpc_handled_total{code="OK",method="KVService/Put"} 1`) {
+		t.Error(body)
+	}
+	if code, body := get("/"); code != http.StatusOK || !strings.Contains(body, "kv-0") {
+		t.Error(code, body)
+	}
+	// A heart that stands still.
+	long := time.Now().Add(-beatPatience)
+	p.readiness.beat.Store(&long)
+	if code, _ := get("/livez"); code == http.StatusOK && p.readiness.beat.Load() == &long {
+		t.Error("alive without a beat")
+	}
+}
+
+func TestWatchNeighboursForgetsTheAbsent(t *testing.T) {
+	n := newNeighbours()
+	n.note(map[string]*kvv1.PodStatus{"kv-1": {Alarms: []string{alarmNoSpace}, ClientAddress: "a"}})
+	if got := n.alarmed(alarmNoSpace); len(got) != 1 {
+		t.Error(got)
+	}
+	n.note(nil)
+	if len(n.alarmed(alarmNoSpace)) != 0 || n.clientAddress("kv-1") != "a" {
+		t.Error("an absent pod's alarm stays, or its address is lost")
+	}
+	if whyUnreachable(errors.New("x")) == "" {
+		t.Error("no reason")
+	}
+}

@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
+)
+
+// info takes a status apart as a client does.
+func info(err error) (codes.Code, string, map[string]string) {
+	s := status.Convert(err)
+	for _, detail := range s.Details() {
+		if i, ok := detail.(*errdetails.ErrorInfo); ok && i.GetDomain() == errorDomain {
+			return s.Code(), i.GetReason(), i.GetMetadata()
+		}
+	}
+	return s.Code(), "", nil
+}
+
+func wantReason(t *testing.T, err error, want kvv1.ErrorReason) map[string]string {
+	t.Helper()
+	code, reason, metadata := info(err)
+	if reason != reasonName(want) || code != codeOf[want] {
+		t.Fatalf("got %v %s (%v), want %v", code, reason, err, want)
+	}
+	return metadata
+}
+
+func testCore() *core {
+	return New(Options{Name: "kv-0"}).core
+}
+
+// Every reason has a code, and comes back from the wire as it went in,
+// whichever part below it came from.
+func TestEveryReasonBothWays(t *testing.T) {
+	c := testCore()
+	for number := range kvv1.ErrorReason_name {
+		reason := kvv1.ErrorReason(number)
+		if reason == 0 {
+			continue
+		}
+		if _, ok := codeOf[reason]; !ok {
+			t.Errorf("%v has no code", reason)
+			continue
+		}
+		if codeOf[reason] == codes.OK || codeOf[reason] == codes.Internal {
+			t.Errorf("%v has the code %v", reason, codeOf[reason])
+		}
+		want := map[string]string{"a": "b"}
+		for _, err := range []error{
+			&refusal{reason: reason, message: "m", metadata: want},
+			fmt.Errorf("wrapped: %w", &store.Error{Reason: reason, Message: "m", Metadata: want}),
+			refused(&kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: reason, Message: "m", Metadata: want}}}),
+		} {
+			if got := wantReason(t, c.statusOf(err), reason); got["a"] != "b" {
+				t.Errorf("%v: metadata %v", reason, got)
+			}
+			e := c.errorOf(err)
+			if e.GetReason() != reason || codes.Code(e.GetCode()) != codeOf[reason] || e.GetMetadata()["a"] != "b" {
+				t.Errorf("%v inside an answer: %v", reason, e)
+			}
+		}
+	}
+}
+
+func TestSentinels(t *testing.T) {
+	c := testCore()
+	for _, s := range sentinels {
+		wantReason(t, c.statusOf(fmt.Errorf("proposing: %w", s.err)), s.reason)
+	}
+	// An unknown outcome stays one when a deadline is the cause.
+	err := fmt.Errorf("%w: %w", replication.ErrUnknown, context.DeadlineExceeded)
+	wantReason(t, c.statusOf(err), kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
+}
+
+func TestErrorsWithoutReason(t *testing.T) {
+	c := testCore()
+	for _, test := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{context.Canceled, codes.Canceled},
+		{errors.New("a surprise"), codes.Internal},
+		{status.Error(codes.FailedPrecondition, "from another pod"), codes.FailedPrecondition},
+	} {
+		if code, reason, _ := info(c.statusOf(test.err)); code != test.want || reason != "" {
+			t.Errorf("%v: %v %q, want %v", test.err, code, reason, test.want)
+		}
+	}
+	if c.statusOf(nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+// The status of another pod passes through with its reason.
+func TestForwardedReason(t *testing.T) {
+	c := testCore()
+	first := c.statusOf(errLeaseNotFound(3))
+	if got := wantReason(t, c.statusOf(first), kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND); got["lease"] != "3" {
+		t.Error(got)
+	}
+	wantReason(t, c.statusOf(fromMaster(status.Error(codes.Unavailable, "connection refused"))), kvv1.ErrorReason_ERROR_REASON_NO_MASTER)
+}
+
+// The master's client address is a hint, from what the neighbours have said.
+func TestMasterHint(t *testing.T) {
+	c := testCore()
+	var log Log = &fakeLog{name: "kv-0", master: "kv-1"}
+	c.log.Store(&log)
+	c.neighbours.note(map[string]*kvv1.PodStatus{"kv-1": {ClientAddress: "kv-1.kv:7400"}})
+	c.neighbours.note(nil) // It does not answer any more.
+	metadata := wantReason(t, c.statusOf(replication.ErrUnknown), kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
+	if metadata["master"] != "kv-1.kv:7400" {
+		t.Errorf("hint %v", metadata)
+	}
+}

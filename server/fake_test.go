@@ -1,0 +1,312 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
+)
+
+// fakeStore has leases, one hash and a watch that the test feeds.
+type fakeStore struct {
+	mu       sync.Mutex
+	revision int64
+	leases   map[int64]int64
+	changes  uint64
+	hash     uint64
+	events   chan *kvv1.WatchResponse
+	scanned  []*kvv1.KeyValue
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{revision: 7, leases: map[int64]int64{}, changes: 1, hash: 42, events: make(chan *kvv1.WatchResponse)}
+}
+
+func (s *fakeStore) setLease(id, ttl int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leases[id] = ttl
+	if ttl == 0 {
+		delete(s.leases, id)
+	}
+	s.changes++
+}
+
+func (s *fakeStore) Range(_ context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
+	kv := &kvv1.KeyValue{Key: req.GetKey(), Value: []byte("v"), ModRevision: s.revision}
+	return &kvv1.RangeResponse{Header: &kvv1.ResponseHeader{Revision: s.revision}, Kvs: []*kvv1.KeyValue{kv}, Count: 1}, nil
+}
+
+func (s *fakeStore) Scan(_ context.Context, _ *kvv1.RangeRequest, emit func(int64, []*kvv1.KeyValue) error) error {
+	return emit(s.revision, s.scanned)
+}
+
+func (s *fakeStore) Watch(*kvv1.WatchRequest) (Watcher, error) { return &fakeWatcher{s}, nil }
+
+func (s *fakeStore) Leases() ([]*kvv1.Lease, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*kvv1.Lease
+	for id, ttl := range s.leases {
+		all = append(all, &kvv1.Lease{Id: id, TtlSeconds: ttl})
+	}
+	return all, s.changes
+}
+
+func (s *fakeStore) LeaseChanges() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
+
+func (s *fakeStore) LeaseKeys(int64, int) ([][]byte, error) { return [][]byte{[]byte("k")}, nil }
+
+func (s *fakeStore) Hash(revision int64) (int64, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision == 0 {
+		revision = s.revision
+	}
+	return revision, s.hash, nil
+}
+
+func (s *fakeStore) Status() store.Status {
+	return store.Status{Revision: s.revision, Compacted: 1, FileBytes: 4096, Applied: 3}
+}
+
+func (s *fakeStore) WaitRevision(ctx context.Context, revision int64) error {
+	if revision <= s.revision {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (s *fakeStore) Snapshot() (io.ReadCloser, int64, error) {
+	data := bytes.Repeat([]byte("x"), 3*snapshotChunkBytes/2)
+	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
+}
+
+type fakeWatcher struct{ store *fakeStore }
+
+func (w *fakeWatcher) Start() int64    { return w.store.revision }
+func (w *fakeWatcher) Progress() int64 { return w.store.revision + 1 }
+func (w *fakeWatcher) Close()          {}
+func (w *fakeWatcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
+	select {
+	case r, ok := <-w.store.events:
+		if !ok {
+			return nil, store.ErrClosed
+		}
+		return r, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// fakeLog applies nothing: it answers with what propose gives.
+type fakeLog struct {
+	name    string
+	propose func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error)
+
+	mu       sync.Mutex
+	master   string
+	members  []string
+	peers    map[string]*grpc.ClientConn
+	server   *Server
+	readErr  error
+	recloned string
+	deadline time.Duration // Of the last read.
+}
+
+func (l *fakeLog) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	return l.propose(ctx, command)
+}
+
+func (l *fakeLog) LinearizableRead(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	deadline, _ := ctx.Deadline()
+	l.deadline = time.Until(deadline)
+	return l.readErr
+}
+
+func (l *fakeLog) BoundedRead(ctx context.Context, _ time.Duration) error {
+	return l.LinearizableRead(ctx)
+}
+
+func (l *fakeLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
+	master, ok := l.Master()
+	if !ok {
+		return nil, replication.ErrNoMaster
+	}
+	return l.peers[master], nil
+}
+
+func (l *fakeLog) PeerConn(pod string) (*grpc.ClientConn, error) { return l.peers[pod], nil }
+
+func (l *fakeLog) IsMaster() bool {
+	master, _ := l.Master()
+	return master == l.name
+}
+
+func (l *fakeLog) Master() (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.master, l.master != ""
+}
+
+func (l *fakeLog) setMaster(pod string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.master = pod
+}
+
+func (l *fakeLog) Members() []replication.Member {
+	var members []replication.Member
+	for _, pod := range l.members {
+		members = append(members, replication.Member{
+			ID: replication.MemberID(pod + "/1"), Pod: pod, Ordinal: replication.Ordinal(pod), Voter: true,
+		})
+	}
+	return members
+}
+
+func (l *fakeLog) ClusterID() string { return "cluster" }
+
+func (l *fakeLog) Status() replication.Status {
+	master, _ := l.Master()
+	return replication.Status{Master: master, Commit: 5, Applied: 3, Ready: master != "", Because: map[bool]string{true: "no master is known"}[master == ""]}
+}
+
+func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
+	s := &kvv1.PodStatus{Name: l.name, MemberId: l.name + "/1", Ordinal: int32(replication.Ordinal(l.name)), Role: kvv1.PodStatus_ROLE_FOLLOWER}
+	if l.IsMaster() {
+		s.Role = kvv1.PodStatus_ROLE_MASTER
+	}
+	l.server.CompleteStatus(s)
+	return s
+}
+
+func (l *fakeLog) HandOver(context.Context, string) (string, error) { return "kv-1", nil }
+
+func (l *fakeLog) Reclone(reason string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recloned = reason
+	return nil
+}
+
+// fakePod is a server with a client connection, over fakes.
+type fakePod struct {
+	*Server
+	log   *fakeLog
+	store *fakeStore
+	space atomic.Pointer[Space]
+	conn  *grpc.ClientConn // To the client port.
+	peer  *grpc.ClientConn // To the peer port.
+}
+
+func (p *fakePod) kv() kvv1.KVServiceClient { return kvv1.NewKVServiceClient(p.conn) }
+
+// newPod starts a pod that is ready, and its own master.
+func newPod(t *testing.T, name string) *fakePod {
+	t.Helper()
+	p := &fakePod{
+		log:   &fakeLog{name: name, master: name, members: []string{name}, peers: map[string]*grpc.ClientConn{}},
+		store: newFakeStore(),
+	}
+	p.space.Store(&Space{})
+	space := func() (Space, error) { return *p.space.Load(), nil }
+	p.Server = New(Options{Name: name, ClientAddress: name + ":7400", Version: "test", Space: space})
+	p.log.server = p.Server
+	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+		return &kvv1.Result{Result: &kvv1.Result_Put{Put: &kvv1.PutResponse{Header: &kvv1.ResponseHeader{Revision: 9}}}}, nil
+	}
+	client, web, peer := bufconn.Listen(1<<20), bufconn.Listen(1<<20), bufconn.Listen(1<<20)
+	p.Start(client, web)
+	peers := grpc.NewServer()
+	p.RegisterPeer(peers)
+	peerv1.RegisterPeerServiceServer(peers, &fakePeer{log: p.log})
+	go peers.Serve(peer)
+	p.conn, p.peer = dial(t, client), dial(t, peer)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		p.conn.Close()
+		p.Stop(ctx)
+		peers.Stop()
+	})
+	return p
+}
+
+func (p *fakePod) use() *fakePod {
+	p.UseLog(p.log)
+	p.UseStore(p.store)
+	return p
+}
+
+type fakePeer struct {
+	peerv1.UnimplementedPeerServiceServer
+	log *fakeLog
+}
+
+func (p *fakePeer) PodStatus(ctx context.Context, _ *peerv1.PodStatusRequest) (*peerv1.PodStatusResponse, error) {
+	return &peerv1.PodStatusResponse{Status: p.log.PodStatus(ctx)}, nil
+}
+
+func dial(t *testing.T, l *bufconn.Listener) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///pod", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// wire makes pods members of one cluster, with the first as the master.
+func wire(pods ...*fakePod) {
+	for _, p := range pods {
+		p.log.members = nil
+		for _, other := range pods {
+			p.log.members = append(p.log.members, other.log.name)
+			if other != p {
+				p.log.peers[other.log.name] = other.peer
+			}
+		}
+		p.log.setMaster(pods[0].log.name)
+		p.use()
+	}
+}
+
+func within5s(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// await waits for a state.
+func await(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	ctx := within5s(t)
+	for !reached() {
+		if !sleep(ctx, time.Millisecond) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// clock is the leaser's in tests.
+type clock struct{ now time.Duration }
+
+func testLeaser(s Store, c *clock) *leaser {
+	l := &leaser{store: s, elapsed: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
+	l.load()
+	return l
+}
+
+func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	s.setLease(1, 10)
+	l := testLeaser(s, c)
+	c.now = 10*time.Second - 1
+	if over := l.over(); len(over) != 0 {
+		t.Fatalf("ended early: %v", over)
+	}
+	c.now++
+	over := l.over()
+	if len(over) != 1 || over[0].id != 1 {
+		t.Fatalf("over: %v", over)
+	}
+	if again := l.over(); len(again) != 0 {
+		t.Error("ended twice at once")
+	}
+	if l.keepAlive(1) != 0 {
+		t.Error("kept alive while it ends")
+	}
+	// The revocation failed: it is tried again.
+	if c.now += endingTimeout; len(l.over()) != 1 {
+		t.Error("the end is not tried again")
+	}
+	s.setLease(1, 0)
+	l.refresh()
+	if len(l.leases) != 0 || len(l.queue) != 0 {
+		t.Error("a revoked lease is still held")
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	s.setLease(1, 10)
+	s.setLease(2, 15)
+	l := testLeaser(s, c)
+	c.now = 9 * time.Second
+	if got := l.keepAlive(1); got != 10*time.Second {
+		t.Fatal(got)
+	}
+	c.now = 18 * time.Second
+	if over := l.over(); len(over) != 1 || over[0].id != 2 {
+		t.Fatalf("over: %v", over)
+	}
+	if ttl, left, ok := l.remaining(1); !ok || ttl != 10*time.Second || left != time.Second {
+		t.Fatal(ttl, left, ok)
+	}
+	if l.keepAlive(3) != 0 {
+		t.Error("kept alive what does not exist")
+	}
+}
+
+// A lease that was granted a moment ago, before the leaser has looked.
+func TestKeepAliveOfAnUnseenLease(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	l := testLeaser(s, c)
+	c.now = time.Second
+	s.setLease(5, 3)
+	if got := l.keepAlive(5); got != 3*time.Second {
+		t.Fatal(got)
+	}
+}
+
+// A new master gives every lease its full time again.
+func TestTakeover(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	s.setLease(1, 10)
+	testLeaser(s, c)
+	next := testLeaser(s, &clock{now: 9 * time.Second})
+	if _, left, _ := next.remaining(1); left != 10*time.Second {
+		t.Fatal(left)
+	}
+}
+
+func TestManyLeasesEndInBoundedLots(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	for id := int64(1); id <= 3*maxEndings; id++ {
+		s.setLease(id, 1)
+	}
+	l := testLeaser(s, c)
+	c.now = time.Second
+	for range 3 {
+		if got := len(l.over()); got != maxEndings {
+			t.Fatal(got)
+		}
+	}
+	if got := len(l.over()); got != 0 {
+		t.Fatal(got)
+	}
+}
+
+// The longest time to live does not overflow.
+func TestLongestLease(t *testing.T) {
+	s := newFakeStore()
+	s.setLease(1, maxTTLSeconds)
+	l := testLeaser(s, &clock{now: 365 * 24 * time.Hour})
+	if _, left, _ := l.remaining(1); left != maxTTLSeconds*time.Second {
+		t.Fatal(left)
+	}
+}
+
+// RunMaster revokes what is over, through the log.
+func TestRunMasterEndsLeases(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	revoked := make(chan int64, 1)
+	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+		if r := command.GetRevoke(); r != nil {
+			p.store.setLease(r.GetId(), 0)
+			revoked <- r.GetId()
+			return &kvv1.Result{Result: &kvv1.Result_Revoke{Revoke: &kvv1.RevokeResponse{}}}, nil
+		}
+		return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: &kvv1.CompactResponse{}}}, nil
+	}
+	p.store.setLease(8, 1)
+	ctx, cancel := context.WithCancel(within5s(t))
+	ended := make(chan struct{})
+	start := time.Now()
+	go func() { defer close(ended); p.RunMaster(ctx) }()
+	select {
+	case id := <-revoked:
+		if id != 8 || time.Since(start) < time.Second {
+			t.Errorf("lease %d ended after %s", id, time.Since(start))
+		}
+	case <-ctx.Done():
+		t.Fatal("the lease did not end")
+	}
+	cancel()
+	<-ended
+	if p.leaser.Load() != nil {
+		t.Error("the leaser outlives the role")
+	}
+}

@@ -1,0 +1,282 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+)
+
+const (
+	notReady = kvv1.ErrorReason_ERROR_REASON_NOT_READY
+	noMaster = kvv1.ErrorReason_ERROR_REASON_NO_MASTER
+)
+
+func TestPut(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	response, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k"), Value: []byte("v")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := response.GetHeader(); h.GetPod() != "kv-0" || h.GetRevision() != 9 {
+		t.Errorf("header %v", h)
+	}
+	_, err = p.kv().Put(within5s(t), &kvv1.PutRequest{})
+	wantReason(t, err, invalid)
+}
+
+// A pod answers from its first moment, with the reason why it does not serve.
+func TestBeforeThereIsAnything(t *testing.T) {
+	p := newPod(t, "kv-0")
+	_, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")})
+	wantReason(t, err, notReady)
+	response, err := kvv1.NewClusterServiceClient(p.conn).Status(within5s(t), &kvv1.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pods := response.GetPods(); len(pods) != 1 || pods[0].GetReady() || pods[0].GetNotReadyBecause() == "" {
+		t.Errorf("%v", response)
+	}
+	p.log.setMaster("")
+	p.UseLog(p.log)
+	_, err = p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k")})
+	if got := wantReason(t, err, notReady); got["because"] != "no master is known" {
+		t.Error(got)
+	}
+}
+
+// A request that came without a deadline gets one.
+func TestDefaultDeadline(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	if _, err := p.kv().Range(context.Background(), &kvv1.RangeRequest{Key: []byte("k")}); err != nil {
+		t.Fatal(err)
+	}
+	if d := p.log.deadline; d <= 0 || d > defaultDeadline {
+		t.Errorf("deadline %v", d)
+	}
+}
+
+func TestReads(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.log.readErr = replication.ErrNoMaster
+	read := func(o *kvv1.ReadOptions) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := p.kv().Range(ctx, &kvv1.RangeRequest{Key: []byte("k"), Read: o})
+		return err
+	}
+	wantReason(t, read(nil), noMaster)
+	wantReason(t, read(&kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_BOUNDED, MaxStalenessMs: 1}), noMaster)
+	local := &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
+	if err := read(local); err != nil {
+		t.Error(err)
+	}
+	local.MinRevision = p.store.revision
+	if err := read(local); err != nil {
+		t.Error(err)
+	}
+	local.MinRevision++
+	if err := read(local); status.Code(err) != codes.DeadlineExceeded {
+		t.Error("a revision that does not come:", err)
+	}
+}
+
+func TestRefusedByTheStore(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+		return &kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND, Message: "m"}}}, nil
+	}
+	_, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k"), Lease: 3})
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND)
+}
+
+// Lists overtake each other, at most maxBatchesInFlight at once; a bad one does
+// not touch the others.
+func TestBatch(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	release, begun := make(chan struct{}), make(chan struct{}, 1000)
+	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+		begun <- struct{}{}
+		<-release
+		return &kvv1.Result{Result: &kvv1.Result_Batch{Batch: &kvv1.WriteBatchResult{}}}, nil
+	}
+	stream, err := p.kv().Batch(within5s(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lists = maxBatchesInFlight + 10
+	for id := range uint64(lists) {
+		if err := stream.Send(&kvv1.BatchRequest{Id: id, Batch: batchOf(1, 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stream.Send(&kvv1.BatchRequest{Id: lists}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "as many as may be in flight", func() bool { return len(begun) == maxBatchesInFlight })
+	close(release)
+	seen := map[uint64]bool{}
+	for range lists + 1 {
+		response, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[response.GetId()] = true
+		if bad := response.GetError(); (bad != nil) != (response.GetId() == lists) {
+			t.Errorf("%v", response)
+		}
+	}
+	if len(seen) != lists+1 {
+		t.Errorf("%d answers", len(seen))
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// Streams end with NOT_READY when the pod stops; what is in flight is answered.
+func TestStopEndsStreams(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	watch, err := kvv1.NewWatchServiceClient(p.conn).Watch(within5s(t), &kvv1.WatchRequest{Key: []byte("k")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	batch, err := p.kv().Batch(within5s(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Send(&kvv1.BatchRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := batch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	p.Stop(within5s(t))
+	_, err = watch.Recv()
+	wantReason(t, err, notReady)
+	_, err = batch.Recv()
+	wantReason(t, err, notReady)
+}
+
+func TestWatch(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	watch, err := kvv1.NewWatchServiceClient(p.conn).Watch(within5s(t), &kvv1.WatchRequest{Key: []byte("k"), ProgressIntervalMs: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() *kvv1.WatchResponse {
+		t.Helper()
+		response, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.GetHeader().GetPod() != "kv-0" {
+			t.Errorf("%v", response)
+		}
+		return response
+	}
+	if first := next(); len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != p.store.revision {
+		t.Errorf("first %v", first)
+	}
+	if quiet := next(); len(quiet.GetEvents()) != 0 || quiet.GetHeader().GetRevision() != p.store.revision+1 {
+		t.Errorf("progress %v", quiet)
+	}
+	p.store.events <- &kvv1.WatchResponse{Header: &kvv1.ResponseHeader{Revision: 8}, Events: []*kvv1.Event{{Type: kvv1.Event_TYPE_PUT}}}
+	if got := next(); len(got.GetEvents()) != 1 {
+		t.Errorf("events %v", got)
+	}
+	close(p.store.events)
+	_, err = watch.Recv()
+	wantReason(t, err, notReady)
+}
+
+func TestTooManyWatches(t *testing.T) {
+	s := newWatchService(testCore())
+	s.watches.Store(maxWatches)
+	err := s.Watch(&kvv1.WatchRequest{Key: []byte("k")}, &fakeWatchStream{ctx: t.Context()})
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
+	if s.watches.Load() != maxWatches {
+		t.Error("the refused watch is counted")
+	}
+}
+
+func TestSnapshotAndHash(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	c := kvv1.NewMaintenanceServiceClient(p.conn)
+	stream, err := c.Snapshot(within5s(t), &kvv1.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, total int64
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, total = got+int64(len(response.GetChunk())), response.GetTotalBytes()
+	}
+	if got != total || got != 3*snapshotChunkBytes/2 {
+		t.Errorf("%d of %d bytes", got, total)
+	}
+	hash, err := c.Hash(within5s(t), &kvv1.HashRequest{})
+	if err != nil || hash.GetHash() != 42 || hash.GetRevision() != 7 {
+		t.Error(hash, err)
+	}
+}
+
+func TestGrantChoosesAnID(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.log.propose = func(_ context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+		g := c.GetGrant()
+		return &kvv1.Result{Result: &kvv1.Result_Grant{Grant: &kvv1.GrantResponse{Id: g.GetId(), TtlSeconds: g.GetTtlSeconds()}}}, nil
+	}
+	response, err := kvv1.NewLeaseServiceClient(p.conn).Grant(within5s(t), &kvv1.GrantRequest{TtlSeconds: 3})
+	if err != nil || response.GetId() < 1 {
+		t.Fatal(response, err)
+	}
+}
+
+func TestHealthFollowsReadiness(t *testing.T) {
+	p := newPod(t, "kv-0")
+	serving := func() bool {
+		r, err := grpc_health_v1.NewHealthClient(p.conn).Check(within5s(t), &grpc_health_v1.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	if serving() {
+		t.Error("serves before there is anything")
+	}
+	p.use()
+	await(t, "serving", serving)
+	p.log.setMaster("")
+	await(t, "not serving without a master", func() bool { return !serving() })
+	p.log.setMaster("kv-0")
+	await(t, "serving again", serving)
+	p.Drain()
+	if serving() {
+		t.Error("serves while it drains")
+	}
+	if because := strings.Join(p.readiness.because(), ";"); !strings.Contains(because, "stopping") {
+		t.Error(because)
+	}
+}
