@@ -19,6 +19,7 @@ type settings struct {
 	only, systems      string
 	quick              bool
 	rounds             int
+	duration           time.Duration
 	out, dir, profiles string
 }
 
@@ -45,13 +46,7 @@ func run(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	plan := fullPlan
-	if s.quick {
-		plan = quickPlan
-	}
-	if s.rounds > 0 {
-		plan.Rounds = s.rounds
-	}
+	plan := s.plan()
 	dir, err := makeDir(s.dir)
 	if err != nil {
 		return err
@@ -78,6 +73,21 @@ func run(ctx context.Context, arguments []string) error {
 	return publish(report, s.out)
 }
 
+// plan is the plan that the flags ask for.
+func (s settings) plan() Plan {
+	plan := fullPlan
+	if s.quick {
+		plan = quickPlan
+	}
+	if s.rounds > 0 {
+		plan.Rounds = s.rounds
+	}
+	if s.duration > 0 {
+		plan.Duration = s.duration
+	}
+	return plan
+}
+
 // makeDir makes a folder of this run's own inside dir.
 func makeDir(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
@@ -98,6 +108,7 @@ func parse(arguments []string) (settings, error) {
 	flags.StringVar(&s.systems, "systems", "etcd,baton", "run only these systems; without both there are no ratios")
 	flags.BoolVar(&s.quick, "quick", false, "a short run with a small store: rough numbers in two minutes")
 	flags.IntVar(&s.rounds, "rounds", 0, "how often each system is measured; medians are taken over the rounds\n(default 5, or 1 with -quick)")
+	flags.DurationVar(&s.duration, "duration", 0, "how long each load is counted (default 10s, or 2s with -quick)")
 	flags.StringVar(&s.out, "out", "", "also write the page to this file, for example ../docs/benchmarks.md")
 	flags.StringVar(&s.dir, "dir", ".data", "where the pods keep their data while the benchmark runs; removed at the end.\nIt must be on a real disk: on a file system in memory fsync costs nothing")
 	flags.StringVar(&s.profiles, "profile", "", "keep Go profiles of Baton's master and of a follower in this directory, taken\nwhile 1,000 callers write (measurement put)")
@@ -111,8 +122,8 @@ func parse(arguments []string) (settings, error) {
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q; try -h", flags.Arg(0))
 	}
-	if s.rounds < 0 {
-		return s, fmt.Errorf("-rounds is %d: give 1 or more", s.rounds)
+	if s.rounds < 0 || s.duration < 0 {
+		return s, errors.New("-rounds and -duration cannot be negative")
 	}
 	return s, nil
 }
@@ -125,7 +136,7 @@ fsync on. It prints tables of ratios, and writes them to a page with -out.
   go run . -quick                        rough numbers of everything
   go run . -only put,kill -quick         of two measurements
   go run . -out ../docs/benchmarks.md    the full run (what "make bench" does)
-  go run . -only put -systems baton -profile /tmp/profiles
+  go run . -only put -systems baton -rounds 1 -duration 30s -profile profiles
                                          where Baton's processor time goes
 
 Run it in the folder bench, with nothing else running: anything that competes for
