@@ -54,6 +54,9 @@ type Write struct {
 	Lease  int64  `json:"lease,omitempty"`
 }
 
+// Everything is the end of a range that has none.
+const Everything = "\x00"
+
 // Read reads a key, or the keys from Key up to before End.
 type Read struct {
 	Key         string        `json:"key"`
@@ -65,8 +68,11 @@ type Read struct {
 }
 
 func (r *Read) covers(key string) bool {
-	if r.End == "" {
+	switch r.End {
+	case "":
 		return key == r.Key
+	case Everything:
+		return r.Key <= key
 	}
 	return r.Key <= key && key < r.End
 }

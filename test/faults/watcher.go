@@ -1,0 +1,119 @@
+package faults
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/history"
+)
+
+// watcher watches over many streams, on whatever pod, until its context ends.
+type watcher struct {
+	watch   *history.Watch
+	rng     *rand.Rand
+	through atomic.Int64 // For others; the watch belongs to the watcher's goroutine.
+	// restless streams are ended now and then for no reason.
+	restless bool
+}
+
+// progress is how often a pod must give a sign of life, and silence how long a
+// watcher waits for one.
+const (
+	progress = 200 * time.Millisecond
+	silence  = 1500 * time.Millisecond
+)
+
+// run watches through the given connections.
+func (w *watcher) run(ctx context.Context, recorder *history.Recorder, conns []*grpc.ClientConn) {
+	for ctx.Err() == nil {
+		err := w.stream(ctx, recorder, conns[w.rng.IntN(len(conns))])
+		if reason, metadata := reasonOf(err); reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+			if oldest, err := strconv.ParseInt(metadata["oldest_revision"], 10, 64); err == nil {
+				w.watch.Compacted(oldest)
+			}
+		}
+		_ = pause(ctx, time.Duration(10+w.rng.IntN(50))*time.Millisecond)
+	}
+}
+
+func (w *watcher) stream(ctx context.Context, recorder *history.Recorder, conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if w.restless {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, time.Duration(500+w.rng.IntN(4000))*time.Millisecond)
+		defer end()
+	}
+	alive := time.AfterFunc(silence, cancel)
+	defer alive.Stop()
+	w.watch.Open()
+	stream, err := kvv1.NewWatchServiceClient(conn).Watch(ctx, &kvv1.WatchRequest{
+		Key: []byte(w.watch.Key), RangeEnd: []byte(w.watch.End), StartRevision: w.watch.Next(),
+		PrevKv: w.watch.PrevKV, ProgressIntervalMs: uint32(progress.Milliseconds()),
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		alive.Reset(silence)
+		w.watch.Receive(message, recorder.Now())
+		w.through.Store(w.watch.Through)
+	}
+}
+
+// startWatchers starts the historian and the others; all end with ctx.
+func (w *workload) startWatchers(ctx context.Context, tasks *sync.WaitGroup) error {
+	everything := func(name string) *history.Watch { return history.NewWatch(name, "\x00", "\x00", 1, true) }
+	w.historian = &watcher{watch: everything("historian")}
+	hot := history.NewWatch("hot", hotRange.Key, hotRange.End, 1, true)
+	bank := history.NewWatch("bank", bankRange.Key, bankRange.End, 1, false)
+	one := history.NewWatch("one account", account(0), "", 1, true)
+	w.watchers = []*watcher{
+		w.historian,
+		{watch: everything("restless"), restless: true},
+		{watch: hot, restless: true},
+		{watch: bank},
+		{watch: one, restless: true},
+	}
+	for i, each := range w.watchers {
+		each.rng = rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
+		w.recorder.Watch(each.watch)
+		var conns []*grpc.ClientConn
+		for _, p := range w.cluster.Pods {
+			conn, err := dial(p.Via)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, conn)
+		}
+		tasks.Go(func() {
+			each.run(ctx, w.recorder, conns)
+			for _, conn := range conns {
+				_ = conn.Close()
+			}
+		})
+	}
+	return nil
+}
+
+// caughtUp says which watchers have not gone through a revision.
+func (w *workload) caughtUp(revision int64) []string {
+	var behind []string
+	for _, each := range w.watchers {
+		if each.through.Load() < revision {
+			behind = append(behind, each.watch.Name)
+		}
+	}
+	return behind
+}

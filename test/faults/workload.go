@@ -1,0 +1,262 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/batondb/baton/test/history"
+)
+
+const (
+	sessions = 10
+	// hotKeys are fought over; a new set comes every hotEpoch, so that no key
+	// has more ops than can be checked.
+	hotKeys  = 5
+	hotEpoch = 8 * time.Second
+	accounts = 6
+	// balance is what every account begins with.
+	balance = 100
+)
+
+var (
+	hotRange  = history.Read{Key: "hot/", End: "hot0"}
+	bankRange = history.Read{Key: "bank/", End: "bank0"}
+)
+
+// workload is all that clients do.
+type workload struct {
+	seed     uint64
+	cluster  *Cluster
+	recorder *history.Recorder
+	// compacted is the highest revision that anyone asked to compact to.
+	compacted atomic.Int64
+	historian *watcher
+	watchers  []*watcher
+	lessees   []*lessee
+
+	alarmMu sync.Mutex // Guards alarms.
+	alarms  map[string]int
+}
+
+// alarm counts what a pod raised an alarm for.
+func (w *workload) alarm(pod, text string) {
+	w.alarmMu.Lock()
+	defer w.alarmMu.Unlock()
+	w.alarms[pod+": "+text]++
+}
+
+func (w *workload) hotKey(rng *rand.Rand) string {
+	epoch := w.recorder.Now() / int64(hotEpoch)
+	return fmt.Sprintf("hot/%04d/%d", epoch, rng.IntN(hotKeys))
+}
+
+func account(i int) string { return fmt.Sprintf("bank/%d", i) }
+
+// amount is what a unique value of an account says.
+func amount(value string) int64 {
+	number, _, _ := strings.Cut(value, "#")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		panic("faults: an account holds " + value)
+	}
+	return n
+}
+
+// groups puts the accounts into one group, and every hot key in its own.
+func groups(key string) string {
+	switch {
+	case strings.HasPrefix(key, bankRange.Key):
+		return "bank"
+	case strings.HasPrefix(key, hotRange.Key) && key != hotRange.Key:
+		return key
+	}
+	return ""
+}
+
+// open makes the accounts, and returns the revision at which they were there.
+func (w *workload) open(ctx context.Context) (int64, error) {
+	s, err := newSession(0, w.seed, w.recorder, w.cluster)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	op := &history.Op{Name: "open"}
+	for i := range accounts {
+		op.Writes = append(op.Writes, history.Write{Key: account(i), Value: strconv.Itoa(balance) + "#" + s.value()})
+	}
+	s.write(ctx, op)
+	if op.Outcome != history.OK {
+		return 0, fmt.Errorf("the accounts could not be opened: %s", op.Error)
+	}
+	return op.Revision, nil
+}
+
+// weighted is one thing that a session does, and how often.
+type weighted struct {
+	weight int
+	do     func(ctx context.Context, w *workload, s *session)
+}
+
+var mix = []weighted{
+	{14, put},
+	{7, remove},
+	{14, get},
+	{10, swap},
+	{6, swapValue},
+	{7, create},
+	{5, exchange},
+	{12, transfer},
+	{5, balances},
+	{9, loose},
+	{5, old},
+	{3, scan},
+	{3, func(ctx context.Context, _ *workload, s *session) { s.repeat(ctx) }},
+}
+
+// run is a session's life.
+func (w *workload) run(ctx context.Context, s *session) {
+	total := 0
+	for _, m := range mix {
+		total += m.weight
+	}
+	for ctx.Err() == nil {
+		n := s.rng.IntN(total)
+		for _, m := range mix {
+			if n -= m.weight; n < 0 {
+				m.do(ctx, w, s)
+				break
+			}
+		}
+		_ = pause(ctx, time.Duration(s.rng.IntN(12))*time.Millisecond)
+	}
+}
+
+func put(ctx context.Context, w *workload, s *session) {
+	s.write(ctx, &history.Op{Name: "put", Writes: []history.Write{{Key: w.hotKey(s.rng), Value: s.value()}}})
+}
+
+func remove(ctx context.Context, w *workload, s *session) {
+	s.write(ctx, &history.Op{Name: "delete", Writes: []history.Write{{Key: w.hotKey(s.rng), Delete: true}}})
+}
+
+func get(ctx context.Context, w *workload, s *session) {
+	s.read(ctx, &history.Op{Name: "get", Read: &history.Read{Key: w.hotKey(s.rng), Consistency: history.Linearizable}}, false)
+}
+
+// swap guards on what the session last saw of a key: the older, the likelier it
+// fails.
+func swap(ctx context.Context, w *workload, s *session) {
+	key := w.hotKey(s.rng)
+	write := history.Write{Key: key, Value: s.value()}
+	if s.rng.IntN(5) == 0 {
+		write = history.Write{Key: key, Delete: true}
+	}
+	s.write(ctx, &history.Op{
+		Name:   "swap",
+		Guards: []history.Guard{{Key: key, Revision: s.cache[key].Mod}},
+		Writes: []history.Write{write},
+	})
+}
+
+func swapValue(ctx context.Context, w *workload, s *session) {
+	key := w.hotKey(s.rng)
+	s.write(ctx, &history.Op{
+		Name:   "swap-value",
+		Guards: []history.Guard{{Key: key, ByValue: true, Value: s.cache[key].Value}},
+		Writes: []history.Write{{Key: key, Value: s.value()}},
+	})
+}
+
+// create takes a key that must not exist, as a lock does.
+func create(ctx context.Context, w *workload, s *session) {
+	key := w.hotKey(s.rng)
+	s.write(ctx, &history.Op{
+		Name:   "create",
+		Guards: []history.Guard{{Key: key}},
+		Writes: []history.Write{{Key: key, Value: s.value()}},
+	})
+}
+
+// exchange writes and reads the key in one transaction.
+func exchange(ctx context.Context, w *workload, s *session) {
+	key := w.hotKey(s.rng)
+	op := &history.Op{
+		Name:   "exchange",
+		Writes: []history.Write{{Key: key, Value: s.value()}},
+		Read:   &history.Read{Key: key, Consistency: history.Linearizable},
+	}
+	if s.rng.IntN(2) == 0 {
+		op.Guards = []history.Guard{{Key: key, Revision: s.cache[key].Mod}}
+	}
+	s.write(ctx, op)
+}
+
+// transfer moves money between two accounts.
+func transfer(ctx context.Context, _ *workload, s *session) {
+	from := s.rng.IntN(accounts)
+	to := (from + 1 + s.rng.IntN(accounts-1)) % accounts
+	read := bankRange
+	read.Consistency = history.Linearizable
+	if s.rng.IntN(3) == 0 {
+		read.Consistency = history.Local // The guards hold all the same.
+	}
+	view := &history.Op{Name: "balances", Read: &read}
+	if !s.read(ctx, view, false) || len(view.KVs) != accounts {
+		return
+	}
+	a, b := view.KVs[from], view.KVs[to]
+	moved := 1 + s.rng.Int64N(20)
+	s.write(ctx, &history.Op{
+		Name:   "transfer",
+		Guards: []history.Guard{{Key: a.Key, Revision: a.Mod}, {Key: b.Key, Revision: b.Mod}},
+		Writes: []history.Write{
+			{Key: a.Key, Value: fmt.Sprintf("%d#%s", amount(a.Value)-moved, s.value())},
+			{Key: b.Key, Value: fmt.Sprintf("%d#%s", amount(b.Value)+moved, s.value())},
+		},
+	})
+}
+
+func balances(ctx context.Context, _ *workload, s *session) {
+	read := bankRange
+	read.Consistency = history.Linearizable
+	s.read(ctx, &history.Op{Name: "balances", Read: &read}, false)
+}
+
+// loose is a read that need not be the newest.
+func loose(ctx context.Context, w *workload, s *session) {
+	read := history.Read{Key: w.hotKey(s.rng), Consistency: history.Local}
+	if s.rng.IntN(2) == 0 {
+		read.Key, read.End = bankRange.Key, bankRange.End
+	}
+	if s.rng.IntN(2) == 0 {
+		read.MinRevision = s.seen
+	}
+	if s.rng.IntN(2) == 0 {
+		read.Consistency = history.Bounded
+		read.Staleness = time.Duration(1+s.rng.IntN(1000)) * time.Millisecond
+	}
+	s.read(ctx, &history.Op{Name: "loose", Read: &read}, false)
+}
+
+// old reads the past.
+func old(ctx context.Context, w *workload, s *session) {
+	if s.seen < 2 {
+		return
+	}
+	read := hotRange
+	read.At = max(1, w.compacted.Load(), s.seen-s.rng.Int64N(500))
+	read.Consistency = history.Local
+	s.read(ctx, &history.Op{Name: "old", Read: &read}, false)
+}
+
+func scan(ctx context.Context, _ *workload, s *session) {
+	read := hotRange
+	read.Consistency = history.Linearizable
+	s.read(ctx, &history.Op{Name: "scan", Read: &read}, true)
+}
