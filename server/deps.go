@@ -25,8 +25,9 @@ type Store interface {
 	Hash(revision int64) (int64, uint64, error)
 	Status() store.Status
 	WaitRevision(ctx context.Context, revision int64) error
-	// Snapshot returns the database as a stream of a known size.
-	Snapshot() (stream io.ReadCloser, size int64, err error)
+	// Snapshot returns the database, with all that was applied before the call,
+	// as a stream of a known size.
+	Snapshot(ctx context.Context) (stream io.ReadCloser, size int64, err error)
 }
 
 // Watcher is a cursor over the changes of a range.

@@ -95,7 +95,7 @@ func (s *fakeStore) WaitRevision(ctx context.Context, revision int64) error {
 	return ctx.Err()
 }
 
-func (s *fakeStore) Snapshot() (io.ReadCloser, int64, error) {
+func (s *fakeStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
 	data := bytes.Repeat([]byte("x"), 3*snapshotChunkBytes/2)
 	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
 }

@@ -42,9 +42,9 @@ func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverReq
 	return call(ctx, s.core, s.handOverMethod, req, s.handOver)
 }
 
-func (s *maintenanceService) Snapshot(_ *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
+func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
 	return stream(out.Context(), s.core, s.snapshotMethod, func(ctx context.Context) error {
-		return s.snapshot(ctx, out)
+		return s.snapshot(ctx, req, out)
 	})
 }
 
@@ -99,12 +99,15 @@ func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverReq
 	return &kvv1.HandOverResponse{Master: master}, fromMaster(err)
 }
 
-func (s *maintenanceService) snapshot(ctx context.Context, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
-	st, err := s.needStore()
+func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
+	if err := checkReadOptions(req.GetRead()); err != nil {
+		return err
+	}
+	st, err := s.prepareRead(ctx, req.GetRead())
 	if err != nil {
 		return err
 	}
-	database, size, err := st.Snapshot()
+	database, size, err := st.Snapshot(ctx)
 	if err != nil {
 		return err
 	}

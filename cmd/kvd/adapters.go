@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -40,7 +41,10 @@ func (s serverStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) {
 	return s.Store.Watch(req)
 }
 
-func (s serverStore) Snapshot() (io.ReadCloser, int64, error) {
+func (s serverStore) Snapshot(ctx context.Context) (io.ReadCloser, int64, error) {
+	if err := s.Flush(ctx, s.Applied()); err != nil {
+		return nil, 0, err
+	}
 	snapshot, err := s.Store.Snapshot()
 	if err != nil {
 		return nil, 0, err

@@ -111,7 +111,10 @@ func (x *CompactResponse) GetHeader() *ResponseHeader {
 }
 
 type SnapshotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How fresh the snapshot must be. Linearizable, the default, needs a quorum;
+	// to rescue what one pod has without one, ask for local.
+	Read          *ReadOptions `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +147,13 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
 	return file_baton_kv_v1_maintenance_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SnapshotRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
 }
 
 type SnapshotResponse struct {
@@ -402,8 +412,9 @@ const file_baton_kv_v1_maintenance_proto_rawDesc = "" +
 	"\x0eCompactRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"F\n" +
 	"\x0fCompactResponse\x123\n" +
-	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\"\x11\n" +
-	"\x0fSnapshotRequest\"I\n" +
+	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\"?\n" +
+	"\x0fSnapshotRequest\x12,\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.baton.kv.v1.ReadOptionsR\x04read\"I\n" +
 	"\x10SnapshotResponse\x12\x1f\n" +
 	"\vtotal_bytes\x18\x01 \x01(\x03R\n" +
 	"totalBytes\x12\x14\n" +
@@ -447,23 +458,25 @@ var file_baton_kv_v1_maintenance_proto_goTypes = []any{
 	(*HandOverRequest)(nil),  // 6: baton.kv.v1.HandOverRequest
 	(*HandOverResponse)(nil), // 7: baton.kv.v1.HandOverResponse
 	(*ResponseHeader)(nil),   // 8: baton.kv.v1.ResponseHeader
+	(*ReadOptions)(nil),      // 9: baton.kv.v1.ReadOptions
 }
 var file_baton_kv_v1_maintenance_proto_depIdxs = []int32{
 	8, // 0: baton.kv.v1.CompactResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	8, // 1: baton.kv.v1.HashResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	0, // 2: baton.kv.v1.MaintenanceService.Compact:input_type -> baton.kv.v1.CompactRequest
-	2, // 3: baton.kv.v1.MaintenanceService.Snapshot:input_type -> baton.kv.v1.SnapshotRequest
-	4, // 4: baton.kv.v1.MaintenanceService.Hash:input_type -> baton.kv.v1.HashRequest
-	6, // 5: baton.kv.v1.MaintenanceService.HandOver:input_type -> baton.kv.v1.HandOverRequest
-	1, // 6: baton.kv.v1.MaintenanceService.Compact:output_type -> baton.kv.v1.CompactResponse
-	3, // 7: baton.kv.v1.MaintenanceService.Snapshot:output_type -> baton.kv.v1.SnapshotResponse
-	5, // 8: baton.kv.v1.MaintenanceService.Hash:output_type -> baton.kv.v1.HashResponse
-	7, // 9: baton.kv.v1.MaintenanceService.HandOver:output_type -> baton.kv.v1.HandOverResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	9, // 1: baton.kv.v1.SnapshotRequest.read:type_name -> baton.kv.v1.ReadOptions
+	8, // 2: baton.kv.v1.HashResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	0, // 3: baton.kv.v1.MaintenanceService.Compact:input_type -> baton.kv.v1.CompactRequest
+	2, // 4: baton.kv.v1.MaintenanceService.Snapshot:input_type -> baton.kv.v1.SnapshotRequest
+	4, // 5: baton.kv.v1.MaintenanceService.Hash:input_type -> baton.kv.v1.HashRequest
+	6, // 6: baton.kv.v1.MaintenanceService.HandOver:input_type -> baton.kv.v1.HandOverRequest
+	1, // 7: baton.kv.v1.MaintenanceService.Compact:output_type -> baton.kv.v1.CompactResponse
+	3, // 8: baton.kv.v1.MaintenanceService.Snapshot:output_type -> baton.kv.v1.SnapshotResponse
+	5, // 9: baton.kv.v1.MaintenanceService.Hash:output_type -> baton.kv.v1.HashResponse
+	7, // 10: baton.kv.v1.MaintenanceService.HandOver:output_type -> baton.kv.v1.HandOverResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_baton_kv_v1_maintenance_proto_init() }
