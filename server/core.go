@@ -120,6 +120,14 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (Stor
 	return st, nil
 }
 
+// prepareStream is prepareRead for a stream, which has no deadline of its own
+// and needs none once it has begun.
+func (c *core) prepareStream(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
+	defer cancel()
+	return c.prepareRead(ctx, options)
+}
+
 // stamp fills in who answered.
 func (c *core) stamp(header *kvv1.ResponseHeader) *kvv1.ResponseHeader {
 	if header == nil {

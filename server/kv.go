@@ -120,9 +120,7 @@ func (s *kvService) scan(ctx context.Context, req *kvv1.ScanRequest, out grpc.Se
 	if err := checkScan(bounds); err != nil {
 		return err
 	}
-	fresh, cancel := context.WithTimeout(ctx, defaultDeadline)
-	st, err := s.prepareRead(fresh, bounds.GetRead())
-	cancel()
+	st, err := s.prepareStream(ctx, bounds.GetRead())
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotReq
 	if err := checkReadOptions(req.GetRead()); err != nil {
 		return err
 	}
-	st, err := s.prepareRead(ctx, req.GetRead())
+	st, err := s.prepareStream(ctx, req.GetRead())
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,10 +121,14 @@ func ask(ctx context.Context, log Log, m replication.Member) answer {
 	return answer{member: m, status: response.GetStatus(), err: err}
 }
 
+// dialing is what gRPC writes before the error of a connection.
+const dialing = "Error while dialing: "
+
 // whyUnreachable is a sentence for a person.
 func whyUnreachable(err error) string {
-	if ctx := status.Convert(err); ctx != nil {
-		return "does not answer: " + ctx.Message()
+	text := status.Convert(err).Message()
+	if _, cause, ok := strings.Cut(text, dialing); ok {
+		text = strings.TrimSuffix(cause, `"`)
 	}
-	return "does not answer"
+	return "does not answer: " + text
 }
