@@ -41,7 +41,7 @@ func TestBatcherAppliesEachWriteOnceWhateverBreaks(t *testing.T) {
 		}
 		return nil
 	})
-	const writers, each = 50, 100
+	const writers, each = 50, 40
 	var tasks sync.WaitGroup
 	for i := range writers {
 		tasks.Go(func() {

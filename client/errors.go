@@ -172,12 +172,17 @@ func (e *Error) outcome() outcome {
 	return final
 }
 
-// ended is what a call returns when its context ended before an answer: last is
-// the latest failed attempt (may be nil), sent says that a write may be applied.
+// ended is what a call returns when its context ended, or is about to, before an
+// answer: last is the latest failed attempt (may be nil), sent says that a write
+// may be applied.
 func ended(ctx context.Context, last *Error, sent bool) *Error {
-	e := &Error{Code: status.FromContextError(ctx.Err()).Code(), cause: ctx.Err()}
+	cause := ctx.Err()
+	if cause == nil {
+		cause = context.DeadlineExceeded
+	}
+	e := &Error{Code: status.FromContextError(cause).Code(), cause: cause}
 	doing := "gave up"
-	if ctx.Err() == context.Canceled {
+	if cause == context.Canceled {
 		doing = "was canceled"
 	}
 	switch {

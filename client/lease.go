@@ -33,6 +33,9 @@ func (c *Client) Revoke(ctx context.Context, lease int64) (*kvv1.RevokeResponse,
 		response, err = kvv1.NewLeaseServiceClient(conn).Revoke(ctx, request)
 		return response.GetHeader(), err
 	})
+	if err == nil {
+		c.keepers.lost(lease, ErrLeaseNotFound) // its holders need not wait to be told
+	}
 	return response, err
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -93,6 +94,10 @@ func (p *pod) connect(ctx context.Context, timeout time.Duration) *Error {
 }
 
 func (p *pod) unreachable(why string) *Error {
+	// gRPC wraps the system's words, which are what a person needs, in its own.
+	if _, reason, ok := strings.Cut(why, "Error while dialing: "); ok {
+		why = strings.TrimSuffix(reason, `"`)
+	}
 	return &Error{
 		Code: codes.Unavailable, Reason: kvv1.ErrorReason_ERROR_REASON_NOT_READY,
 		Message:  "cannot reach " + p.address + ": " + why,

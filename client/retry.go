@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -16,6 +17,12 @@ const (
 	maxBackoff = 50 * time.Millisecond
 	// A full queue needs longer to empty than a master to be elected.
 	overloadedBackoff = 100 * time.Millisecond
+	// lastMoment: a write that was only refused so far is not sent once more when
+	// so little time is left. Cut off with that attempt on its way, all that could
+	// be said of it is that its outcome is unknown.
+	lastMoment = 20 * time.Millisecond
+	// shortestAttempt: with less time than this in all there is one attempt.
+	shortestAttempt = 100 * time.Millisecond
 	// maxAttemptTimeout bounds the doubling of Options.AttemptTimeout.
 	maxAttemptTimeout = 16 * time.Second
 )
@@ -75,10 +82,17 @@ func (c *Client) do(ctx context.Context, r call) error {
 		if err := c.stopped(ctx, a.last, a.unknown); err != nil {
 			return err
 		}
+		deadline, ok := ctx.Deadline()
+		if ok && r.write && !a.unknown && a.last != nil && time.Until(deadline) < lastMoment {
+			return ended(ctx, a.last, false)
+		}
 		p = c.pods.pick(r.want, p)
 		timeout := timeoutOf(c.options.AttemptTimeout, backoff.attempt)
 		if r.once {
 			timeout = maxAttemptTimeout // there is no second attempt to hurry to
+		} else if ok {
+			// Time is left for another pod should this one hang.
+			timeout = min(timeout, max(time.Until(deadline)/2, shortestAttempt))
 		}
 		e := c.try(ctx, p, r.send, timeout)
 		if e == nil {
@@ -118,7 +132,11 @@ func (c *Client) try(ctx context.Context, p *pod, send func(context.Context, *gr
 	defer cancel()
 	header, err := send(ctx, p.conn)
 	if err != nil {
-		return fromRPC(err)
+		e := fromRPC(err)
+		if e.Code == codes.DeadlineExceeded && e.Reason == kvv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+			e.Message = p.address + " did not answer within " + timeout.Round(time.Millisecond).String()
+		}
+		return e
 	}
 	c.observe(header.GetRevision())
 	return nil

@@ -1,0 +1,3 @@
+// Command kvctl is the command line of Baton: one file per verb, over package
+// client. kvctl --help is its documentation.
+package main

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/batondb/baton/client"
+)
+
+// The exit codes, as kvctl --help says them.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitRefused     = 4
+	exitUnknown     = 5
+	exitUnavailable = 6
+)
+
+// usageError is a command line that cannot be run.
+type usageError struct {
+	cmd *cobra.Command
+	err error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{cmd, fmt.Errorf(format, args...)}
+}
+
+// usageArgs makes a wrong number of arguments a usageError.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usagef(cmd, "%d arguments do not fit; it is: %s", len(args), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// errElse says that the comparisons of a transaction were false. The output has
+// said so.
+var errElse = errors.New("the comparisons were false")
+
+// report tells the error, and what to do next, and returns the exit code.
+func (a *app) report(err error) int {
+	code := exitCode(err)
+	if errors.Is(err, errElse) {
+		return code
+	}
+	fmt.Fprintf(a.err, "kvctl: %v\n", err)
+	if next := nextStep(err); next != "" {
+		fmt.Fprintf(a.err, "  %s\n", next)
+	}
+	return code
+}
+
+func exitCode(err error) int {
+	var usage *usageError
+	var e *client.Error
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrLeaseNotFound):
+		return exitNotFound
+	case errors.Is(err, client.ErrUnknown):
+		return exitUnknown
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errIdle):
+		return exitUnavailable
+	case errors.Is(err, errElse):
+		return exitRefused
+	case errors.As(err, &e) && e.Reason != 0:
+		return exitRefused
+	}
+	return exitError
+}
+
+// nextStep says what a person can do about an error.
+func nextStep(err error) string {
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return fmt.Sprintf("See: %s --help", usage.cmd.CommandPath())
+	case errors.Is(err, client.ErrUnknown):
+		return "Read the key to see whether it was written; writing it again may write it twice."
+	case errors.Is(err, client.ErrNoMaster):
+		return "Nothing was changed. More than half of the pods must be up to elect a master: kvctl status"
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errIdle):
+		return "Nothing was changed. Is a pod up at --endpoints (or BATON_ENDPOINTS)? A longer --timeout waits longer."
+	case errors.Is(err, client.ErrLeaseNotFound):
+		return "kvctl lease list shows the leases that there are."
+	case errors.Is(err, client.ErrNoSpace):
+		return "Delete keys and compact: kvctl del, kvctl compact. Or make the volume larger."
+	}
+	return ""
+}

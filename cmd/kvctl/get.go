@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/batondb/baton/client"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// getCommand is kvctl get with its flags.
+type getCommand struct {
+	*app
+	read         client.ReadOptions
+	consistency  choice
+	maxStaleness time.Duration
+	prefix       bool
+	count        bool
+}
+
+func newGet(a *app) *cobra.Command {
+	g := &getCommand{app: a, consistency: choice{value: "linearizable", allowed: []string{"linearizable", "bounded", "local"}}}
+	cmd := &cobra.Command{
+		Use: "get KEY", Short: "Read a key, or the keys with a prefix",
+		Long: `Read a key, or the keys with a prefix, however many.
+
+Of one key the value is printed byte by byte (with a newline only on a
+terminal); there is nothing on standard output, and the exit code is 3, when the
+key does not exist. With --prefix each line is a key and its value.
+
+--consistency: linearizable sees every write that was acknowledged before;
+bounded reads a copy that is at most --max-staleness old; local reads whatever
+the pod has that is asked, also when no master can be reached.`,
+		Example: `  kvctl get greeting
+  kvctl get logo > logo.png
+  kvctl get --prefix users/ --keys-only
+  kvctl get --prefix "" --count-only
+  kvctl get greeting --rev 12 -o json
+  kvctl get greeting --consistency bounded --max-staleness 500ms`,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeKeys,
+	}
+	f := cmd.Flags()
+	f.BoolVar(&g.prefix, "prefix", false, "all keys that start with KEY; with \"\" every key")
+	f.Int64Var(&g.read.Revision, "rev", 0, "as it was at this revision")
+	f.BoolVar(&g.read.KeysOnly, "keys-only", false, "leave the values out")
+	f.BoolVar(&g.count, "count-only", false, "print only how many keys there are")
+	f.Int64Var(&g.read.Limit, "limit", 0, "at most so many keys")
+	f.BoolVar(&g.read.Reverse, "reverse", false, "from the last key down")
+	f.DurationVar(&g.maxStaleness, "max-staleness", time.Second, "for --consistency bounded")
+	addChoice(cmd, &g.consistency, "consistency", "", "linearizable, bounded or local")
+	noFiles(cmd, "rev", "limit", "max-staleness")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return g.run(cmd, args[0])
+	}
+	return cmd
+}
+
+func (g *getCommand) run(cmd *cobra.Command, key string) error {
+	switch {
+	case g.read.Limit < 0 || g.read.Revision < 0:
+		return usagef(cmd, "--limit and --rev cannot be negative")
+	case cmd.Flags().Changed("max-staleness") && g.consistency.value != "bounded":
+		return usagef(cmd, "--max-staleness needs --consistency bounded")
+	case g.maxStaleness < time.Millisecond:
+		return usagef(cmd, "--max-staleness must be at least 1ms")
+	}
+	switch g.consistency.value {
+	case "bounded":
+		g.read.MaxStaleness = g.maxStaleness
+	case "local":
+		g.read.Local = true
+	}
+	keys := client.Key(key)
+	if g.prefix {
+		keys = client.Prefix(key)
+	}
+	if g.count {
+		return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printCount(ctx, c, keys) })
+	}
+	if g.prefix {
+		return g.withIdle(cmd, func(ctx context.Context, c *client.Client, alive func()) error {
+			return g.printRange(ctx, c, keys, alive)
+		})
+	}
+	return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printOne(ctx, c, key) })
+}
+
+func (g *getCommand) printCount(ctx context.Context, c *client.Client, keys client.Keys) error {
+	count, err := c.Count(ctx, keys, g.read)
+	if err != nil {
+		return err
+	}
+	if g.json() {
+		return g.printJSON(map[string]int64{"count": count})
+	}
+	g.printf("%d\n", count)
+	return nil
+}
+
+// printOne prints just the value. JSON has the same form as for many keys.
+func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string) error {
+	response, err := c.Range(ctx, client.Key(key), g.read)
+	if err != nil {
+		return err
+	}
+	kvs := response.GetKvs()
+	if g.json() {
+		p := g.printer(response.GetHeader().GetRevision())
+		for _, kv := range kvs {
+			p.kv(kv)
+		}
+		p.end()
+	}
+	switch {
+	case len(kvs) == 0:
+		return fmt.Errorf("%w: %s", client.ErrNotFound, text([]byte(key)))
+	case g.json():
+	case g.read.KeysOnly:
+		g.printf("%s\n", text(kvs[0].GetKey()))
+	case g.outTerminal:
+		g.printf("%s\n", text(kvs[0].GetValue()))
+	default:
+		_, err = g.out.Write(kvs[0].GetValue())
+	}
+	return err
+}
+
+// printRange prints the first page when it is all there is, and else a scan at
+// the page's revision: nothing is held in memory.
+func (g *getCommand) printRange(ctx context.Context, c *client.Client, keys client.Keys, alive func()) error {
+	page, err := c.Range(ctx, keys, g.read)
+	if err != nil {
+		return err
+	}
+	alive()
+	revision := page.GetHeader().GetRevision()
+	p := g.printer(revision)
+	if n := int64(len(page.GetKvs())); !page.GetMore() || (g.read.Limit > 0 && n >= g.read.Limit) {
+		for _, kv := range page.GetKvs() {
+			p.kv(kv)
+		}
+		p.end()
+		return nil
+	}
+	read := g.read
+	read.Revision, read.Local, read.MaxStaleness, read.MinRevision = revision, true, 0, revision
+	for kv, err := range c.Scan(ctx, keys, read) {
+		if err != nil {
+			return errors.Join(err, p.broken())
+		}
+		p.kv(kv)
+		alive()
+	}
+	p.end()
+	return nil
+}
+
+// kvPrinter prints keys as they come.
+type kvPrinter struct {
+	*getCommand
+	revision int64
+	count    int64
+	lines    lineTable
+}
+
+func (g *getCommand) printer(revision int64) *kvPrinter {
+	p := &kvPrinter{getCommand: g, revision: revision}
+	p.lines = lineTable{app: g.app, header: []string{"KEY", "VALUE"}}
+	if g.read.KeysOnly {
+		p.lines.header = []string{"KEY"}
+	}
+	return p
+}
+
+func (p *kvPrinter) kv(kv *kvv1.KeyValue) {
+	p.count++
+	switch {
+	case p.json():
+		start := ",\n"
+		if p.count == 1 {
+			start = "{\"kvs\":["
+		}
+		p.printf("%s%s", start, mustJSON(toJSON(kv, !p.read.KeysOnly)))
+	case p.read.KeysOnly:
+		p.lines.row(text(kv.GetKey()))
+	default:
+		p.lines.row(text(kv.GetKey()), text(kv.GetValue()))
+	}
+}
+
+func (p *kvPrinter) end() {
+	if !p.json() {
+		p.lines.flush()
+		return
+	}
+	if p.count == 0 {
+		p.printf("{\"kvs\":[")
+	}
+	p.printf("],\"count\":%d,\"revision\":%d}\n", p.count, p.revision)
+}
+
+// broken says that what was printed is not all.
+func (p *kvPrinter) broken() error {
+	p.lines.flush()
+	return fmt.Errorf("the output ends after %s of more", plural(p.count, "key"))
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("kvctl: JSON of strings and numbers: " + err.Error())
+	}
+	return b
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/batondb/baton/client"
+)
+
+func newSnapshot(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use: "snapshot", Short: "Back the database up, and restore it",
+		Long: "A snapshot is the whole database at one revision, with its history and leases.",
+		Example: `  kvctl snapshot save backup.db
+  kvctl snapshot verify backup.db
+  kvctl snapshot restore backup.db --data-dir data/kv-0`,
+	}, newSnapshotSave(a), newSnapshotRestore(a), newSnapshotVerify(a))
+}
+
+func newSnapshotSave(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "save FILE", Short: "Save a snapshot to a file",
+		Long: `Save a snapshot of the database to FILE. It is read from a follower if there is
+one, while the cluster goes on. FILE appears, or is replaced, only when all of
+it is on the disk; until then there is FILE.part.`,
+		Example: `  kvctl snapshot save backup.db
+  kvctl snapshot save "/backups/$(date +%F).db" --timeout 30s`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withIdle(cmd, func(ctx context.Context, c *client.Client, alive func()) error {
+				return a.saveSnapshot(ctx, c, args[0], alive)
+			})
+		},
+	}
+}
+
+func (a *app) saveSnapshot(ctx context.Context, c *client.Client, name string, alive func()) error {
+	snapshot, total, err := c.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	bar := a.newProgress("saving", total)
+	defer bar.end()
+	written, err := writeFile(name, func(w io.Writer) (int64, error) {
+		return io.Copy(w, &counting{Reader: snapshot, count: func(n int) {
+			alive()
+			bar.add(int64(n))
+		}})
+	})
+	if err != nil {
+		return err
+	}
+	bar.end()
+	if a.json() {
+		return a.printJSON(map[string]any{"file": name, "size_bytes": written})
+	}
+	a.printf("%s: %s\n", name, size(written))
+	return nil
+}
+
+// writeFile writes a file that is either complete and on the disk, or not there.
+func writeFile(name string, write func(io.Writer) (int64, error)) (n int64, err error) {
+	part := name + ".part"
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	n, err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(part, name)
+	}
+	if err != nil {
+		return n, errors.Join(err, os.Remove(part))
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return n, err
+	}
+	if err := dir.Sync(); err != nil {
+		err = fmt.Errorf("%s is written, its directory is not on the disk yet: %w", name, err)
+		return n, errors.Join(err, dir.Close())
+	}
+	return n, dir.Close()
+}
+
+// counting tells how much was read.
+type counting struct {
+	io.Reader
+	count func(n int)
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.count(n)
+	return n, err
+}
