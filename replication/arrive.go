@@ -16,6 +16,7 @@ import (
 // neither is possible, and says why in the log and in Status.
 func (n *Node) Arrive(ctx context.Context) error {
 	defer n.progress.wait("")
+	var name nameWatch
 	for {
 		if n.volume.Identity().Stage != volume.Empty {
 			return nil
@@ -25,6 +26,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 			return err
 		}
 		if because != "" {
+			name.look(n)
 			if n.progress.wait(because) {
 				n.log.Info("this pod has no data, and waits", "because", because)
 			}

@@ -27,6 +27,7 @@ type attendant struct {
 	*engine
 	// absent is since when no master is known; zero: one is.
 	absent time.Time
+	name   nameWatch
 }
 
 func newAttendant(n *Node, e *engine) *attendant { return &attendant{node: n, engine: e} }
@@ -47,6 +48,7 @@ func (a *attendant) run(ctx context.Context) {
 				a.absent = time.Now()
 			}
 			a.cold.Store(a.quorumUnresolved())
+			a.name.look(a.node)
 		}
 		wait := attendTick
 		if !votes || !a.absent.IsZero() && time.Since(a.absent) >= askAfter {

@@ -92,3 +92,23 @@ func masterOf(seen map[string]*peerv1.InspectResponse) (pod string, ok bool) {
 	}
 	return pod, ok
 }
+
+// ownNameAfter is how long this pod's own name may be missing before a person
+// is told: right after a start that is normal.
+const ownNameAfter = 10 * time.Second
+
+// nameWatch looks whether this pod can be found by its name.
+type nameWatch struct{ missing, said time.Time }
+
+func (w *nameWatch) look(n *Node) {
+	_, err := n.opts.Resolver(n.opts.Name)
+	switch {
+	case err == nil:
+		*w = nameWatch{}
+	case w.missing.IsZero():
+		w.missing = time.Now()
+	case time.Since(w.missing) > ownNameAfter && time.Since(w.said) > ownNameAfter:
+		w.said = time.Now()
+		n.log.Warn("this pod's own name does not resolve, so no other pod finds it; in Kubernetes the governing Service needs publishNotReadyAddresses: true", "error", err)
+	}
+}

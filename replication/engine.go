@@ -30,33 +30,59 @@ const (
 	never         = 365 * 24 * time.Hour
 )
 
-// engine is what runs between Start and Close.
+// engine is what runs between Start and Close: Raft, and around it what this
+// pod writes, reads and knows. Its parts are embedded to be at hand; each has
+// its own rules.
 type engine struct {
-	self      MemberID
-	timing    Timing
-	slog      *slog.Logger
-	storage   storage
-	raft      *raft.Raft
+	self    MemberID
+	timing  Timing
+	slog    *slog.Logger
+	storage storage
+	raft    *raft.Raft
+	wire
+	writing
+	reading
+	standing
+	lifetime
+}
+
+// wire is the way to the other members.
+type wire struct {
 	transport *transport
 	acks      *acks
-	views     *views
-	applied   *appliedIndex
-	roster    *roster
+	conn      func(pod string) (*grpc.ClientConn, error)
+}
+
+// writing takes commands to the log, here or on the master.
+type writing struct {
 	proposer  *proposer
 	forwarder *forwarder
-	// confirms are the master's read indexes, reads those that a follower asks for.
+	handing   sync.Mutex // held during a hand over
+}
+
+// reading gets read indexes: confirms on the master, reads elsewhere.
+type reading struct {
 	confirms, reads *readIndexer
-	steward         *steward
-	conn            func(pod string) (*grpc.ClientConn, error)
-	leading         chan bool
+	applied         *appliedIndex
+}
+
+// standing is what this pod knows of the cluster and of its place in it.
+type standing struct {
+	views   *views
+	roster  *roster
+	steward *steward
 	// caught: this pod has once had all that was acknowledged before.
 	caught atomic.Bool
 	// cold: no master, because a quorum of pods does not exist yet.
 	cold atomic.Bool
+}
 
+// lifetime is what the engine's end needs.
+type lifetime struct {
+	leading chan bool // the library's word on who leads
 	workers sync.WaitGroup
 	cancel  context.CancelFunc
-	stopped chan struct{}
+	stopped chan struct{} // closed when nothing new is proposed
 	answers chan struct{} // closed when the proposer has answered all
 }
 
@@ -106,7 +132,7 @@ func (s storage) prepare(id volume.Identity) error {
 	case last > 0 || at.Index > 0:
 		return nil
 	case id.Stage != volume.Bootstrapping:
-		return errors.New("the database and the log are empty, though this disk had data")
+		return fmt.Errorf("%w: it is empty, and so is the database, though this disk had data", raftlog.ErrCorrupt)
 	}
 	// What raft.BootstrapCluster does, in steps that can be repeated.
 	if err := s.votes.SetUint64([]byte("CurrentTerm"), 1); err != nil {
@@ -130,18 +156,17 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	}
 	if err := st.prepare(id); err != nil {
 		st.close()
-		return nil, n.retire("its log does not fit its database: " + err.Error())
+		return nil, err
 	}
 	if err := n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data }); err != nil {
 		st.close()
 		return nil, err
 	}
-	e := &engine{
-		self: MemberID(id.MemberID), timing: n.opts.Timing, slog: n.log, storage: st,
-		acks: newAcks(), applied: &appliedIndex{}, roster: newRoster(sm.Durable()),
-		views: newViews(MemberID(id.MemberID)), conn: n.calls.conn,
-		leading: make(chan bool, 16), stopped: make(chan struct{}), answers: make(chan struct{}),
-	}
+	e := &engine{self: MemberID(id.MemberID), timing: n.opts.Timing, slog: n.log, storage: st}
+	e.acks, e.conn = newAcks(), n.calls.conn
+	e.views, e.roster = newViews(e.self), newRoster(sm.Durable())
+	e.leading, e.stopped, e.answers = make(chan bool, 16), make(chan struct{}), make(chan struct{})
+	e.applied = &appliedIndex{}
 	e.applied.advance(sm.Applied())
 	if err := e.startRaft(n); err != nil {
 		st.close()

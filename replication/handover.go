@@ -42,6 +42,10 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 }
 
 func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
+	if !e.handing.TryLock() {
+		return "", errors.New("hand over: another one is under way")
+	}
+	defer e.handing.Unlock()
 	heirs := e.heirs(ctx, to)
 	if len(heirs) == 0 {
 		if to != "" {

@@ -11,6 +11,7 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 	"google.golang.org/grpc"
 )
@@ -108,6 +109,9 @@ func (n *Node) Start(sm StateMachine) error {
 		return errors.New("replication: started twice")
 	}
 	e, err := newEngine(n, sm)
+	if errors.Is(err, raftlog.ErrCorrupt) {
+		return errors.Join(err, n.Reclone(err.Error()))
+	}
 	if err != nil {
 		return err
 	}
@@ -145,9 +149,17 @@ func (n *Node) retire(reason string) error {
 }
 
 // Reclone gives up this pod's data, because it differs or is damaged: after a
-// restart the pod is a new member and clones. It returns after the decision is
-// on disk; Failed tells as well.
+// restart the pod is a new member and clones. It refuses while no other pod
+// leads, for then this data may be needed. It returns when the decision is on
+// disk; Failed tells as well. It may be called between Arrive and Start.
 func (n *Node) Reclone(reason string) error {
+	pod, ok := n.Master()
+	if n.engine.Load() == nil {
+		pod, ok = masterOf(n.inspect(context.Background(), n.neighbours()))
+	}
+	if !ok || pod == n.opts.Name {
+		return fmt.Errorf("%w: the data of this pod is kept, for no other pod leads: %s", ErrNoMaster, reason)
+	}
 	if err := n.retire(reason); !errors.Is(err, ErrRetired) {
 		return err
 	}

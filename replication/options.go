@@ -76,7 +76,7 @@ type Timing struct {
 	Retry time.Duration
 }
 
-// Options of a Node. Dir, Name, Resolver and Listener are needed.
+// Options of a Node. Dir, Name, Resolver, Listener and Receive are needed.
 type Options struct {
 	// Dir is the data directory; it is shared with the store.
 	Dir string
@@ -153,8 +153,8 @@ func (o *Options) complete() error {
 		o.HasData = func() bool { return false }
 	}
 	switch {
-	case o.Dir == "" || o.Name == "" || o.Resolver == nil || o.Listener == nil:
-		return errors.New("replication: Dir, Name, Resolver and Listener are needed")
+	case o.Dir == "" || o.Name == "" || o.Resolver == nil || o.Listener == nil || o.Receive == nil:
+		return errors.New("replication: Dir, Name, Resolver, Listener and Receive are needed")
 	case Ordinal(o.Name) < 0:
 		return fmt.Errorf("replication: the pod's name %q does not end in an ordinal, as in kv-0", o.Name)
 	case t.Lease > t.Heartbeat || t.Election < t.Heartbeat:

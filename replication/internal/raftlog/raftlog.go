@@ -28,6 +28,10 @@ const (
 	minSegment = 256 << 10
 )
 
+// ErrCorrupt is returned by Open and Reconcile when the log is not what was
+// written, or does not reach the database.
+var ErrCorrupt = errors.New("the log is damaged")
+
 // ErrHung is reported when the disk takes longer than Options.Hang.
 var ErrHung = errors.New("the disk of the log hangs")
 
@@ -88,6 +92,9 @@ func Open(o Options) (*Log, error) {
 		wal.WithLogger(o.Logger))
 	if err != nil {
 		meta.Close()
+		if errors.Is(err, types.ErrCorrupt) {
+			err = errors.Join(ErrCorrupt, err)
+		}
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), holds: map[string]hold{}}
@@ -256,7 +263,7 @@ func (l *Log) Reconcile(index, term uint64) error {
 		return err
 	}
 	if first > index+1 {
-		return fmt.Errorf("the log begins at %d, the database ends at %d", first, index)
+		return fmt.Errorf("%w: it begins at %d, the database ends at %d", ErrCorrupt, first, index)
 	}
 	stale := last < index
 	if !stale && first <= index {

@@ -123,7 +123,7 @@ func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Log
 func (v *Volume) load(pod string, log *slog.Logger) error {
 	raw, err := os.ReadFile(filepath.Join(v.dir, markerName))
 	if errors.Is(err, os.ErrNotExist) {
-		return v.mint(pod, log)
+		return v.mint(pod, "", log)
 	}
 	if err != nil {
 		return err
@@ -144,15 +144,16 @@ func (v *Volume) load(pod string, log *slog.Logger) error {
 		if err := v.setAside("removed-" + unique); err != nil {
 			return err
 		}
-		return v.mint(pod, log)
+		return v.mint(pod, id.ClusterID, log)
 	}
 	v.id = id
 	return nil
 }
 
-// mint gives the disk a new identity. Files without a marker are of nobody
-// knows whom: they are kept, and never used.
-func (v *Volume) mint(pod string, log *slog.Logger) error {
+// mint gives the disk a new identity. It keeps the cluster of a retired one: a
+// disk that has known a cluster must never found another. Files without a
+// marker are of nobody knows whom: they are kept, and never used.
+func (v *Volume) mint(pod, cluster string, log *slog.Logger) error {
 	unique := uuid.NewString()
 	strays, err := v.movable()
 	if err != nil {
@@ -164,7 +165,7 @@ func (v *Volume) mint(pod string, log *slog.Logger) error {
 			return err
 		}
 	}
-	v.id = Identity{Format: formatVersion, MemberID: pod + "/" + unique, Stage: Empty}
+	v.id = Identity{Format: formatVersion, MemberID: pod + "/" + unique, ClusterID: cluster, Stage: Empty}
 	return v.write(v.id)
 }
 
