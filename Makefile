@@ -7,9 +7,10 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$
 TOOL    := $(GO) tool -modfile=tools/go.mod
 LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
-# Where the detector of races sees goroutines meet. The others are slow under
-# it and have less to find.
-RACE    := ./server/... ./client/... ./cmd/... ./internal/... ./test/history/...
+# Where goroutines meet, the tests run under the race detector; the rest would
+# be slow under it and has less to find.
+RACE    := ./server/... ./client/... ./cmd/... ./internal/...
+REST     = $(shell $(GO) list ./... | grep -Ev '/(server|client|cmd|internal|proto)(/|$$)')
 DATA    ?= data
 NODES   ?= 3
 
@@ -27,13 +28,14 @@ run: build ## Run a cluster of three pods on loopback; its data stays in ./data 
 	@exec bin/kvd dev --nodes $(NODES) --data-dir $(DATA)
 
 # The packages one after the other: those that start clusters want the machine
-# for themselves. test/faults is here for a minute, with a seed it prints.
+# for themselves. test/faults is among them, with a seed that it prints.
 test: ## Run the tests (under ten minutes on two cores)
-	$(GO) test -p 1 -timeout 9m ./...
+	$(GO) test -p 1 -timeout 9m $(REST)
+	$(GO) test -p 1 -timeout 5m -race $(RACE)
 	cd bench && $(GO) test -timeout 2m ./...
 
-test-race: ## Run the tests where goroutines meet under the race detector
-	$(GO) test -race -p 1 -timeout 9m $(RACE) ./store/... ./replication/...
+test-race: ## Run all tests under the race detector; takes its time
+	$(GO) test -p 1 -timeout 30m -race ./...
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))

@@ -129,7 +129,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	kvv1.RegisterLeaseServiceServer(server, newLeaseService(s.core, s.leaser, s.relay))
 	kvv1.RegisterClusterServiceServer(server, s.cluster)
 	kvv1.RegisterMaintenanceServiceServer(server, newMaintenanceService(s.core))
-	grpc_health_v1.RegisterHealthServer(server, s.readiness.health)
+	grpc_health_v1.RegisterHealthServer(server, &healthService{Server: s.readiness.health, core: s.core})
 	reflection.Register(server)
 	return server
 }

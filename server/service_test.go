@@ -166,7 +166,18 @@ func TestStopEndsStreams(t *testing.T) {
 	if _, err := batch.Recv(); err != nil {
 		t.Fatal(err)
 	}
+	healthy, err := grpc_health_v1.NewHealthClient(p.conn).Watch(within5s(t), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := healthy.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
 	p.Stop(within5s(t))
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("stopping took %s", took)
+	}
 	_, err = watch.Recv()
 	wantReason(t, err, notReady)
 	_, err = batch.Recv()

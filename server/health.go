@@ -1,0 +1,31 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// healthService is gRPC's, except that its watches end when the pod stops: they
+// would keep it for as long as it waits for what is in flight.
+type healthService struct {
+	*health.Server
+	core *core
+}
+
+func (s *healthService) Watch(req *grpc_health_v1.HealthCheckRequest, out grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
+	ctx, release := s.core.streamContext(out.Context())
+	defer release()
+	err := s.Server.Watch(req, &healthStream{ServerStreamingServer: out, ctx: ctx})
+	return s.core.statusOf(streamError(ctx, err))
+}
+
+// healthStream is the stream with another context.
+type healthStream struct {
+	grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]
+	ctx context.Context
+}
+
+func (s *healthStream) Context() context.Context { return s.ctx }
