@@ -146,12 +146,11 @@ func (a *applier) command(index uint64, command *kvv1.Command) (*kvv1.Result, er
 	if id.KnownRevision < a.st.Requests.Floor {
 		return a.refusal(nil, errRequestExpired(a.st.Revision))
 	}
-	before := a.st.Revision
 	result, err := a.refusal(a.run(command))
 	if err != nil {
 		return nil, err
 	}
-	if a.st.Revision > before || result.GetGrant() != nil || result.GetRevoke() != nil {
+	if couldChange(command) {
 		number := a.st.Requests.take(a.st.Revision)
 		a.table.remember(key, request{number: number, index: index, result: encodeResult(result)})
 	}

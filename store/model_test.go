@@ -59,16 +59,17 @@ func (m *model) apply(command *kvv1.Command) *kvv1.Result {
 	for i := len(m.requests) - 1; i >= oldest; i-- {
 		if m.requests[i].id == name {
 			first := proto.Clone(m.requests[i].result).(*kvv1.Result)
-			resultHeader(first).Replayed = true
+			if header := resultHeader(first); header != nil {
+				header.Replayed = true
+			}
 			return first
 		}
 	}
 	if oldest > 0 && id.KnownRevision < m.requests[oldest-1].revision {
 		return refusal(kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED)
 	}
-	before, leases := m.revision, len(m.leases)
 	result := m.run(command)
-	if m.revision > before || len(m.leases) != leases {
+	if couldChange(command) {
 		kept := proto.Clone(result).(*kvv1.Result)
 		if proto.Size(kept) > maxKeptResult {
 			stripResult(kept)

@@ -12,17 +12,21 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// The store remembers the requests that changed something, in blocks, and
+// The store remembers the requests that could change something, in blocks, and
 // forgets the oldest block when there are too many. A request that is not
 // remembered was either never applied, or is in a forgotten block. The client
 // tells which by the revision that it knew before it sent the request for the
 // first time: all that a forgotten block holds was applied at or before the
 // block's last revision, so a client that knew at least that revision cannot
-// have a request in it. (The idea is that of RIFL, Lee et al., SOSP 2015, with
+// have a change in it. (The idea is that of RIFL, Lee et al., SOSP 2015, with
 // a revision in the place of a client's lease.)
 //
-// Requests that changed nothing need not be remembered: whoever repeats them
-// never got the first answer, and to apply them later is as good.
+// A request that was refused, or whose guards did not hold, is remembered too:
+// the client was told so, perhaps by a second copy of it, while the first is
+// still under way on a slow pod and would find the guards holding when it comes
+// ("create if absent", after a deletion). test/faults found that. Of these the
+// known revision proves less, because they move no revision: one that was
+// applied at exactly the last revision of a forgotten block is taken for new.
 var (
 	requestBlock  = 4096
 	requestBlocks = 64 // 262,144 requests: over two seconds at 100,000 a second.
@@ -93,11 +97,12 @@ func errRequestExpired(revision int64) *Error {
 
 // encodeResult is what will be remembered of a result.
 func encodeResult(result *kvv1.Result) []byte {
-	encoded, err := proto.Marshal(result)
+	same := proto.MarshalOptions{Deterministic: true} // On every pod.
+	encoded, err := same.Marshal(result)
 	if err == nil && len(encoded) > maxKeptResult {
 		stripped := proto.Clone(result).(*kvv1.Result)
 		stripResult(stripped)
-		encoded, err = proto.Marshal(stripped)
+		encoded, err = same.Marshal(stripped)
 	}
 	if err != nil {
 		panic("store: a result does not encode: " + err.Error())
@@ -114,6 +119,32 @@ func decodeResult(encoded []byte) (*kvv1.Result, error) {
 		header.Replayed = true
 	}
 	return result, nil
+}
+
+// couldChange is false for what only reads, which needs no memory: whoever
+// repeats it is as well served by a fresh result.
+func couldChange(command *kvv1.Command) bool {
+	c, ok := command.Command.(*kvv1.Command_Txn)
+	return !ok || txnWrites(c.Txn, 0)
+}
+
+func txnWrites(txn *kvv1.TxnRequest, depth int) bool {
+	if depth == maxTxnDepth {
+		return true // It was refused for that.
+	}
+	for _, ops := range [][]*kvv1.Op{txn.GetSuccess(), txn.GetFailure()} {
+		for _, op := range ops {
+			switch o := op.GetOp().(type) {
+			case *kvv1.Op_Put, *kvv1.Op_Delete:
+				return true
+			case *kvv1.Op_Txn:
+				if txnWrites(o.Txn, depth+1) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func resultHeader(result *kvv1.Result) *kvv1.ResponseHeader {
