@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -57,7 +58,7 @@ func fill(ctx context.Context, c *Cluster, n int) error {
 				for k := from; k < min(from+bulkSize, n); k++ {
 					pairs = append(pairs, Pair{numberedKey(k), randomValue(random)})
 				}
-				if err := client.PutMany(ctx, pairs); err != nil {
+				if err := putMany(ctx, client, pairs); err != nil {
 					return fmt.Errorf("fill: %w", err)
 				}
 			}
@@ -65,4 +66,20 @@ func fill(ctx context.Context, c *Cluster, n int) error {
 		})
 	}
 	return group.Wait()
+}
+
+// fillAttempts is how often a bulk call is tried. Filling is not what is
+// measured: an election meanwhile, on a machine that is not quiet, is waited for.
+const fillAttempts = 50
+
+func putMany(ctx context.Context, client Client, pairs []Pair) error {
+	for n := 1; ; n++ {
+		err := client.PutMany(ctx, pairs)
+		if err == nil || n == fillAttempts {
+			return err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }

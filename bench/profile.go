@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 )
 
 // profiles asks pods for processor profiles while a load runs.
@@ -19,18 +18,19 @@ type profiles struct {
 	running sync.WaitGroup
 }
 
-// startProfiles prepares a processor profile of the master and of one follower,
-// and an allocation profile of both. Only kvd serves them by default.
-func startProfiles(ctx context.Context, c *Cluster, dir string, leader int, d time.Duration) *profiles {
-	p := &profiles{ctx: ctx, dir: dir, targets: map[string]string{}}
-	if _, ok := c.System.(*Baton); !ok {
+// prepareProfiles gives processor and allocation profiles of the master and of
+// one follower, to be taken while a load is counted. With -profile, and of kvd,
+// which serves them; else it gives none.
+func prepareProfiles(ctx context.Context, lab *Lab, c *Cluster, leader int, load string) *profiles {
+	p := &profiles{ctx: ctx, dir: lab.Profiles, targets: map[string]string{}}
+	if _, ok := c.System.(*Baton); !ok || lab.Profiles == "" {
 		return p
 	}
-	seconds := max(1, int(d.Seconds())-1)
+	seconds := max(1, int(lab.Plan.Duration.Seconds())-1)
 	for role, i := range map[string]int{"master": leader, "follower": (leader + 1) % podCount} {
 		at := "http://" + c.Pods[i].HTTP + "/debug/pprof/"
-		p.targets[role+".cpu.pprof"] = fmt.Sprintf("%sprofile?seconds=%d", at, seconds)
-		p.targets[role+".allocs.pprof"] = fmt.Sprintf("%sallocs?seconds=%d", at, seconds)
+		p.targets[load+"."+role+".cpu.pprof"] = fmt.Sprintf("%sprofile?seconds=%d", at, seconds)
+		p.targets[load+"."+role+".allocs.pprof"] = fmt.Sprintf("%sallocs?seconds=%d", at, seconds)
 	}
 	return p
 }

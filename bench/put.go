@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 )
 
 const (
@@ -63,16 +63,19 @@ func putLoads(ctx context.Context, lab *Lab, c *Cluster, leader, callers, connec
 	}
 	defer closeAll()
 	load := Load{Callers: callers, Clients: clients, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, Call: putCall(lab.Plan.Keys)}
-	if callers > 1 && lab.Profiles != "" {
-		profiles := startProfiles(ctx, c, filepath.Join(lab.Profiles, c.System.Name()), leader, lab.Plan.Duration)
-		load.During = profiles.start
-		defer profiles.wait()
-	}
+	profiles := prepareProfiles(ctx, lab, c, leader, fmt.Sprintf("put-%d", callers))
+	load.During = profiles.start
+	defer profiles.wait()
 	puts, err := load.Run(ctx, c)
 	if err != nil {
 		return err
 	}
 	lab.note("put", c.System, puts)
+	if now, err := c.Leader(ctx); err != nil {
+		return err
+	} else if now != leader {
+		lab.Notes = append(lab.Notes, fmt.Sprintf("put, %s: the master changed while %d callers wrote", c.System.Name(), callers))
+	}
 	round.addSample(prefix, puts)
 
 	load.During = nil
