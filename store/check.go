@@ -26,16 +26,23 @@ func (s *Store) Check(ctx context.Context) (err error) {
 		return ErrClosed
 	}
 	defer s.guard(&err)
-	if err := s.db.View(func(tx *bbolt.Tx) error { return checkRecords(ctx, tx) }); err != nil {
+	if err := s.checkPages(); err != nil {
 		return err
 	}
-	// bbolt checks its pages against the list of free pages as it is now: no
-	// step of a flush may come in between.
+	return careful(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { return checkRecords(ctx, tx) })
+	})
+}
+
+// checkPages holds up the flush: pages are checked against the list of free
+// ones, which is that of the newest transaction.
+func (s *Store) checkPages() error {
 	writer, err := s.db.Begin(true)
 	if err != nil {
 		return fmt.Errorf("store: check: %w", err)
 	}
-	return errors.Join(s.db.View(checkPages), writer.Rollback())
+	err = careful(func() error { return s.db.View(checkPages) })
+	return errors.Join(err, writer.Rollback())
 }
 
 // maxFindings bounds what one check reports.
@@ -53,15 +60,16 @@ type checker struct {
 
 // check is for a file that nobody writes.
 func check(ctx context.Context, tx *bbolt.Tx) error {
-	if err := checkRecords(ctx, tx); err != nil {
+	if err := checkPages(tx); err != nil {
 		return err
 	}
-	return checkPages(tx)
+	return checkRecords(ctx, tx)
 }
 
-// checkPages comes after checkRecords: bbolt looks at pages in a goroutine of
-// its own, where a fault over a damaged one would end the process.
 func checkPages(tx *bbolt.Tx) error {
+	if err := checkStructure(tx); err != nil {
+		return err
+	}
 	c := &checker{}
 	for err := range tx.Check() {
 		c.found("bbolt: %v", err)

@@ -60,18 +60,20 @@ func (v *view) diskEvents(from, upTo int64, add func(v *view, revision int64, c 
 		return 0, err
 	}
 	cursor := v.tx.Bucket(bucketLog).Cursor()
-	next := from
+	next, parts := from, uint32(0)
 	for key, record := cursor.Seek(logKey(from, 0)); key != nil; key, record = cursor.Next() {
-		revision, _, err := readLogKey(key)
+		revision, part, err := readLogKey(key)
 		if err != nil {
 			return 0, err
 		}
 		if revision >= first {
 			break
 		}
-		if revision > next {
+		// Either a new revision, or the next part of the one before.
+		if part == 0 && revision != next || part != 0 && (revision != next-1 || part != parts) {
 			return 0, corrupt("the changes of revision %d are missing", next)
 		}
+		parts = part + 1
 		_, changes, err := readLogRecord(key, record)
 		if err != nil {
 			return 0, err

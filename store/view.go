@@ -293,7 +293,8 @@ func (t *tableSource) last(bound []byte) []byte {
 	return nil
 }
 
-// diskSource leaves out versions above the base, as getDisk does.
+// diskSource leaves out versions above the base, as getDisk does. Over damaged
+// pages bbolt may go back, and a walk never end: that panics here, see guard.
 type diskSource struct {
 	cursor      *bbolt.Cursor
 	base        int64
@@ -302,17 +303,28 @@ type diskSource struct {
 
 func (d *diskSource) seek(key []byte) {
 	d.key, d.record = d.cursor.Seek(key)
+	if d.key != nil && bytes.Compare(d.key, key) < 0 {
+		panic(fmt.Sprintf("the search for %x ends at %x", key, d.key))
+	}
 	d.settle()
 }
 
 func (d *diskSource) next() {
-	d.key, d.record = d.cursor.Next()
+	d.step()
 	d.settle()
+}
+
+func (d *diskSource) step() {
+	before := d.key
+	d.key, d.record = d.cursor.Next()
+	if d.key != nil && bytes.Compare(d.key, before) <= 0 {
+		panic(fmt.Sprintf("key %x comes after %x", d.key, before))
+	}
 }
 
 func (d *diskSource) settle() {
 	for len(d.key) >= suffixBytes && keyRevision(d.key) > d.base {
-		d.key, d.record = d.cursor.Next()
+		d.step()
 	}
 }
 
@@ -328,5 +340,8 @@ func (d *diskSource) last(bound []byte) []byte {
 		return key
 	}
 	key, _ := d.cursor.Prev()
+	if bytes.Compare(key, bound) >= 0 {
+		panic(fmt.Sprintf("key %x comes before %x", key, bound))
+	}
 	return key
 }

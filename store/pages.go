@@ -1,0 +1,204 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"os"
+
+	"go.etcd.io/bbolt"
+)
+
+// pageChecker walks bbolt's pages as they are in the file and believes nothing
+// that they say. bbolt does: over a damaged page its own check may fault in a
+// goroutine of its own, which would end the process, or count to four billion;
+// so this one comes first.
+//
+// A page: id (8 bytes), flags (2), count (2), overflow (4), elements, and then
+// their keys and values. An element of a leaf: flags, place, size of the key,
+// size of the value (4 each); of a branch: place, size of the key (4 each),
+// page (8). Places count from the element.
+type pageChecker struct {
+	file  io.ReaderAt
+	size  uint64 // Of a page in bytes.
+	count uint64 // Of pages in use.
+	seen  map[uint64]bool
+}
+
+const (
+	pageHeader   = 16
+	pageElement  = 16
+	branchPage   = 0x01
+	leafPage     = 0x02
+	freelistPage = 0x10
+	bucketFlag   = 0x01
+	bucketHeader = 16
+	noFreelist   = ^uint64(0)
+)
+
+// checkStructure looks at the pages of a transaction. No other may be committed
+// meanwhile.
+func checkStructure(tx *bbolt.Tx) error {
+	file, err := os.Open(tx.DB().Path())
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	c := &pageChecker{file: file, size: uint64(tx.DB().Info().PageSize), seen: map[uint64]bool{}}
+	transaction := uint64(tx.ID())
+	if tx.Writable() {
+		transaction--
+	}
+	root, freelist, err := c.meta(transaction)
+	if err != nil {
+		return err
+	}
+	if freelist != noFreelist {
+		if _, flags, _, err := c.page(freelist); err != nil || flags != freelistPage {
+			return corrupt("page %d of bbolt's free list (%v)", freelist, err)
+		}
+	}
+	return c.tree(root, nil, nil)
+}
+
+// meta reads the two pages that begin a file, and takes the transaction's. They
+// have checksums, which bbolt has verified.
+func (c *pageChecker) meta(transaction uint64) (root, freelist uint64, err error) {
+	const rootAt, freelistAt, countAt, transactionAt = 32, 48, 56, 64
+	for i := range int64(2) {
+		page := make([]byte, transactionAt+8)
+		if _, err := c.file.ReadAt(page, i*int64(c.size)); err != nil {
+			return 0, 0, err
+		}
+		if binary.LittleEndian.Uint64(page[transactionAt:]) == transaction {
+			c.count = binary.LittleEndian.Uint64(page[countAt:])
+			return binary.LittleEndian.Uint64(page[rootAt:]), binary.LittleEndian.Uint64(page[freelistAt:]), nil
+		}
+	}
+	return 0, 0, corrupt("no first page is of transaction %d", transaction)
+}
+
+// page reads a page with all that it goes on over.
+func (c *pageChecker) page(id uint64) (body []byte, flags, count uint16, err error) {
+	if id < 2 || id >= c.count || c.seen[id] {
+		return nil, 0, 0, corrupt("page %d is out of place", id)
+	}
+	header := make([]byte, pageHeader)
+	if _, err := c.file.ReadAt(header, int64(id*c.size)); err != nil {
+		return nil, 0, 0, corrupt("page %d: %v", id, err)
+	}
+	overflow := uint64(binary.LittleEndian.Uint32(header[12:]))
+	if binary.LittleEndian.Uint64(header) != id || id+overflow >= c.count {
+		return nil, 0, 0, corrupt("the header of page %d", id)
+	}
+	for page := id; page <= id+overflow; page++ {
+		if c.seen[page] {
+			return nil, 0, 0, corrupt("page %d is used twice", page)
+		}
+		c.seen[page] = true
+	}
+	body = make([]byte, (overflow+1)*c.size)
+	if _, err := c.file.ReadAt(body, int64(id*c.size)); err != nil {
+		return nil, 0, 0, corrupt("page %d: %v", id, err)
+	}
+	return body, binary.LittleEndian.Uint16(header[8:]), binary.LittleEndian.Uint16(header[10:]), nil
+}
+
+// tree walks a page and what is under it; keys are from low (nil: any) on and
+// before high (nil: any).
+func (c *pageChecker) tree(id uint64, low, high []byte) error {
+	body, flags, count, err := c.page(id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case flags == leafPage:
+		return c.leaf(id, body, count, low, high)
+	case flags == branchPage && count > 0:
+		return c.branch(id, body, count, low, high)
+	}
+	return corrupt("page %d is of kind %x with %d elements", id, flags, count)
+}
+
+// piece cuts out n bytes at a place, when they are there.
+func piece(body []byte, at, n uint64) ([]byte, bool) {
+	if at+n > uint64(len(body)) {
+		return nil, false
+	}
+	return body[at : at+n], true
+}
+
+// ordered is true of a key that comes after the one before it, in bounds.
+func ordered(key, before, low, high []byte, first bool) bool {
+	return (first || bytes.Compare(key, before) > 0) && bytes.Compare(key, low) >= 0 && (high == nil || bytes.Compare(key, high) < 0)
+}
+
+func (c *pageChecker) branch(id uint64, body []byte, count uint16, low, high []byte) error {
+	keys, pages := make([][]byte, count), make([]uint64, count)
+	for i := range keys {
+		at := uint64(pageHeader + i*pageElement)
+		element, ok := piece(body, at, pageElement)
+		if !ok {
+			return corrupt("page %d has %d elements", id, count)
+		}
+		place, size := binary.LittleEndian.Uint32(element), binary.LittleEndian.Uint32(element[4:])
+		keys[i], ok = piece(body, at+uint64(place), uint64(size))
+		if !ok || !ordered(keys[i], keys[max(0, i-1)], low, high, i == 0) {
+			return corrupt("element %d of page %d", i, id)
+		}
+		pages[i] = binary.LittleEndian.Uint64(element[8:])
+	}
+	for i, page := range pages {
+		end := high
+		if i+1 < len(keys) {
+			end = keys[i+1]
+		}
+		if err := c.tree(page, keys[i], end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *pageChecker) leaf(id uint64, body []byte, count uint16, low, high []byte) error {
+	var before []byte
+	for i := range int(count) {
+		at := uint64(pageHeader + i*pageElement)
+		element, ok := piece(body, at, pageElement)
+		if !ok {
+			return corrupt("page %d has %d elements", id, count)
+		}
+		place := at + uint64(binary.LittleEndian.Uint32(element[4:]))
+		size := uint64(binary.LittleEndian.Uint32(element[8:]))
+		key, ok := piece(body, place, size)
+		if !ok || !ordered(key, before, low, high, i == 0) {
+			return corrupt("element %d of page %d", i, id)
+		}
+		value, ok := piece(body, place+size, uint64(binary.LittleEndian.Uint32(element[12:])))
+		if !ok {
+			return corrupt("the value of element %d of page %d", i, id)
+		}
+		if binary.LittleEndian.Uint32(element)&bucketFlag != 0 {
+			if err := c.bucket(id, value); err != nil {
+				return err
+			}
+		}
+		before = key
+	}
+	return nil
+}
+
+// bucket is the value of a bucket: its root page, or 0 and a small page in place.
+func (c *pageChecker) bucket(id uint64, value []byte) error {
+	if len(value) < bucketHeader {
+		return corrupt("a bucket in page %d", id)
+	}
+	if root := binary.LittleEndian.Uint64(value); root != 0 {
+		return c.tree(root, nil, nil)
+	}
+	body := value[bucketHeader:]
+	if len(body) < pageHeader || binary.LittleEndian.Uint16(body[8:]) != leafPage {
+		return corrupt("a small bucket in page %d", id)
+	}
+	return c.leaf(id, body, binary.LittleEndian.Uint16(body[10:]), nil, nil)
+}
