@@ -239,9 +239,15 @@ func (p *pod) put(key, value string) error {
 	return err
 }
 
+// mustPut repeats a write of unknown outcome: a busy machine may hold an
+// election at any time.
 func (p *pod) mustPut(key, value string) {
 	p.c.t.Helper()
-	if err := p.put(key, value); err != nil {
+	err := p.put(key, value)
+	for errors.Is(err, ErrUnknown) {
+		err = p.put(key, value)
+	}
+	if err != nil {
 		p.c.t.Fatalf("put on %s: %v", p.name, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc"
 )
 
@@ -117,6 +118,9 @@ func openStorage(n *Node, sm StateMachine) (storage, error) {
 
 func (s storage) close() error { return errors.Join(s.log.Close(), s.votes.Close()) }
 
+// currentTerm is the library's name for the term.
+var currentTerm = []byte("CurrentTerm")
+
 // prepare makes log, votes and database fit together: the first entry of a new
 // cluster, or a log that a received database has overtaken.
 func (s storage) prepare(id volume.Identity) error {
@@ -128,14 +132,21 @@ func (s storage) prepare(id volume.Identity) error {
 	if err != nil {
 		return err
 	}
+	term, err := s.votes.GetUint64(currentTerm)
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return err
+	}
 	switch {
+	case id.Stage == volume.Data && id.JoinedIndex > 0 && term == 0:
+		// It may have voted, and have acknowledged entries: it must do neither again.
+		return fmt.Errorf("%w: the votes are gone", raftlog.ErrCorrupt)
 	case last > 0 || at.Index > 0:
 		return nil
 	case id.Stage != volume.Bootstrapping:
 		return fmt.Errorf("%w: it is empty, and so is the database, though this disk had data", raftlog.ErrCorrupt)
 	}
 	// What raft.BootstrapCluster does, in steps that can be repeated.
-	if err := s.votes.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+	if err := s.votes.SetUint64(currentTerm, 1); err != nil {
 		return err
 	}
 	self := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id.MemberID), Address: raft.ServerAddress(id.MemberID)}

@@ -143,10 +143,10 @@ func (p *port) greet(conn net.Conn) {
 	}
 	hello, err := handshake.ReadHello(tracked.Conn)
 	to, answer := p.judge(hello, err)
-	sent := handshake.WriteWelcome(tracked.Conn, answer)
 	if answer.Reason != handshake.Accepted {
 		p.refused("in", answer.Reason, answer.Message, conn)
 	}
+	sent := handshake.WriteWelcome(tracked.Conn, answer)
 	if answer.Reason != handshake.Accepted || sent != nil {
 		tracked.Close()
 		return

@@ -11,7 +11,7 @@ import (
 
 const (
 	// patience is how many election timeouts a call waits for a master.
-	patience = 10
+	patience = 6
 	// retryPause is waited when the master that is known refuses: it has not
 	// noticed yet that it leads, or no more does.
 	retryPause = 20 * time.Millisecond

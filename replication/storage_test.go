@@ -223,6 +223,39 @@ func TestReclone(t *testing.T) {
 	p.mustRead("k", "v")
 }
 
+// A member that has lost its log and its votes, but not its identity, must not
+// vote again. It begins anew, if there is someone to clone from.
+func TestLostVotes(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	p := c.follower()
+	p.mustPut("k", "v")
+	old := p.node.MemberID()
+	p.kill()
+	if err := os.RemoveAll(filepath.Join(p.dir, "raft")); err != nil {
+		t.Fatal(err)
+	}
+	c.net.isolate(p.name)
+	p.start()
+	if err := <-p.started; !errors.Is(err, raftlog.ErrCorrupt) || !errors.Is(err, ErrNoMaster) {
+		t.Errorf("with no other pod in sight: %v", err)
+	}
+	p.kill()
+	c.net.heal()
+	p.start()
+	if err := <-p.started; !errors.Is(err, raftlog.ErrCorrupt) || errors.Is(err, ErrNoMaster) {
+		t.Errorf("with a master in sight: %v", err)
+	}
+	cluster := p.node.ClusterID()
+	p.kill()
+	p.start()
+	p.awaitStart()
+	c.awaitReady()
+	if p.node.MemberID() == old || p.node.ClusterID() != cluster {
+		t.Errorf("it is %s of %s", p.node.MemberID(), p.node.ClusterID())
+	}
+	p.mustRead("k", "v")
+}
+
 // A crash at any step of the bootstrap leaves something that the next start
 // completes to the same cluster.
 func TestBootstrapIsRepeatable(t *testing.T) {
