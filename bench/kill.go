@@ -67,10 +67,6 @@ func killRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 
 // killRun kills the master once and gives the time to the next write.
 func killRun(ctx context.Context, c *Cluster, run int, acknowledged ledger) (time.Duration, error) {
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return 0, err
-	}
 	clients, closeAll, err := c.DialMany(killCallers*podCount, 0, 1, 2)
 	if err != nil {
 		return 0, err
@@ -84,7 +80,7 @@ func killRun(ctx context.Context, c *Cluster, run int, acknowledged ledger) (tim
 	for i := range counts {
 		wait.Go(func() { counts[i] = w.write(load, i, clients[i*podCount:(i+1)*podCount]) })
 	}
-	gap, err := w.kill(ctx, c, leader)
+	leader, gap, err := w.kill(ctx, c)
 	if err == nil {
 		err = pause(ctx, loadAfter)
 	}
@@ -110,21 +106,25 @@ type writers struct {
 	found  atomic.Bool
 }
 
-// kill ends the master after a while and waits for the next accepted write.
-func (w *writers) kill(ctx context.Context, c *Cluster, leader int) (time.Duration, error) {
+// kill ends the master after a while and waits for the next accepted write. It
+// asks who leads just before: under load it may no longer be who it was.
+func (w *writers) kill(ctx context.Context, c *Cluster) (leader int, gap time.Duration, err error) {
 	if err := pause(ctx, loadBefore); err != nil {
-		return 0, err
+		return 0, 0, err
+	}
+	if leader, err = c.Leader(ctx); err != nil {
+		return 0, 0, err
 	}
 	at := time.Now()
 	c.KillPod(leader)
 	close(w.killed)
 	select {
 	case first := <-w.first:
-		return first.Sub(at), nil
+		return leader, first.Sub(at), nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	case <-time.After(killTimeout):
-		return 0, fmt.Errorf("no write was accepted for %s after the kill", killTimeout)
+		return 0, 0, fmt.Errorf("no write was accepted for %s after the kill", killTimeout)
 	}
 }
 
