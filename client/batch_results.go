@@ -22,7 +22,7 @@ func (b *Batcher) receive(stream grpc.ClientStream, worked *bool) *Error {
 		b.mu.Lock()
 		t := b.flight[a.id]
 		delete(b.flight, a.id)
-		more := len(b.waiting) > 0 || b.closed
+		more := len(b.waiting) > 0
 		b.mu.Unlock()
 		if more {
 			b.signal()
@@ -125,7 +125,11 @@ func (b *Batcher) finish(t *batch) {
 		close(b.idle)
 		b.idle = nil
 	}
+	ending := b.closed && b.pending == 0
 	b.mu.Unlock()
+	if ending {
+		b.signal()
+	}
 	// Of a batch that was sent twice, the transport may still hold the bytes for
 	// the stream that was given up: only an answered single sending is surely over.
 	if t.sends == 1 && !t.unknown && cap(t.writes) <= maxBatchWrites && cap(t.body) <= 2*maxBatchBytes {

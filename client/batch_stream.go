@@ -44,7 +44,7 @@ func (b *Batcher) run() {
 func (b *Batcher) awaitWork(ctx context.Context) bool {
 	for {
 		b.mu.Lock()
-		work, closed := len(b.waiting) > 0, b.closed
+		work, closed := len(b.waiting) > 0, b.closed && b.pending == 0
 		b.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
@@ -90,21 +90,18 @@ func (b *Batcher) overStream(ctx context.Context, p *pod) (e *Error, worked bool
 	}
 	cancel(nil)
 	e = <-broken
-	switch context.Cause(ctx) {
-	case errMoveOn:
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errMoveOn):
 		b.again(nil)
 		return nil, worked
-	case errHangs:
+	case errors.Is(cause, errHangs):
 		e = &Error{Code: codes.DeadlineExceeded, Message: p.address + " does not answer"}
 	}
 	return e, worked
 }
 
-// What ended a stream that the pod did not end.
-var (
-	errMoveOn = errors.New("this stream is not needed any more")
-	errHangs  = errors.New("the pod hangs")
-)
+// errMoveOn ended a stream that was good.
+var errMoveOn = errors.New("this stream is not needed any more")
 
 // batchStream is the index of Batch in the service's streams.
 var batchStream = slices.IndexFunc(kvv1.KVService_ServiceDesc.Streams, func(s grpc.StreamDesc) bool {
@@ -156,7 +153,7 @@ func (b *Batcher) take() (t *batch, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.waiting) == 0 {
-		return nil, b.closed && len(b.flight) == 0
+		return nil, b.closed && b.pending == 0
 	}
 	if len(b.flight) >= b.options.InFlight || time.Now().Before(b.resume) {
 		return nil, false

@@ -181,6 +181,35 @@ func TestBatcherGivesUpInTime(t *testing.T) {
 	}
 }
 
+func TestBatcherCloseWaitsForWritesThatAreRepeated(t *testing.T) {
+	fake, c := cluster(t, 1)
+	var n atomic.Int32
+	fake.Before(func(_ int, method string) error {
+		if method == "Batch" && n.Add(1)%2 == 1 {
+			return clienttest.Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "there is no master now")
+		}
+		return nil
+	})
+	for range 100 {
+		b := batcher(t, c, client.BatchOptions{})
+		told := make(chan error, 1)
+		if err := b.PutAsync(context.Background(), "a", nil, func(_ int64, err error) { told <- err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-told:
+			if err != nil {
+				t.Fatal(err)
+			}
+		default:
+			t.Fatal("Close did not wait")
+		}
+	}
+}
+
 func TestBatcherLeavesAHungPod(t *testing.T) {
 	fake, c := cluster(t, 2)
 	ctx := within(t, 10*time.Second)

@@ -37,17 +37,6 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-func must[T any](t testing.TB) func(T, error) T {
-	t.Helper()
-	return func(value T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
-	}
-}
-
 // eventually waits for a state.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()

@@ -115,7 +115,7 @@ func (r *snapshotReader) Read(p []byte) (int, error) {
 		}
 		response, err := r.stream.Recv()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			r.err = io.EOF
 		case err != nil:
 			r.err = fromRPC(err)

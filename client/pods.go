@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -247,12 +248,15 @@ func (s *pods) follow(ctx context.Context, seen func(*kvv1.StatusResponse)) {
 	}
 }
 
-// ask gets a Status from the first pod that answers, nil when none does.
+// ask gets a Status from the first pod that answers, nil when none does. A pod
+// that knows of no ready one, for example because it is joining, is believed
+// only when no other answers.
 func (s *pods) ask(ctx context.Context) *kvv1.StatusResponse {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	v := s.view.Load()
 	answers := make(chan *kvv1.StatusResponse, len(v.all))
 	asked, answered := 0, 0
+	var doubtful *kvv1.StatusResponse
 	defer func() {
 		cancel()
 		for ; answered < asked; answered++ {
@@ -265,7 +269,7 @@ func (s *pods) ask(ctx context.Context) *kvv1.StatusResponse {
 	for answered < len(v.all) {
 		select {
 		case <-ctx.Done():
-			return nil
+			return doubtful
 		case <-next.C:
 			if asked == len(v.all) {
 				continue
@@ -276,13 +280,16 @@ func (s *pods) ask(ctx context.Context) *kvv1.StatusResponse {
 			next.Reset(askNextAfter)
 		case status := <-answers:
 			answered++
-			if status != nil {
+			if slices.ContainsFunc(status.GetPods(), (*kvv1.PodStatus).GetReady) {
 				return status
+			}
+			if status != nil {
+				doubtful = status
 			}
 			next.Reset(0)
 		}
 	}
-	return nil
+	return doubtful
 }
 
 func statusOf(ctx context.Context, p *pod) *kvv1.StatusResponse {

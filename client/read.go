@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"time"
@@ -137,7 +138,7 @@ func (s *scan) run(ctx context.Context, conn *grpc.ClientConn, alive *watchdog) 
 	}
 	for {
 		response, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -2,10 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
 )
+
+// errHangs ended a stream on which nothing came.
+var errHangs = errors.New("the pod hangs")
 
 // watchdog ends a stream on which nothing comes any more: a pod that hangs
 // keeps its connection open.
@@ -64,10 +68,10 @@ func (c *Client) streamOnce(ctx context.Context, p *pod, timeout time.Duration, 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	alive := &watchdog{timeout: timeout}
-	alive.timer = time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
+	alive.timer = time.AfterFunc(timeout, func() { cancel(errHangs) })
 	defer alive.timer.Stop()
 	if err := run(ctx, p.conn, alive); err != nil {
-		return fromRPC(err), context.Cause(ctx) == context.DeadlineExceeded
+		return fromRPC(err), errors.Is(context.Cause(ctx), errHangs)
 	}
 	return nil, false
 }

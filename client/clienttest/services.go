@@ -3,6 +3,7 @@ package clienttest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -106,7 +107,7 @@ func (p *pod) Scan(r *kvv1.ScanRequest, stream kvv1.KVService_ScanServer) error 
 func (p *pod) Batch(stream kvv1.KVService_BatchServer) error {
 	for {
 		r, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -280,7 +281,7 @@ func (p *pod) Revoke(_ context.Context, r *kvv1.RevokeRequest) (*kvv1.RevokeResp
 func (p *pod) KeepAlive(stream kvv1.LeaseService_KeepAliveServer) error {
 	for {
 		r, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

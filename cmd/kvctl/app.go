@@ -89,7 +89,7 @@ func (a *app) withIdle(cmd *cobra.Command, do func(ctx context.Context, c *clien
 	timer := time.AfterFunc(a.timeout, func() { cancel(errIdle) })
 	defer timer.Stop()
 	err = do(ctx, c, func() { timer.Reset(a.timeout) })
-	if err != nil && context.Cause(ctx) == errIdle {
+	if err != nil && errors.Is(context.Cause(ctx), errIdle) {
 		return fmt.Errorf("%w (%v): %w", errIdle, a.timeout, err)
 	}
 	return err

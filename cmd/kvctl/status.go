@@ -198,8 +198,8 @@ func (a *app) drawStatus(cmd *cobra.Command, c *client.Client) error {
 	a.out = screen
 	if err != nil {
 		a.printf("%s  %v\n", time.Now().Format(time.TimeOnly), err)
-	} else {
-		err = a.printStatus(status)
+	} else if err := a.printStatus(status); err != nil {
+		a.printf("%v\n", err)
 	}
 	a.out = out
 	if a.outTerminal && !a.json() {
