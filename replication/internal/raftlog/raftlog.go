@@ -85,6 +85,10 @@ func Open(o Options) (*Log, error) {
 	// The log does not close its metadata; whoever opens the directory again
 	// in this process would wait for the file's lock for ever.
 	meta := &metadb.BoltMetaDB{}
+	if err := finishRotation(o.Dir, meta, o.VFS); err != nil {
+		meta.Close()
+		return nil, openError(err)
+	}
 	w, err := wal.Open(o.Dir,
 		wal.WithMetaStore(meta),
 		wal.WithSegmentFiler(segment.NewFiler(o.Dir, o.VFS)),
@@ -92,10 +96,7 @@ func Open(o Options) (*Log, error) {
 		wal.WithLogger(o.Logger))
 	if err != nil {
 		meta.Close()
-		if errors.Is(err, types.ErrCorrupt) {
-			err = errors.Join(ErrCorrupt, err)
-		}
-		return nil, fmt.Errorf("open the log: %w", err)
+		return nil, openError(err)
 	}
 	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), holds: map[string]hold{}}
 	if err := l.measure(); err != nil {
@@ -103,6 +104,13 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	return l, nil
+}
+
+func openError(err error) error {
+	if errors.Is(err, types.ErrCorrupt) {
+		err = errors.Join(ErrCorrupt, err)
+	}
+	return fmt.Errorf("open the log: %w", err)
 }
 
 func (l *Log) measure() error {
