@@ -77,7 +77,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	r, w := io.Pipe()
 	snapshot := &Snapshot{
 		Position: st.position(), Revision: st.Revision, Size: streamSize(tx.Size()),
-		Reader: r, cancel: func(err error) { _ = r.CloseWithError(err) }, ended: make(chan struct{}),
+		Reader: r, cancel: func(err error) { _ = w.CloseWithError(err) }, ended: make(chan struct{}),
 	}
 	go func() {
 		defer close(snapshot.ended)
