@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,23 @@ func (c *devConfig) check() error {
 	return nil
 }
 
+// portsFree fails when another program, perhaps another local cluster, has one
+// of the ports: the pods of two clusters must not take turns on them.
+func (c *devConfig) portsFree() error {
+	for i := range c.nodes {
+		for port := range 3 {
+			listener, err := net.Listen("tcp", c.address(i, port))
+			if err != nil {
+				return fmt.Errorf("%w: stop what uses the port, or choose another --base-port", err)
+			}
+			if err := listener.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (c *devConfig) pod(i int) string { return fmt.Sprintf("kv-%d", i) }
 
 // address of a pod's client (0), peer (1) or HTTP (2) port.
@@ -97,6 +115,9 @@ func (c *devConfig) serve(executable string, i int) *exec.Cmd {
 func runDev(ctx context.Context, c devConfig, out io.Writer) error {
 	executable, err := os.Executable()
 	if err != nil {
+		return err
+	}
+	if err := c.portsFree(); err != nil {
 		return err
 	}
 	log := &lines{out: out}
