@@ -46,7 +46,7 @@ func opOf(w history.Write) *kvv1.Op {
 	if w.Delete {
 		return &kvv1.Op{Op: &kvv1.Op_Delete{Delete: &kvv1.DeleteRequest{Key: []byte(w.Key)}}}
 	}
-	return &kvv1.Op{Op: &kvv1.Op_Put{Put: &kvv1.PutRequest{Key: []byte(w.Key), Value: []byte(w.Value), Lease: w.Lease}}}
+	return &kvv1.Op{Op: &kvv1.Op_Put{Put: &kvv1.PutRequest{Key: []byte(w.Key), Value: history.Expand(w.Value), Lease: w.Lease}}}
 }
 
 // writeRequest is an op that writes: a put or a delete where that is enough,

@@ -116,6 +116,7 @@ var mix = []weighted{
 	{9, loose},
 	{5, old},
 	{3, scan},
+	{6, bulk},
 	{3, func(ctx context.Context, _ *workload, s *session) { s.repeat(ctx) }},
 }
 
@@ -139,6 +140,14 @@ func (w *workload) run(ctx context.Context, s *session) {
 
 func put(ctx context.Context, w *workload, s *session) {
 	s.write(ctx, &history.Op{Name: "put", Writes: []history.Write{{Key: w.hotKey(s.rng), Value: s.value()}}})
+}
+
+// bulk writes much, so that files and tables fill, and the log is cut.
+func bulk(ctx context.Context, _ *workload, s *session) {
+	s.write(ctx, &history.Op{Name: "bulk", Writes: []history.Write{{
+		Key:   fmt.Sprintf("bulk/%d", s.rng.IntN(8)),
+		Value: history.Padded(s.value(), 20_000+s.rng.IntN(400_000)),
+	}}})
 }
 
 func remove(ctx context.Context, w *workload, s *session) {

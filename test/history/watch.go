@@ -112,7 +112,7 @@ func newEvent(e *kvv1.Event, at int64) Event {
 func NewKV(kv *kvv1.KeyValue) KV {
 	return KV{
 		Key:     string(kv.GetKey()),
-		Value:   string(kv.GetValue()),
+		Value:   Shorten(kv.GetValue()),
 		Create:  kv.GetCreateRevision(),
 		Mod:     kv.GetModRevision(),
 		Version: kv.GetVersion(),
