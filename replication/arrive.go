@@ -63,9 +63,8 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 	case own != "":
 		return "no pod of its cluster answers", nil
 	}
-	because, err = n.mayBootstrap(ctx, seen)
-	if because != "" || err != nil {
-		return because, err
+	if because := n.mayBootstrap(ctx, seen); because != "" {
+		return because, nil
 	}
 	cluster := uuid.NewString()
 	n.log.Info("this pod founds the cluster", "cluster", cluster)
@@ -75,25 +74,25 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 // mayBootstrap says what forbids to found a cluster: only the lowest ordinal
 // may, and only when every peer has said that it has nothing. Silence proves
 // nothing: behind it there may be a cluster.
-func (n *Node) mayBootstrap(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string, err error) {
+func (n *Node) mayBootstrap(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string) {
 	if len(n.opts.Peers) == 0 {
 		if n.opts.BootstrapPermission == nil {
-			return "no pod with data answers, and nothing permits this one to found a cluster", nil
+			return "no pod with data answers, and nothing permits this one to found a cluster"
 		}
 		allowed, err := n.opts.BootstrapPermission(ctx)
 		switch {
 		case err != nil:
-			return "whether it may found the cluster cannot be found out: " + err.Error(), nil
+			return "whether it may found the cluster cannot be found out: " + err.Error()
 		case !allowed:
-			return "it may not found the cluster, and no pod with data answers", nil
+			return "it may not found the cluster, and no pod with data answers"
 		}
-		return "", nil
+		return ""
 	}
 	if !slices.Contains(n.opts.Peers, n.opts.Name) {
-		return "it is not in its own list of peers: add " + n.opts.Name, nil
+		return "it is not in its own list of peers: add " + n.opts.Name
 	}
 	if first := lowest(n.opts.Peers); first != n.opts.Name {
-		return fmt.Sprintf("no pod with data answers, and only %s may found the cluster", first), nil
+		return fmt.Sprintf("no pod with data answers, and only %s may found the cluster", first)
 	}
 	var silent []string
 	for _, p := range n.opts.Peers {
@@ -102,7 +101,7 @@ func (n *Node) mayBootstrap(ctx context.Context, seen map[string]*peerv1.Inspect
 		}
 	}
 	if len(silent) > 0 {
-		return "to found the cluster every peer must have said that it is empty; missing: " + strings.Join(silent, ", "), nil
+		return "to found the cluster every peer must have said that it is empty; missing: " + strings.Join(silent, ", ")
 	}
-	return "", nil
+	return ""
 }

@@ -28,14 +28,13 @@ type cluster struct {
 }
 
 type pod struct {
-	c        *cluster
-	name     string
-	dir      string
-	node     *Node
-	machine  *machine
-	cancel   context.CancelFunc
-	started  chan error
-	reigning chan bool
+	c       *cluster
+	name    string
+	dir     string
+	node    *Node
+	machine *machine
+	cancel  context.CancelFunc
+	started chan error
 }
 
 func newCluster(t testing.TB, size int) *cluster {

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/batondb/baton/store/internal/faultfs"
 )
@@ -318,7 +318,7 @@ func (run *crashRun) failing(fail, heal func()) {
 	if !failed {
 		t.Fatal("writes go on although the disk fails")
 	}
-	if err := <-run.d.s.Failed(); !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if err := <-run.d.s.Failed(); !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		t.Fatalf("failed with %v", err)
 	}
 	applied := run.d.s.Applied()

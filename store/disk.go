@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // FileName is the name of the database in the data directory.
@@ -46,7 +47,7 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, err
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("store: %s is open in another process", path)
 	case err != nil:
 		return nil, fmt.Errorf("store: open %s: %w", path, err)
@@ -70,7 +71,7 @@ func openBolt(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 		db, err = bbolt.Open(path, 0o600, options)
 		return err
 	})
-	for _, damaged := range []error{bbolt.ErrInvalid, bbolt.ErrChecksum, bbolt.ErrVersionMismatch} {
+	for _, damaged := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch} {
 		if errors.Is(err, damaged) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}

@@ -271,8 +271,6 @@ type testWatcher struct {
 	w    *Watcher
 	req  *kvv1.WatchRequest
 	seen int64 // Every event up to here was seen.
-	// partial are the events of a revision that is not complete.
-	got []*kvv1.Event
 }
 
 // watcher starts a random one; nil when the revision is not kept.
