@@ -146,6 +146,15 @@ func (r *run) run(t *testing.T) []history.Violation {
 // underLoad breaks the cluster for the duration, while clients use it, and heals
 // it before they stop.
 func (r *run) underLoad(t *testing.T, ctx context.Context) {
+	shared, err := newLibrary(r.cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := shared.close(); err != nil {
+			t.Errorf("close the client: %v", err)
+		}
+	}()
 	loading, stopLoad := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -154,6 +163,9 @@ func (r *run) underLoad(t *testing.T, ctx context.Context) {
 		s, err := newSession(1+i, r.seed, r.load.recorder, r.cluster)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if i < librarySessions {
+			s.library = shared
 		}
 		if i < sessions {
 			clients.Go(func() {

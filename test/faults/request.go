@@ -88,16 +88,20 @@ func answerOf(h *kvv1.ResponseHeader) history.Answer {
 func sendTxn(txn *kvv1.TxnRequest) call {
 	return func(ctx context.Context, conn *grpc.ClientConn) (history.Answer, error) {
 		r, err := kvv1.NewKVServiceClient(conn).Txn(ctx, txn)
-		a := answerOf(r.GetHeader())
-		a.Succeeded = r.GetSucceeded()
-		for _, result := range r.GetResults() {
-			a.Deleted += result.GetDelete().GetDeleted()
-			for _, kv := range result.GetRange().GetKvs() {
-				a.KVs = append(a.KVs, history.NewKV(kv))
-			}
-		}
-		return a, err
+		return txnAnswer(r), err
 	}
+}
+
+func txnAnswer(r *kvv1.TxnResponse) history.Answer {
+	a := answerOf(r.GetHeader())
+	a.Succeeded = r.GetSucceeded()
+	for _, result := range r.GetResults() {
+		a.Deleted += result.GetDelete().GetDeleted()
+		for _, kv := range result.GetRange().GetKvs() {
+			a.KVs = append(a.KVs, history.NewKV(kv))
+		}
+	}
+	return a
 }
 
 // sendBatch writes through a Batch stream.

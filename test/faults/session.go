@@ -29,6 +29,7 @@ type session struct {
 	rng      *rand.Rand
 	recorder *history.Recorder
 	conns    []*grpc.ClientConn // To each pod, through the network.
+	library  *library           // Not nil: instead of the bare API.
 
 	id       []byte
 	sequence uint64
@@ -134,6 +135,10 @@ type attempt struct {
 // write runs an op that writes. With an id it is repeated until it is answered,
 // without one until it may have been applied.
 func (s *session) write(ctx context.Context, op *history.Op) {
+	if s.library != nil {
+		s.writeByLibrary(ctx, op)
+		return
+	}
 	op.Client = s.client
 	withID := s.rng.IntN(8) > 0
 	var id *kvv1.RequestId
@@ -228,7 +233,12 @@ func (s *session) read(ctx context.Context, op *history.Op, scan bool) bool {
 	defer cancel()
 	op.Attempts = 1
 	request := sendRange(op.Read)
-	if scan {
+	switch {
+	case s.library != nil:
+		request = func(ctx context.Context, _ *grpc.ClientConn) (history.Answer, error) {
+			return s.readByLibrary(ctx, op.Read, scan)
+		}
+	case scan:
 		request = sendScan(op.Read)
 	}
 	answer, err := request(ctx, s.conn())
