@@ -137,9 +137,13 @@ func (s storage) prepare(id volume.Identity) error {
 		return err
 	}
 	switch {
-	case id.Stage == volume.Data && id.JoinedIndex > 0 && term == 0:
+	case id.Stage == volume.Data && id.JoinedIndex > 0 && term < max(at.Term, 1):
 		// It may have voted, and have acknowledged entries: it must do neither again.
 		return fmt.Errorf("%w: the votes are gone", raftlog.ErrCorrupt)
+	case term < at.Term:
+		// A database that was received, or restored from a backup, on a disk
+		// that has never voted.
+		return s.votes.SetUint64(currentTerm, at.Term)
 	case last > 0 || at.Index > 0:
 		return nil
 	case id.Stage != volume.Bootstrapping:

@@ -39,7 +39,7 @@ func Found(ctx context.Context, dir, pod string, write func(configuration []byte
 	clusterID = uuid.NewString()
 	// Last: only now is there a cluster.
 	err = v.Update(func(id *volume.Identity) {
-		id.ClusterID, id.Stage, id.JoinedIndex = clusterID, volume.Data, 1
+		id.ClusterID, id.Stage = clusterID, volume.Data
 	})
 	return clusterID, MemberID(id.MemberID), err
 }

@@ -30,8 +30,8 @@ type port struct {
 	log      *slog.Logger
 
 	greeting chan struct{}
-	// left has a token when the last Raft connection of some member has ended.
-	left chan struct{}
+	// left gets a member when its last Raft connection has ended.
+	left chan MemberID
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
@@ -48,7 +48,7 @@ func newPort(o *Options, identity func() volume.Identity, refusals func(string, 
 		opts: o, identity: identity, refusals: refusals, log: o.Logger,
 		greeting: make(chan struct{}, maxGreeting),
 		conns:    map[*trackedConn]struct{}{},
-		callers:  map[MemberID]int{}, left: make(chan struct{}, 1),
+		callers:  map[MemberID]int{}, left: make(chan MemberID, 16),
 		lastSaid: map[handshake.Reason]time.Time{},
 	}
 	p.wg.Go(p.accept)
@@ -304,7 +304,7 @@ func (c *trackedConn) Close() error {
 		if p.callers[c.from]--; p.callers[c.from] == 0 {
 			delete(p.callers, c.from)
 			select {
-			case p.left <- struct{}{}:
+			case p.left <- c.from:
 			default:
 			}
 		}

@@ -299,6 +299,31 @@ func TestBootstrapIsRepeatable(t *testing.T) {
 	}
 }
 
+// A backup becomes a cluster of its own, which the other pods join.
+func TestFound(t *testing.T) {
+	c := newCluster(t, 2)
+	p := c.pods["kv-0"]
+	cluster, member, err := Found(context.Background(), p.dir, p.name, func(configuration []byte) error {
+		m := openMachine(t, p.dir)
+		m.ApplyConfiguration(1, 1, configuration)
+		m.state.Data["k"] = "from the backup"
+		return m.Flush(context.Background(), 1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.boot()
+	if p.node.ClusterID() != cluster || p.node.MemberID() != member {
+		t.Errorf("it is %s of %s, founded as %s of %s", p.node.MemberID(), p.node.ClusterID(), member, cluster)
+	}
+	c.pods["kv-1"].mustRead("k", "from the backup")
+	p.kill()
+	p.start()
+	p.awaitStart()
+	c.awaitReady()
+	p.mustRead("k", "from the backup")
+}
+
 func TestForeignVolume(t *testing.T) {
 	c := newCluster(t, 2).boot()
 	p, other := c.pods["kv-0"], c.pods["kv-1"]

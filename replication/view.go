@@ -11,6 +11,8 @@ import (
 type view struct {
 	// master is empty while none is known.
 	master MemberID
+	// last is the last master that was known, this one included.
+	last MemberID
 	// leads: this pod is Raft's leader, and may propose.
 	leads bool
 	// ready: it leads, and has applied an entry of this term.
@@ -64,7 +66,10 @@ func (v *views) set(r *raft.Raft) {
 	}
 	next.ready = next.leads && v.readyTerm == next.term
 	old := v.load()
-	next.changed = old.changed
+	next.changed, next.last = old.changed, old.last
+	if next.master != "" {
+		next.last = next.master
+	}
 	if next == *old {
 		return
 	}

@@ -41,18 +41,25 @@ func (g *vigil) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-g.port.left:
-		}
-		v := g.views.load()
-		rank, votes := g.rank(v.master)
-		if v.master == "" || v.leads || !votes || !g.dead(ctx, v.master) {
-			continue
-		}
-		if sleep(ctx, time.Duration(rank)*rankPause); ctx.Err() == nil && g.views.load() == v {
-			g.slog.Info("the master's process is gone; this pod stands for election", "master", v.master)
-			g.stand()
+		case gone := <-g.port.left:
+			rank, votes := g.rank(gone)
+			if !votes || !g.missed(gone) || !g.dead(ctx, gone) {
+				continue
+			}
+			if sleep(ctx, time.Duration(rank)*rankPause); ctx.Err() == nil && g.missed(gone) {
+				g.slog.Info("the master's process is gone; this pod stands for election", "master", gone)
+				g.stand()
+			}
 		}
 	}
+}
+
+// missed says whether m was the last master, and no other one is known. That
+// none is known at all is no reason to wait: a candidate with a shorter log
+// may have lost meanwhile.
+func (g *vigil) missed(m MemberID) bool {
+	v := g.views.load()
+	return !v.leads && v.last == m && (v.master == "" || v.master == m)
 }
 
 // rank is how many living voters come before this one.
