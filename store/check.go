@@ -104,7 +104,7 @@ func (c *checker) versions() {
 	cursor := c.tx.Bucket(bucketKV).Cursor()
 	for key, record := cursor.First(); key != nil && c.ctx.Err() == nil; key, record = cursor.Next() {
 		if err := checkVersionKey(key); err != nil {
-			c.found("kv key %x: %v", key, err)
+			c.found("kv key %.64x: %v", key, err)
 			continue
 		}
 		if keyRevision(key) > c.st.Revision {
@@ -222,7 +222,7 @@ func (c *checker) leases() {
 			c.found("%v", err)
 		}
 		if len(key) < 8 || c.tx.Bucket(bucketLeases).Get(key[:8]) == nil {
-			c.found("lease key %x belongs to no lease", key)
+			c.found("lease key %.64x belongs to no lease", key)
 		}
 	}
 }

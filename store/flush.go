@@ -16,7 +16,7 @@ import (
 var (
 	// flushStepBytes is how much of a table one bbolt transaction takes: small,
 	// so that no step holds a processor for long.
-	flushStepBytes = 512 << 10
+	flushStepBytes = 1 << 20
 	// logStepEntries is how many revisions or requests one step writes.
 	logStepEntries = 8192
 )

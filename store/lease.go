@@ -256,7 +256,7 @@ func loadLeases(tx *bbolt.Tx) (map[int64]int64, error) {
 		r := reader{b: payload}
 		ttl := r.int()
 		if len(key) != 8 || r.bad || ttl == 0 {
-			return corrupt("lease record under key %x", key)
+			return corrupt("lease record under key %.64x", key)
 		}
 		ttls[int64(binary.BigEndian.Uint64(key))] = ttl
 		return nil

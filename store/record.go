@@ -27,11 +27,11 @@ func seal(key, record []byte) []byte {
 // unseal checks a record and returns its payload.
 func unseal(key, record []byte) ([]byte, error) {
 	if len(record) < checksumBytes {
-		return nil, corrupt("record of %d bytes under key %x", len(record), key)
+		return nil, corrupt("record of %d bytes under key %.64x", len(record), key)
 	}
 	payload := record[checksumBytes:]
 	if binary.LittleEndian.Uint32(record) != checksum(key, payload) {
-		return nil, corrupt("checksum of the record under key %x", key)
+		return nil, corrupt("checksum of the record under key %.64x", key)
 	}
 	return payload, nil
 }
@@ -79,7 +79,7 @@ func readVersion(versionKey, record []byte) (version, error) {
 		v.value = r.b
 	}
 	if r.bad || v.create < 0 {
-		return version{}, corrupt("kv record under key %x", versionKey)
+		return version{}, corrupt("kv record under key %.64x", versionKey)
 	}
 	return v, nil
 }
@@ -161,7 +161,7 @@ func logKey(revision int64, part uint32) []byte {
 
 func readLogKey(key []byte) (revision int64, part uint32, err error) {
 	if len(key) != 12 {
-		return 0, 0, corrupt("log key %x", key)
+		return 0, 0, corrupt("log key %.64x", key)
 	}
 	return int64(binary.BigEndian.Uint64(key)), binary.BigEndian.Uint32(key[8:]), nil
 }

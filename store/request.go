@@ -226,7 +226,7 @@ func readRequest(key, record []byte) (request, error) {
 	req := request{number: r.uint(), index: r.uint()}
 	req.result = r.b
 	if r.bad {
-		return request{}, corrupt("request record under key %x", key)
+		return request{}, corrupt("request record under key %.64x", key)
 	}
 	return req, nil
 }

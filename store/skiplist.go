@@ -35,7 +35,7 @@ const (
 	branchMask = 3 // One node of four reaches the next level.
 
 	// nodeOverhead is about what an entry takes besides its key and value.
-	nodeOverhead = 112
+	nodeOverhead = 144
 )
 
 // node has in one cache line what a search mostly needs: the hint, and the
@@ -149,7 +149,7 @@ func (l *skiplist) last(key []byte) *node {
 
 // insert adds an entry at the place that find gave; the writer must not have
 // inserted anything in between. It keeps key and value, which must come from alloc.
-func (l *skiplist) insert(at *splice, key, value []byte) {
+func (l *skiplist) insert(at *splice, key, value []byte) *node {
 	height := 1
 	for bits := rand.Uint32(); height < maxHeight && bits&branchMask == 0; bits >>= 2 {
 		height++
@@ -170,6 +170,7 @@ func (l *skiplist) insert(at *splice, key, value []byte) {
 		at[level].link(level).Store(n)
 	}
 	l.size.Add(int64(len(key) + len(value) + nodeOverhead))
+	return n
 }
 
 func (l *skiplist) newNode(height int) *node {

@@ -88,7 +88,7 @@ func decodeScrub(record []byte) (int64, error) {
 	}
 	payload, err := unseal(scrubKey, record)
 	if err != nil || len(payload) != 8 {
-		return 0, corrupt("scrub record %x", record)
+		return 0, corrupt("scrub record %.64x", record)
 	}
 	return int64(binary.BigEndian.Uint64(payload)), nil
 }

@@ -1,9 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"sort"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // table holds what was applied since the table before it was frozen. The
@@ -19,6 +22,11 @@ type table struct {
 	mu        sync.RWMutex
 	log       []logEntry
 	leaseKeys map[int64]map[string]bool // Lease, keyPrefix: attached or detached.
+
+	// newest has each key's newest version here, by the hash of its keyPrefix: a
+	// write needs the version before it, and a search in kv is slower. Only for
+	// the applying goroutine.
+	newest map[uint64]*node
 
 	// Only for the applying goroutine, and for the flusher after the freeze.
 	leases   map[int64]int64 // Time to live in seconds; 0: ended.
@@ -42,6 +50,7 @@ type logEntry struct {
 func newTable(prefix []byte, st state) *table {
 	return &table{
 		kv:        newSkiplist(prefix),
+		newest:    map[uint64]*node{},
 		base:      st.Revision,
 		state:     st,
 		leaseKeys: map[int64]map[string]bool{},
@@ -81,6 +90,19 @@ func (t *table) logFrom(revision int64) []logEntry {
 	t.mu.RUnlock()
 	at := sort.Search(len(log), func(i int) bool { return log[i].revision >= revision })
 	return log[at:]
+}
+
+// find returns the newest version of a key in the table, or nil.
+func (t *table) find(prefix []byte) *node {
+	n := t.newest[xxhash.Sum64(prefix)]
+	if n != nil && !bytes.Equal(keyPrefix(n.key), prefix) {
+		// Two keys with one hash.
+		n = t.kv.find(prefix, nil)
+		if n != nil && !bytes.Equal(keyPrefix(n.key), prefix) {
+			return nil
+		}
+	}
+	return n
 }
 
 func (t *table) setLeaseKey(lease int64, prefix []byte, attached bool) {

@@ -143,7 +143,7 @@ func (v *view) ascend(s span, revision int64, visit visitor) error {
 			return nil
 		}
 		if len(key) < suffixBytes {
-			return corrupt("kv key %x", key)
+			return corrupt("kv key %.64x", key)
 		}
 		prefix := keyPrefix(key)
 		if keyRevision(key) > revision {
@@ -179,7 +179,7 @@ func (v *view) descend(s span, revision int64, visit visitor) error {
 			return nil
 		}
 		if len(key) < suffixBytes {
-			return corrupt("kv key %x", key)
+			return corrupt("kv key %.64x", key)
 		}
 		bound = bytes.Clone(keyPrefix(key))
 		ver, found, err := v.get(bound, revision)
@@ -304,7 +304,7 @@ type diskSource struct {
 func (d *diskSource) seek(key []byte) {
 	d.key, d.record = d.cursor.Seek(key)
 	if d.key != nil && bytes.Compare(d.key, key) < 0 {
-		panic(fmt.Sprintf("the search for %x ends at %x", key, d.key))
+		panic(fmt.Sprintf("the search for %.64x ends at %.64x", key, d.key))
 	}
 	d.settle()
 }
@@ -318,7 +318,7 @@ func (d *diskSource) step() {
 	before := d.key
 	d.key, d.record = d.cursor.Next()
 	if d.key != nil && bytes.Compare(d.key, before) <= 0 {
-		panic(fmt.Sprintf("key %x comes after %x", d.key, before))
+		panic(fmt.Sprintf("key %.64x comes after %.64x", d.key, before))
 	}
 }
 
@@ -341,7 +341,7 @@ func (d *diskSource) last(bound []byte) []byte {
 	}
 	key, _ := d.cursor.Prev()
 	if bytes.Compare(key, bound) >= 0 {
-		panic(fmt.Sprintf("key %x comes before %x", key, bound))
+		panic(fmt.Sprintf("key %.64x comes before %.64x", key, bound))
 	}
 	return key
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 
+	"github.com/cespare/xxhash/v2"
+
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -68,7 +70,7 @@ func (a *applier) previous(target []byte) (version, bool, error) {
 		return ver, err == nil && !ver.deleted(), err
 	}
 	for _, t := range a.view.tables[1:] {
-		if n := t.kv.find(target, nil); n != nil && bytes.HasPrefix(n.key, prefix) {
+		if n := t.find(prefix); n != nil {
 			ver, err := readVersion(n.key, n.value)
 			return ver, err == nil && !ver.deleted(), err
 		}
@@ -87,7 +89,8 @@ func (a *applier) insert(target []byte, ver *version) {
 	memory = append(memory, target...)
 	key := memory[:len(target):len(target)]
 	record := appendVersion(memory[len(target):], key, ver)
-	list.insert(&a.at, key, record)
+	n := list.insert(&a.at, key, record)
+	a.table.newest[xxhash.Sum64(keyPrefix(key))] = n
 	a.changes = append(a.changes, change{versionKey: key, record: record})
 }
 
