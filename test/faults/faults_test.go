@@ -100,6 +100,7 @@ func kvd(t *testing.T) string {
 	if *prebuilt != "" {
 		return *prebuilt
 	}
+	noteSources(t)
 	path := filepath.Join(t.TempDir(), "kvd")
 	arguments := []string{"build", "-o", path}
 	if *race {
@@ -110,6 +111,23 @@ func kvd(t *testing.T) string {
 		t.Fatalf("build kvd: %v\n%s", err, output)
 	}
 	return path
+}
+
+// noteSources looks at every file that kvd is built of: go test sees that, and
+// does not take an older result for this one when one of them has changed.
+func noteSources(t *testing.T) {
+	for _, dir := range []string{"cmd/kvd", "proto", "replication", "server", "store"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, _ os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			_, err = os.Stat(path)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // run starts, loads, breaks, heals and checks the cluster.
@@ -216,6 +234,7 @@ func (r *run) check(ctx context.Context, opened, last int64) {
 	found(history.CheckSamples(h.Samples))
 	found(history.CheckCopies(l, copies))
 	found(checkLeases(l, historian, r.load.lessees))
+	f.checkCrashes()
 	f.scanLogs()
 	f.checkAlarms()
 	if err := h.Save(r.dir); err != nil {

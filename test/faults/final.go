@@ -175,6 +175,16 @@ func (w *workload) sample(ctx context.Context) {
 	}
 }
 
+// checkCrashes reports pods that ended without being told to: no fault here
+// gives one a reason.
+func (f *final) checkCrashes() {
+	for _, p := range f.cluster.Pods {
+		if n := p.Crashes(); n > 0 {
+			f.add("crash", "%s ended by itself %d times: see %s", p.Name, n, p.Log)
+		}
+	}
+}
+
 // disasters are lines that must not be in any log.
 var disasters = []string{"DATA RACE", "panic:", "fatal error:", "unexpected fault address"}
 
