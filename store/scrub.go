@@ -126,12 +126,13 @@ func scrubKeyVersions(kv *bbolt.Bucket, prefix []byte, target int64, limit int) 
 			// A tombstone goes last: without it the key would be there again.
 			return limit, removeAll(kv, remove)
 		}
+		// Also of what goes: a damaged key may be the wrong one.
+		ver, err := readVersion(key, record)
+		if err != nil {
+			return 0, err
+		}
 		if first {
 			first = false
-			ver, err := readVersion(key, record)
-			if err != nil {
-				return 0, err
-			}
 			// What a deletion before target leaves behind is nothing.
 			if ver.deleted() && ver.revision < target {
 				tombstone = bytes.Clone(key)
