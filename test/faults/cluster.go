@@ -24,6 +24,7 @@ const (
 	podCount  = 3
 	firstPort = 47400
 	lastPort  = 47999
+	portBlock = 40
 	// host is loopback, but not the address from which Linux connects by
 	// default: otherwise a port of a pod that is down, which is in the ephemeral
 	// range, can be taken by a connection (also by one to itself).
@@ -53,6 +54,7 @@ type Cluster struct {
 	Pods    []*Pod
 	Network *Network
 	binary  string
+	claim   net.Listener // Keeps the ports for this run.
 	log     func(format string, args ...any)
 
 	ctx    context.Context
@@ -63,9 +65,12 @@ type Cluster struct {
 // newCluster makes the pods' directories under dir and the network; nothing
 // runs yet.
 func newCluster(dir, binary string, log func(string, ...any)) (*Cluster, error) {
+	ports, err := claimPorts()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Network: newNetwork(), binary: binary, log: log, ctx: ctx, cancel: cancel}
-	ports := &ports{next: firstPort}
+	c := &Cluster{Network: newNetwork(), binary: binary, claim: ports.claim, log: log, ctx: ctx, cancel: cancel}
 	peers := make([]string, podCount)
 	for i := range podCount {
 		name := fmt.Sprintf("kv-%d", i)
@@ -96,7 +101,6 @@ func newCluster(dir, binary string, log func(string, ...any)) (*Cluster, error) 
 		listener := ports.listen()
 		c.Network.Link(outside, p.Name, p.Client, listener)
 		p.Via = listener.Addr().String()
-		var err error
 		if p.conn, err = dial(p.Client); err != nil {
 			return nil, err
 		}
@@ -104,10 +108,22 @@ func newCluster(dir, binary string, log func(string, ...any)) (*Cluster, error) 
 	return c, ports.err
 }
 
-// ports gives out free ports on loopback.
+// ports gives out free ports on loopback, of a block that no other run has: the
+// port of a pod that is down looks free, and another run's pod must not take it.
 type ports struct {
-	next int
-	err  error
+	next  int
+	err   error
+	claim net.Listener // On the block's first port, for as long as the run lasts.
+}
+
+func claimPorts() (*ports, error) {
+	for first := firstPort; first+portBlock <= lastPort; first += portBlock {
+		claim, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, first))
+		if err == nil {
+			return &ports{next: first + 1, claim: claim}, nil
+		}
+	}
+	return nil, fmt.Errorf("every block of ports from %d to %d is taken", firstPort, lastPort)
 }
 
 func (p *ports) listen() net.Listener {
@@ -261,6 +277,7 @@ func (c *Cluster) Close() {
 	c.Kill(c.Pods...)
 	c.tasks.Wait()
 	c.Network.Close()
+	_ = c.claim.Close()
 	for _, p := range c.Pods {
 		_ = p.conn.Close()
 	}
