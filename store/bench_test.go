@@ -73,6 +73,7 @@ func BenchmarkRangePoint(b *testing.B) {
 		b.Run(fmt.Sprint("keys=", keys), func(b *testing.B) {
 			s := benchStore(b, keys)
 			b.ReportAllocs()
+			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				x := scatter(1)
 				for pb.Next() {

@@ -107,12 +107,12 @@ func (c *checker) versions() {
 			c.found("kv key %.64x: %v", key, err)
 			continue
 		}
-		if keyRevision(key) > c.st.Revision {
-			continue
-		}
 		ver, err := readVersion(key, record)
 		if err != nil {
 			c.found("%v", err)
+			continue
+		}
+		if ver.revision > c.st.Revision {
 			continue
 		}
 		sameKey := bytes.Equal(newerPrefix, keyPrefix(key))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 // answer with the model.
 func TestRandom(t *testing.T) {
 	seeds(t, 12, randomRegressions, func(t *testing.T, seed uint64) {
-		r := &randomRun{history: newHistory(), t: t}
+		r := &randomRun{history: newHistory(), t: t, clones: tempDir(t)}
 		rnd := newRand(seed)
 		r.generator = newGenerator(rnd, r.history.model)
 		r.large = rnd.IntN(4) == 0
@@ -40,6 +41,7 @@ type randomRun struct {
 	*history
 	master, follower *driver
 	watchers         []*testWatcher
+	clones           string // The place for new directories, there until the stores are closed.
 }
 
 func (r *randomRun) step() {
@@ -231,7 +233,11 @@ func (r *randomRun) clone() {
 	r.t.Helper()
 	r.follower.close()
 	if r.oneIn(2) {
-		r.follower.options.Dir = tempDir(r.t)
+		dir, err := os.MkdirTemp(r.clones, "")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.follower.options.Dir = dir
 	}
 	snapshotTo(r.t, r.master.s, func(snapshot *Snapshot) error {
 		position, err := Receive(r.follower.options.Dir, snapshot)
