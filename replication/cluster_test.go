@@ -279,3 +279,16 @@ func TestThreePods(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyTheMasterProposesAsMaster(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	for _, name := range c.list {
+		n := c.pods[name].node
+		_, err := n.ProposeAsMaster(t.Context(), putCommand("only", name))
+		if n.IsMaster() && err != nil || !n.IsMaster() && !errors.Is(err, ErrNoMaster) {
+			t.Errorf("%s, master %t: %v", name, n.IsMaster(), err)
+		}
+	}
+	master, _ := c.pods["kv-0"].node.Master()
+	c.pods["kv-0"].mustRead("only", master)
+}

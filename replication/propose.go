@@ -51,6 +51,24 @@ func (n *Node) Propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, erro
 	}
 }
 
+// ProposeAsMaster is Propose for what only the master may decide, such as the
+// end of a lease: it is never forwarded. A pod that was the master when it
+// decided, and is no more, gets ErrNoMaster, and nothing was applied.
+func (n *Node) ProposeAsMaster(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+	e := n.engine.Load()
+	if e == nil {
+		return nil, ErrNotReady
+	}
+	if !e.views.load().leads {
+		return nil, ErrNoMaster
+	}
+	result, err := e.proposer.propose(ctx, c)
+	if errors.Is(err, errNotProposed) {
+		return nil, ErrNoMaster
+	}
+	return result, err
+}
+
 // masterWait is the patience of one call with the absence of a master.
 type masterWait struct{ until time.Time }
 

@@ -68,11 +68,24 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	if err := c.admit(command); err != nil {
 		return nil, err
 	}
-	result, err := log.Propose(ctx, command)
+	return unlessRefused(log.Propose(ctx, command))
+}
+
+// proposeAsMaster is for what this pod decided because it is the master. When
+// it is no more, nothing is applied: the new master decides anew.
+func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	log, err := c.needLog()
 	if err != nil {
 		return nil, err
 	}
-	if err := refused(result); err != nil {
+	return unlessRefused(log.ProposeAsMaster(ctx, command))
+}
+
+func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
+	if err == nil {
+		err = refused(result)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return result, nil

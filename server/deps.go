@@ -45,6 +45,8 @@ type Watcher interface {
 // Log is what the server writes to, and asks about the cluster.
 type Log interface {
 	Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error)
+	// ProposeAsMaster fails when this pod is not the master.
+	ProposeAsMaster(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error)
 	// LinearizableRead and BoundedRead return when this pod's copy may be read.
 	LinearizableRead(ctx context.Context) error
 	BoundedRead(ctx context.Context, maxStaleness time.Duration) error

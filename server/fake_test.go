@@ -132,6 +132,13 @@ type fakeLog struct {
 	deadline time.Duration // Of the last read.
 }
 
+func (l *fakeLog) ProposeAsMaster(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	if !l.IsMaster() {
+		return nil, replication.ErrNoMaster
+	}
+	return l.Propose(ctx, command)
+}
+
 func (l *fakeLog) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 	return l.propose(ctx, command)
 }
