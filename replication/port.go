@@ -167,24 +167,24 @@ func (p *port) greet(conn net.Conn) {
 func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome) {
 	id := p.identity()
 	w := handshake.Welcome{Cluster: id.ClusterID, Member: id.MemberID, Pod: p.opts.Name}
-	refuse := func(r handshake.Reason, format string, args ...any) (*acceptor, handshake.Welcome) {
+	refuse := func(r handshake.Reason, format string, args ...any) handshake.Welcome {
 		w.Reason, w.Message = r, fmt.Sprintf(format, args...)
-		return nil, w
+		return w
 	}
 	var refused *handshake.Refused
 	switch {
 	case errors.As(err, &refused):
-		return refuse(refused.Reason, "%s", refused.Message)
+		return nil, refuse(refused.Reason, "%s", refused.Message)
 	case err != nil:
-		return refuse(handshake.Malformed, "%v", err)
+		return nil, refuse(handshake.Malformed, "%v", err)
 	case h.TargetPod != p.opts.Name:
-		return refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
+		return nil, refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
 	case h.Cluster != "" && id.ClusterID != "" && h.Cluster != id.ClusterID:
-		return refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.ClusterID)
+		return nil, refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.ClusterID)
 	case h.TargetMember != "" && h.TargetMember != id.MemberID:
-		return refuse(handshake.WrongMember, "%s asks for %s, this is %s", h.Pod, h.TargetMember, id.MemberID)
+		return nil, refuse(handshake.WrongMember, "%s asks for %s, this is %s", h.Pod, h.TargetMember, id.MemberID)
 	case MemberID(h.Member).Pod() != h.Pod:
-		return refuse(handshake.WrongMember, "%s calls itself %s", h.Member, h.Pod)
+		return nil, refuse(handshake.WrongMember, "%s calls itself %s", h.Member, h.Pod)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,7 +197,7 @@ func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome
 		}
 	}
 	if to == nil {
-		w.Reason, w.Message = handshake.NotStarted, fmt.Sprintf("%s takes no part in the log yet", p.opts.Name)
+		return nil, refuse(handshake.NotStarted, "%s takes no part in the log yet", p.opts.Name)
 	}
 	return to, w
 }

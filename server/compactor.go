@@ -88,7 +88,7 @@ func (c *compactor) compact(ctx context.Context, oldest int64) {
 	ctx, cancel := context.WithTimeout(ctx, compactionTimeout)
 	defer cancel()
 	command := &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: oldest}}}
-	if _, err := c.proposeAsMaster(ctx, command); err != nil && ctx.Err() == nil {
+	if err := c.proposeAsMaster(ctx, command); err != nil && ctx.Err() == nil {
 		c.options.Logger.Warn("could not compact; it is tried again",
 			slog.Int64("revision", oldest), slog.Any("error", err))
 	}

@@ -73,12 +73,13 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 
 // proposeAsMaster is for what this pod decided because it is the master. When
 // it is no more, nothing is applied: the new master decides anew.
-func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error {
 	log, err := c.needLog()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return unlessRefused(log.ProposeAsMaster(ctx, command))
+	_, err = unlessRefused(log.ProposeAsMaster(ctx, command))
+	return err
 }
 
 func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {

@@ -172,7 +172,7 @@ func endLeases(ctx context.Context, c *core, over []*lease) {
 	var all sync.WaitGroup
 	for _, l := range over {
 		all.Go(func() {
-			_, err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: l.id}}})
+			err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: l.id}}})
 			if err != nil {
 				c.options.Logger.Debug("could not end a lease yet; it is tried again", slog.Int64("lease", l.id), slog.Any("error", err))
 				return

@@ -1,5 +1,3 @@
-// Command etcd is etcd's real server, as its own release builds it: the peer
-// that the benchmark compares Baton with.
 package main
 
 import (

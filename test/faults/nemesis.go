@@ -68,10 +68,10 @@ func selected(only string) []Fault {
 
 // unlessOver forgets an error that comes of the end of the run.
 func (n *nemesis) unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (n *nemesis) note(format string, args ...any) {

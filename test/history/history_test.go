@@ -153,11 +153,10 @@ func TestFreshness(t *testing.T) {
 	all.Open()
 	all.Receive(message(0, false), 0)
 	ops := []*Op{}
-	now := KV{}
 	for at := int64(2); at <= 9; at++ {
 		op := write(at)
 		ops = append(ops, op)
-		now = KV{Key: "k", Value: op.Writes[0].Value, Create: 2, Mod: at, Version: at - 1}
+		now := KV{Key: "k", Value: op.Writes[0].Value, Create: 2, Mod: at, Version: at - 1}
 		all.Events = append(all.Events, Event{KV: now, At: at})
 	}
 	all.Through = 9

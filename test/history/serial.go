@@ -75,7 +75,7 @@ func (s *serial) op(op *Op) {
 
 // fresh checks the revision of an answer against real time.
 func (s *serial) fresh(op *Op) {
-	needed, since := int64(0), op.Call
+	since := op.Call
 	switch {
 	case len(op.Writes) > 0 || len(op.Guards) > 0:
 	case op.Read.At > 0:
@@ -85,7 +85,7 @@ func (s *serial) fresh(op *Op) {
 	case op.Read.Consistency == Bounded:
 		since -= int64(op.Read.Staleness)
 	}
-	needed = s.evidence.before(since)
+	needed := s.evidence.before(since)
 	if op.Read != nil {
 		needed = max(needed, op.Read.MinRevision)
 	}
