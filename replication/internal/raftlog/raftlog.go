@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
@@ -75,7 +74,7 @@ type hold struct {
 // Open opens the log in o.Dir.
 func Open(o Options) (*Log, error) {
 	if o.VFS == nil {
-		o.VFS = fs.New()
+		o.VFS = newFS()
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
