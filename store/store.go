@@ -22,7 +22,7 @@ import (
 // DefaultTableBytes is the memory a table takes before it is flushed. A larger
 // one gathers more versions for each page of the file that a flush touches; two
 // tables are held at most, and twice the size is replayed after a crash.
-const DefaultTableBytes = 32 << 20
+const DefaultTableBytes = 64 << 20
 
 // Options say where a store is and how it behaves.
 type Options struct {
@@ -169,9 +169,10 @@ type Status struct {
 
 // Status returns how the store is.
 func (s *Store) Status() Status {
+	durable := s.Durable().Index // First: it never passes Applied.
 	status := Status{
 		Applied:   s.applied.Load(),
-		Durable:   s.Durable().Index,
+		Durable:   durable,
 		Revision:  s.revision.Load(),
 		Compacted: s.compacted.Load(),
 		Watchers:  s.watches.count(),
