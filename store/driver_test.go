@@ -192,7 +192,12 @@ func (d *driver) applyEntry(index uint64) {
 	} else {
 		for i, got := range d.s.Apply(index, 1, e.commands) {
 			if diff := differ(got, e.results[i]); diff != "" {
-				d.t.Fatalf("entry %d, command %d: %v\n%s", index, i, e.commands[i], diff)
+				select {
+				case err := <-d.s.Failed():
+					d.t.Fatalf("entry %d: the store has failed: %v", index, err)
+				default:
+					d.t.Fatalf("entry %d, command %d: %v\n%s", index, i, e.commands[i], diff)
+				}
 			}
 		}
 	}

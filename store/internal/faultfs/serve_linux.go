@@ -77,12 +77,12 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, errno
 	}
 	inode, f, more, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
-	return inode, handle{f}, more, errno
+	return inode, handle{f}, more | fuse.FOPEN_KEEP_CACHE, errno
 }
 
 func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	f, more, errno := n.LoopbackNode.Open(ctx, flags)
-	return handle{f}, more, errno
+	return handle{f}, more | fuse.FOPEN_KEEP_CACHE, errno
 }
 
 // handle hides what lets the kernel write to the backing file without asking.
@@ -177,11 +177,17 @@ func serve(backing, mountPoint, record string) error {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return err
 	}
-	root.Dev = uint64(st.Dev)
-	rootNode := root.NewNode(root, nil, "", &st)
+	root.Dev = uint64(st.Dev)                    //nolint:unconvert // Of another type elsewhere.
+	rootNode := root.NewNode(root, nil, "", &st) //nolint:staticcheck // As above.
 	root.RootNode = rootNode
 	server, err := fs.Mount(mountPoint, rootNode, &fs.Options{
-		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "faultfs"},
+		MountOptions: fuse.MountOptions{
+			DirectMountStrict: true, FsName: "faultfs",
+			// Nobody else writes to the backing directory. Otherwise the kernel drops
+			// cached pages when it sees a new time of change, and may read one again
+			// before the write that is under way: a mapping would show the old page.
+			ExplicitDataCacheControl: true,
+		},
 	})
 	if err != nil {
 		return err
