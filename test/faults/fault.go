@@ -326,7 +326,7 @@ func snapshot(ctx context.Context, n *nemesis) error {
 		size += len(part.GetChunk())
 	}
 	n.note("snapshot of %s: %d bytes, %v", p.Name, size, err)
-	if err == io.EOF && size == 0 {
+	if errors.Is(err, io.EOF) && size == 0 {
 		return fmt.Errorf("an empty snapshot of %s", p.Name)
 	}
 	return nil

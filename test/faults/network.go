@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -268,7 +269,7 @@ func (c *proxied) pump(ctx context.Context, to, from net.Conn, p *path) {
 	for {
 		n, err := from.Read(buffer)
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				c.kill()
 			}
 			break

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -190,7 +191,7 @@ func sendScan(r *history.Read) call {
 		var a history.Answer
 		for {
 			part, err := stream.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return a, nil
 			}
 			if err != nil {
