@@ -7,10 +7,10 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$
 TOOL    := $(GO) tool -modfile=tools/go.mod
 LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
-# Where goroutines meet, the tests run under the race detector; the rest would
-# be slow under it and has less to find.
-RACE    := ./server/... ./client/... ./cmd/... ./internal/...
-REST     = $(shell $(GO) list ./... | grep -Ev '/(server|client|cmd|internal|proto)(/|$$)')
+# Tested under the race detector. The rest starts processes, which it does not
+# see into.
+RACE    := server client cmd internal replication store test/history
+REST     = $(shell $(GO) list ./... | grep -Ev '/baton/($(subst $() ,|,$(RACE) proto))(/|$$)')
 DATA    ?= data
 NODES   ?= 3
 
@@ -31,7 +31,7 @@ run: build ## Run a cluster of three pods on loopback; its data stays in ./data 
 # for themselves. test/faults is among them, with a seed that it prints.
 test: ## Run the tests (under ten minutes on two cores)
 	$(GO) test -p 1 -timeout 9m $(REST)
-	$(GO) test -p 1 -timeout 5m -race $(RACE)
+	$(GO) test -p 1 -timeout 5m -race $(RACE:%=./%/...)
 	cd bench && $(GO) test -timeout 2m ./...
 
 test-race: ## Run all tests under the race detector; takes its time
