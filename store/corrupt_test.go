@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,10 @@ func TestCorruption(t *testing.T) {
 		wrong := 0
 		for i := range 400 {
 			damaged, what := damage(run.Rand, original, i)
-			spareOverflows(damaged, original)
+			spareSizes(damaged, original)
+			if raceDetector && structureOf(damaged) != nil {
+				continue
+			}
 			outcome, err := run.outcomeOf(damaged, copied.size)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
@@ -68,14 +72,34 @@ func damage(r *rand.Rand, original []byte, i int) ([]byte, string) {
 	return damaged, fmt.Sprintf("%d bytes overwritten at %d (page %d, %d)", n, at, at/page, at%page)
 }
 
-// spareOverflows gives back the number of pages that a page goes on over. When
-// a store is open for writing, bbolt frees as many pages as it says, and takes
-// all memory for their list. TestVerify damages it.
-func spareOverflows(damaged, original []byte) {
-	const overflow = 12
-	for at := overflow; at+4 <= len(damaged); at += os.Getpagesize() {
-		copy(damaged[at:at+4], original[at:at+4])
+// spareSizes gives back what is damaged of the numbers of elements and of further
+// pages, and of the sizes of keys and values from 16 MiB on. bbolt believes them
+// and asks for the memory: nothing that a test can bear, least of all with the
+// race detector. TestVerify damages them too; it reads only.
+func spareSizes(damaged, original []byte) {
+	page := os.Getpagesize()
+	for at := 0; at+page <= len(damaged); at += page {
+		copy(damaged[at+10:at+pageHeader], original[at+10:at+pageHeader])
+		count := int(binary.LittleEndian.Uint16(damaged[at+10:]))
+		for i := range min(count, page/pageElement-1) {
+			element := at + pageHeader + i*pageElement
+			for top := element + 3; top < element+pageElement; top += 4 {
+				damaged[top] = original[top]
+			}
+		}
 	}
+}
+
+// structureOf is what Check finds first.
+func structureOf(file []byte) error {
+	r := bytes.NewReader(append(bytes.Clone(file), make([]byte, os.Getpagesize())...))
+	c := &pageChecker{file: r, size: uint64(os.Getpagesize()), seen: map[uint64]bool{}}
+	transaction, _ := newestTransaction(r)
+	root, _, err := c.meta(transaction)
+	if err != nil {
+		return err
+	}
+	return c.tree(root, nil, nil)
 }
 
 type outcome int

@@ -29,7 +29,7 @@ var (
 // mapBytes is the address space set aside for the file. bbolt waits for every
 // read to end before it maps a file that has outgrown its mapping; a long
 // snapshot would stop the flush. Address space costs nothing.
-const mapBytes = 1 << 40
+var mapBytes = 1 << 40
 
 // openTimeout bounds the wait for another process that has the file open.
 const openTimeout = 2 * time.Second
@@ -55,12 +55,15 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	return db, nil
 }
 
+// errPanicked is damage over which bbolt panicked.
+var errPanicked = fmt.Errorf("%w: bbolt panicked", ErrCorrupt)
+
 // careful turns the panics and faults of bbolt over a damaged file into an error.
 func careful(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = corrupt("%v\n%s", r, debug.Stack())
+			err = fmt.Errorf("%w: %v\n%s", errPanicked, r, debug.Stack())
 		}
 	}()
 	return f()

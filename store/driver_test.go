@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		flushStepBytes, logStepEntries = 2<<10, 32
 		changesPerPart, scrubStepChanges = 4, 16
 		requestBlock, requestBlocks = 16, 4
+		mapBytes = 1 << 28 // What bbolt panics over stays mapped.
 	}
 	os.Exit(m.Run())
 }

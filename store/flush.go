@@ -38,8 +38,9 @@ type flusher struct {
 	wake  chan struct{}
 
 	// Under applier.mu: Restore ends the goroutine and starts another.
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel   context.CancelFunc
+	done     chan struct{}
+	panicked bool // Written before done is closed.
 
 	flushed signal // Broadcast after each flush and when the flusher ends.
 	urgent  atomic.Int32
@@ -101,7 +102,8 @@ func (f *flusher) run(ctx context.Context, done chan<- struct{}) {
 			return f.scrub(ctx)
 		})
 		if err != nil {
-			if ctx.Err() == nil {
+			f.panicked = errors.Is(err, errPanicked)
+			if ctx.Err() == nil || f.panicked {
 				f.store.fail(fmt.Errorf("store: flush to %s: %w", f.store.path(), err))
 			}
 			return

@@ -275,6 +275,9 @@ func TestVerify(t *testing.T) {
 	file := copyFile(databaseOf(received)).content
 	for i := range 200 {
 		damaged, what := damage(newRand(uint64(i)), bytes.TrimRight(file, "\x00"), i)
+		if raceDetector && structureOf(damaged) != nil {
+			continue
+		}
 		var stream bytes.Buffer
 		if err := frameStream(&stream, damaged); err != nil {
 			t.Fatal(err)

@@ -48,7 +48,7 @@ func (s *Store) exchange(temporary string) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if err := s.db.Close(); err != nil {
+	if err := s.closeFile(); err != nil {
 		return fmt.Errorf("store: restore: %w", err)
 	}
 	if err := rename(temporary, s.path()); err != nil {

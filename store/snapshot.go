@@ -266,6 +266,9 @@ func receive(path string, r io.Reader) (state, error) {
 	var st state
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {
+			if err := checkRoot(tx); err != nil {
+				return err
+			}
 			st, _, err = loadState(tx)
 			return err
 		})

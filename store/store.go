@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,6 +123,9 @@ func (s *Store) load() error {
 	var ttls map[int64]int64
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {
+			if err := checkRoot(tx); err != nil {
+				return err
+			}
 			if st, scrubbed, err = loadState(tx); err != nil {
 				return err
 			}
@@ -264,7 +268,24 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	return errors.Join(flushed, s.db.Close())
+	return errors.Join(flushed, s.closeFile())
+}
+
+// closeFile is called when the flusher has ended.
+func (s *Store) closeFile() error {
+	if !s.flusher.panicked {
+		return s.db.Close()
+	}
+	// bbolt may hold its lock of writers for ever.
+	closed := make(chan error, 1)
+	db := s.db
+	go func() { closed <- db.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(time.Second):
+		return fmt.Errorf("store: %s stays open until the process ends: %w", s.path(), errPanicked)
+	}
 }
 
 // signal wakes all who wait, each time it is broadcast.

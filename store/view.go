@@ -63,7 +63,8 @@ func (v *view) disk() (*bbolt.Cursor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: read: %w", err)
 	}
-	v.tx, v.cursor = tx, tx.Bucket(bucketKV).Cursor()
+	v.tx = tx // Before anything can panic: close must find it.
+	v.cursor = tx.Bucket(bucketKV).Cursor()
 	// Only now: a scrub that begins later does not change this transaction.
 	if oldest := v.store.scrubbing.Load(); v.reading < oldest {
 		return nil, errCompacted(v.reading, oldest)
