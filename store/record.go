@@ -84,6 +84,12 @@ func readVersion(versionKey, record []byte) (version, error) {
 	return v, nil
 }
 
+// readExisting is readVersion, and says whether the key existed then.
+func readExisting(versionKey, record []byte) (ver version, existed bool, err error) {
+	ver, err = readVersion(versionKey, record)
+	return ver, err == nil && !ver.deleted(), err
+}
+
 // keyValue copies v out of the store's memory.
 func (v *version) keyValue(key []byte, keysOnly bool) *kvv1.KeyValue {
 	kv := &kvv1.KeyValue{

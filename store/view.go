@@ -93,8 +93,7 @@ func (v *view) get(prefix []byte, revision int64) (version, bool, error) {
 	v.target = appendRevision(append(v.target[:0], prefix...), revision)
 	for _, t := range v.tables {
 		if n := t.kv.find(v.target, nil); n != nil && bytes.HasPrefix(n.key, prefix) {
-			ver, err := readVersion(n.key, n.value)
-			return ver, err == nil && !ver.deleted(), err
+			return readExisting(n.key, n.value)
 		}
 	}
 	return v.getDisk(prefix)
@@ -115,8 +114,7 @@ func (v *view) getDisk(prefix []byte) (version, bool, error) {
 	if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+revisionBytes {
 		return version{}, false, nil
 	}
-	ver, err := readVersion(key, record)
-	return ver, err == nil && !ver.deleted(), err
+	return readExisting(key, record)
 }
 
 // visitor is called with a key (as versionKey) and its version, and says

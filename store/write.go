@@ -66,17 +66,12 @@ func (a *applier) previous(target []byte) (version, bool, error) {
 	prefix := keyPrefix(target)
 	n := a.table.kv.find(target, &a.at)
 	if n != nil && bytes.HasPrefix(n.key, prefix) {
-		ver, err := readVersion(n.key, n.value)
-		return ver, err == nil && !ver.deleted(), err
+		return readExisting(n.key, n.value)
 	}
 	for _, t := range a.view.tables[1:] {
 		if n := t.find(prefix); n != nil {
-			ver, err := readVersion(n.key, n.value)
-			return ver, err == nil && !ver.deleted(), err
+			return readExisting(n.key, n.value)
 		}
-	}
-	if _, err := a.view.disk(); err != nil {
-		return version{}, false, err
 	}
 	a.view.target = append(a.view.target[:0], target...)
 	return a.view.getDisk(prefix)
