@@ -1,0 +1,113 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+)
+
+var (
+	statefulSets = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}
+	configMaps   = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	pods         = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	namespaces   = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+)
+
+const (
+	// accountDir is where Kubernetes puts the service account's files.
+	accountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// callTimeout bounds one call: an API server that is away mostly says nothing.
+	callTimeout = 5 * time.Second
+)
+
+// Options of a Pod. Client, Namespace and Name are needed.
+type Options struct {
+	Client dynamic.Interface
+	// Namespace is the pod's.
+	Namespace string
+	// Name is the pod's, <statefulset>-<ordinal>.
+	Name   string
+	Logger *slog.Logger // nil: none
+	// Interval is how often the StatefulSet is read; 2 s.
+	Interval time.Duration
+}
+
+// Pod is this process as Kubernetes knows it. Its methods may be called by any
+// goroutine.
+type Pod struct {
+	opts Options
+	set  string // the StatefulSet's name
+
+	mu   sync.Mutex // guards the field below
+	last reading
+}
+
+// Present says whether this process is in a pod that may ask the API.
+func Present() bool {
+	_, err := os.Stat(accountDir + "/token")
+	return err == nil && os.Getenv("KUBERNETES_SERVICE_HOST") != ""
+}
+
+// InCluster is the pod that this process is in.
+func InCluster(name string, logger *slog.Logger) (*Pod, error) {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	config.Timeout = callTimeout
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	namespace, err := os.ReadFile(accountDir + "/namespace")
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: the pod's namespace: %w", err)
+	}
+	return New(Options{Client: client, Namespace: strings.TrimSpace(string(namespace)), Name: name, Logger: logger})
+}
+
+// New is a pod with a given client.
+func New(o Options) (*Pod, error) {
+	set := o.Name[:max(0, strings.LastIndexByte(o.Name, '-'))]
+	if o.Client == nil || o.Namespace == "" || set == "" {
+		return nil, errors.New("kubernetes: Client, Namespace and a Name as kv-0 are needed")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Interval == 0 {
+		o.Interval = 2 * time.Second
+	}
+	return &Pod{opts: o, set: set}, nil
+}
+
+// Namespace is the pod's.
+func (p *Pod) Namespace() string { return p.opts.Namespace }
+
+// resource is one kind of objects in the pod's namespace.
+func (p *Pod) resource(kind schema.GroupVersionResource) dynamic.ResourceInterface {
+	return p.opts.Client.Resource(kind).Namespace(p.opts.Namespace)
+}
+
+// Run keeps what is read by itself up to date until ctx ends.
+func (p *Pod) Run(ctx context.Context) {
+	tick := time.NewTicker(p.opts.Interval)
+	defer tick.Stop()
+	for {
+		p.refresh(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
