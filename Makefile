@@ -1,9 +1,12 @@
 # What a person types; `make help` lists it.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+# The commit's own time: the clock would make each build another one.
+DATE    ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
 GO      ?= go
 # One static binary each, whatever the machine's C library.
-BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)'
 TOOL    := $(GO) tool -modfile=tools/go.mod
 LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
@@ -15,10 +18,11 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-faults bench lint fmt proto fuzz clean
+.PHONY: help build run test test-race test-faults bench lint fmt proto fuzz clean \
+	image image-twice build-args e2e e2e-local e2e-test
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/kvd and bin/kvctl
 	@mkdir -p bin
@@ -39,6 +43,44 @@ test-race: ## Run all tests under the race detector; takes its time
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
+
+# The container image. ARCH is of the nodes; an image for another one than this
+# machine's only needs ARCH=arm64.
+IMAGE ?= baton:latest
+ARCH  ?= $(shell $(GO) env GOARCH)
+ARCHIVE = bin/baton.tar
+image: ## Pack the container image into bin/baton.tar; needs no container engine (IMAGE=, ARCH=)
+	@mkdir -p bin/image
+	GOOS=linux GOARCH=$(ARCH) $(BUILD) -o bin/image/ ./cmd/kvd ./cmd/kvctl
+	@$(GO) run ./internal/image -tag $(IMAGE) -arch $(ARCH) -version '$(VERSION)' -commit '$(COMMIT)' -date '$(DATE)' -o $(ARCHIVE) bin/image/kvd bin/image/kvctl
+
+# The second time from nothing, with a build cache of its own.
+image-twice: ## Build the image twice and compare the two
+	@$(MAKE) -s image ARCHIVE=bin/baton-1.tar
+	@cache=$$(mktemp -d); GOCACHE=$$cache $(MAKE) -s image ARCHIVE=bin/baton-2.tar; chmod -R u+w "$$cache"; rm -rf "$$cache"
+	cmp bin/baton-1.tar bin/baton-2.tar && rm bin/baton-1.tar bin/baton-2.tar
+
+build-args: ## Print what docker build is told of the version
+	@echo --build-arg VERSION='$(VERSION)' --build-arg COMMIT='$(COMMIT)' --build-arg DATE='$(DATE)'
+
+# The tests on a Kubernetes; docs/operations.md says how with kind.
+#   KUBECONFIG  where it is
+#   IMAGE_LOAD  a command that takes an archive's path and gives the image to the nodes
+#   KUBE_DIR    the scripts of a local test Kubernetes, which also break nodes
+RUN      ?= .
+KUBE_DIR ?= ../shared/kube
+e2e-test: # the program alone
+	CGO_ENABLED=0 $(GO) test -c -tags e2e -o bin/e2e.test ./test/e2e
+
+e2e: image e2e-test ## Run the tests on the Kubernetes of KUBECONFIG (RUN=, IMAGE_LOAD=)
+	$(if $(IMAGE_LOAD),$(IMAGE_LOAD) $(ARCHIVE))
+	bin/e2e.test -test.v -test.failfast=false -test.timeout 0 -test.run '$(RUN)' $(E2E_ARGS)
+
+# hostPath volumes are root's, and fsGroup does not change them.
+e2e-local: ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RUN=, NODES=)
+	NODES=$(NODES) $(KUBE_DIR)/up
+	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
+	$(KUBE_DIR)/run $(MAKE) e2e IMAGE_LOAD=$(abspath $(KUBE_DIR))/load E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
 
 bench: build ## Measure against etcd, and write docs/benchmarks.md
 	cd bench && $(GO) run .

@@ -2,13 +2,12 @@ package main
 
 import (
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
 
-// version is stamped by the build.
-var version = "dev"
+// Stamped by the build; see the Makefile.
+var version, commit, date = "dev", "", ""
 
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
@@ -19,24 +18,10 @@ func newVersion(a *app) *cobra.Command {
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json() {
-				return a.printJSON(map[string]string{"version": version, "commit": commit(), "go": runtime.Version()})
+				return a.printJSON(map[string]string{"version": version, "commit": commit, "date": date, "go": runtime.Version()})
 			}
 			a.printf("kvctl %s\n", version)
 			return nil
 		},
 	}
-}
-
-// commit is the commit that kvctl was built from, when the build knows it.
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return setting.Value
-		}
-	}
-	return ""
 }

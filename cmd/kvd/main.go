@@ -6,15 +6,15 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// version is stamped by the build.
-var version = "dev"
+// Stamped by the build; see the Makefile.
+var version, commit, date = "dev", "", ""
 
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -65,15 +65,8 @@ func command() *cobra.Command {
 }
 
 func versionText() string {
-	text := fmt.Sprintf("kvd %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				text += " " + s.Value
-			}
-		}
-	}
-	return text
+	return strings.Join(strings.Fields(fmt.Sprintf("kvd %s %s %s %s %s/%s", version, commit, date,
+		runtime.Version(), runtime.GOOS, runtime.GOARCH)), " ")
 }
 
 func serveCommand() *cobra.Command {

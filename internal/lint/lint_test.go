@@ -40,9 +40,10 @@ var allowed = map[string][]string{
 	"kubernetes":  {},
 	"proto":       {},
 	// Not part of the product:
-	"internal/lint": {},
-	"test":          {"client", "proto", "store", "test"},
-	"bench":         {"client", "proto", "store", "bench"},
+	"internal/lint":  {},
+	"internal/image": {},
+	"test":           {"client", "proto", "store", "test"},
+	"bench":          {"client", "proto", "store", "bench"},
 }
 
 // forbidden are imports from elsewhere that a floor must not know.
