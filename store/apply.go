@@ -22,14 +22,12 @@ type applier struct {
 	// It comes before every other lock of the package.
 	mu      sync.Mutex
 	st      state
-	table   *table // The active one.
-	view    *view  // For the time of one entry.
-	broken  bool   // A read failed in the middle of an entry: nothing more is applied.
-	freeze  bool   // Freeze the table as soon as the entry is done.
-	changes []change
+	table   *table          // The active one.
+	view    *view           // For the time of one entry.
+	broken  bool            // A read failed in the middle of an entry: nothing more is applied.
+	freeze  bool            // Freeze the table as soon as the entry is done.
+	changes []*tableVersion // Of the revision that is being written.
 	digest  *xxhash.Digest
-	target  []byte
-	at      splice
 }
 
 // Apply runs the commands of one log entry, in order, and returns a result for

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,9 +11,8 @@ import (
 )
 
 // Check flushes, and verifies every invariant of the file: bbolt's own; the
-// checksum of every record; that versions of a key follow each other; that the
-// log and the versions name each other, and the running hash follows from them;
-// that leases and their keys agree; and that requests and their order agree. It
+// checksum of every record; that the versions of a key follow each other and none
+// is left over; that the running hash follows from them; that leases and their keys agree; and that requests and their order agree. It
 // reads everything. It fails with ErrCorrupt and all that it found.
 func (s *Store) Check(ctx context.Context) (err error) {
 	if err := s.Flush(ctx, s.Applied()); err != nil {
@@ -54,8 +52,9 @@ type checker struct {
 	ctx      context.Context
 	tx       *bbolt.Tx
 	st       state
-	scrubbed int64
+	scrubbed place
 	findings []error
+	reached  int // Versions that were found by going back from the index.
 }
 
 // check is for a file that nobody writes.
@@ -83,7 +82,7 @@ func checkRecords(ctx context.Context, tx *bbolt.Tx) error {
 		return err
 	}
 	c := &checker{ctx: ctx, tx: tx, st: st, scrubbed: scrubbed}
-	for _, pass := range []func(){c.versions, c.history, c.leases, c.requests} {
+	for _, pass := range []func(){c.index, c.history, c.leases, c.requests} {
 		if pass(); ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -97,118 +96,184 @@ func (c *checker) found(format string, args ...any) {
 	}
 }
 
-// versions walks kv: all versions of a key are neighbours, the newest first.
-func (c *checker) versions() {
-	var newer version
-	var newerPrefix []byte
-	cursor := c.tx.Bucket(bucketKV).Cursor()
+// index walks the keys, and the versions of each.
+func (c *checker) index() {
+	f := newFile(c.tx)
+	cursor := f.keys.Cursor()
 	for key, record := cursor.First(); key != nil && c.ctx.Err() == nil; key, record = cursor.Next() {
-		if err := checkVersionKey(key); err != nil {
-			c.found("kv key %.64x: %v", key, err)
-			continue
-		}
-		ver, err := readVersion(key, record)
-		if err != nil {
+		if err := c.key(f, key, record); err != nil {
 			c.found("%v", err)
-			continue
 		}
-		if ver.revision > c.st.Revision {
-			continue
-		}
-		sameKey := bytes.Equal(newerPrefix, keyPrefix(key))
-		switch {
-		case !sameKey:
-			c.newest(key, &ver)
-		case newer.revision > c.st.Compacted:
-			c.succession(key, &newer, &ver)
-		case c.scrubbed >= c.st.Compacted:
-			c.found("key %q has version %d (revision %d), which the compaction to %d should have removed", userKey(key), ver.version, ver.revision, c.st.Compacted)
-		}
-		if ver.deleted() && ver.revision < c.scrubbed && c.scrubbed == c.st.Compacted {
-			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", userKey(key), ver.revision, c.st.Compacted)
-		}
-		if ver.revision > c.st.Compacted && c.tx.Bucket(bucketLog).Get(logKey(ver.revision, 0)) == nil {
-			c.found("key %q has revision %d, which the log does not have", userKey(key), ver.revision)
-		}
-		newer, newerPrefix = ver, bytes.Clone(keyPrefix(key))
 	}
 }
 
+func (c *checker) key(f *file, key, record []byte) error {
+	indexed, err := readIndexRecord(key, record)
+	if err != nil {
+		return err
+	}
+	at, err := f.logged(key, indexed.place)
+	if err != nil {
+		return err
+	}
+	if at.version != indexed.version || at.create != indexed.create || at.lease != indexed.lease {
+		c.found("key %q: the index does not agree with the log on revision %d", key, at.revision)
+	}
+	for at.revision > c.st.Revision {
+		if at.prev.revision == 0 || at.prevDeleted && at.prev.compare(c.scrubbed) < 0 {
+			return nil // Of a flush that did not end: the key is not there yet.
+		}
+		if at, err = f.logged(key, at.prev); err != nil {
+			return err
+		}
+	}
+	c.newest(key, &at)
+	return c.versions(f, key, at)
+}
+
+// versions goes back from a key's newest version.
+func (c *checker) versions(f *file, key []byte, at version) error {
+	scrubbed := c.scrubbed.revision >= c.st.Compacted
+	for {
+		c.reached++
+		if scrubbed && !at.exists() && at.revision < c.st.Compacted {
+			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", key, at.revision, c.st.Compacted)
+		}
+		if at.prev.revision == 0 {
+			if at.exists() && (at.version != 1 || at.create != at.revision) || !at.exists() {
+				c.found("key %q: version %d (revision %d) follows none", key, at.version, at.revision)
+			}
+			return nil
+		}
+		if at.revision <= c.st.Compacted || at.prevDeleted && at.prev.revision < c.st.Compacted {
+			return c.compacted(f, key, &at, scrubbed)
+		}
+		older, err := f.logged(key, at.prev)
+		if err != nil {
+			return err
+		}
+		c.succession(key, &at, &older)
+		at = older
+	}
+}
+
+// compacted looks at what a version has replaced, which no revision can read
+// any more: the scrub removes it, as far as it has come.
+func (c *checker) compacted(f *file, key []byte, at *version, scrubbed bool) error {
+	for at.prev.revision > 0 && f.log.Get(at.prev.logKey()) != nil {
+		older, err := f.logged(key, at.prev)
+		if err != nil {
+			return err
+		}
+		if scrubbed {
+			c.found("key %q has version %d (revision %d), which the compaction to %d should have removed", key, older.version, older.revision, c.st.Compacted)
+		}
+		c.reached++
+		at = &older
+	}
+	return nil
+}
+
 func (c *checker) succession(key []byte, newer, older *version) {
-	if newer.deleted() {
-		if older.deleted() {
-			c.found("key %q was deleted twice, at %d and %d", userKey(key), older.revision, newer.revision)
+	if older.exists() == newer.prevDeleted {
+		c.found("key %q: revision %d is wrong on whether revision %d is a deletion", key, newer.revision, older.revision)
+	}
+	if !newer.exists() {
+		if !older.exists() {
+			c.found("key %q was deleted twice, at %d and %d", key, older.revision, newer.revision)
 		}
 		return
 	}
 	created := newer.create == newer.revision && newer.version == 1
 	followed := newer.create == older.create && newer.version == older.version+1
-	if older.deleted() && !created || !older.deleted() && !followed {
+	if !older.exists() && !created || older.exists() && !followed {
 		c.found("key %q: version %d (revision %d) does not follow version %d (revision %d)",
-			userKey(key), newer.version, newer.revision, older.version, older.revision)
+			key, newer.version, newer.revision, older.version, older.revision)
 	}
 }
 
 // newest checks what must be true of the version that is current.
 func (c *checker) newest(key []byte, ver *version) {
-	if ver.deleted() || ver.lease == 0 {
+	if !ver.exists() || ver.lease == 0 {
 		return
 	}
 	if c.tx.Bucket(bucketLeases).Get(leaseID(ver.lease)) == nil {
-		c.found("key %q has lease %d, which does not exist", userKey(key), ver.lease)
+		c.found("key %q has lease %d, which does not exist", key, ver.lease)
 	}
-	if c.tx.Bucket(bucketLeaseKeys).Get(append(leaseID(ver.lease), keyPrefix(key)...)) == nil {
-		c.found("key %q is not among the keys of its lease %d", userKey(key), ver.lease)
+	if c.tx.Bucket(bucketLeaseKeys).Get(append(leaseID(ver.lease), key...)) == nil {
+		c.found("key %q is not among the keys of its lease %d", key, ver.lease)
 	}
 }
 
-// history walks the log and computes the running hash again.
+// history walks the log: no revision that is kept is missing, the running hash
+// follows, and the index has led to every version.
 func (c *checker) history() {
-	kv := c.tx.Bucket(bucketKV)
-	digest := xxhash.New()
-	var last, want int64
-	var lastHash uint64
-	started := false
-	finish := func() {
-		if started && last > want && digest.Sum64() != lastHash {
-			c.found("the running hash of revision %d does not follow from its changes", last)
-		}
-	}
-	want = max(c.st.Compacted, firstRevision)
+	h := &historyCheck{checker: c, digest: xxhash.New(), first: max(c.st.Compacted, firstRevision)}
+	versions := 0
 	cursor := c.tx.Bucket(bucketLog).Cursor()
 	for key, record := cursor.First(); key != nil && c.ctx.Err() == nil; key, record = cursor.Next() {
-		hash, changes, err := readLogRecord(key, record)
+		at, err := readLogKey(key)
 		if err != nil {
 			c.found("%v", err)
 			continue
 		}
-		revision, _, _ := readLogKey(key)
-		if revision > c.st.Revision {
+		if at.revision > c.st.Revision {
 			break
 		}
-		if revision < want {
-			continue // Not yet cleaned up after a compaction.
+		named, _, err := readLogRecord(at, record)
+		if err != nil {
+			c.found("%v", err)
+			continue
 		}
-		if revision != last {
-			finish()
-			if started && revision != last+1 {
-				c.found("the log has no revision between %d and %d", last, revision)
-			}
-			digest.ResetWithSeed(lastHash)
-			started, last, lastHash = true, revision, hash
+		if named != nil {
+			versions++
 		}
-		for _, change := range changes {
-			record := kv.Get(change.versionKey)
-			if record == nil && revision > want {
-				c.found("the log has key %q at revision %d, kv does not", userKey(change.versionKey), revision)
-			}
-			_, _ = digest.Write(change.versionKey) // Never fails.
-			_, _ = digest.Write(record)
+		if at.revision >= h.first {
+			h.next(at, record)
 		}
 	}
-	finish()
-	if c.st.Revision > firstRevision && (last != c.st.Revision || lastHash != c.st.Hash) {
-		c.found("the log ends at revision %d with hash %016x, the state says %d and %016x", last, lastHash, c.st.Revision, c.st.Hash)
+	h.finish()
+	if c.ctx.Err() == nil && versions != c.reached {
+		c.found("the log has %d versions, %d can be found by their keys", versions, c.reached)
+	}
+	if c.st.Revision > firstRevision && (h.at.revision != c.st.Revision || h.hash != c.st.Hash) {
+		c.found("the log ends at revision %d with hash %016x, the state says %d and %016x", h.at.revision, h.hash, c.st.Revision, c.st.Hash)
+	}
+}
+
+// historyCheck computes the running hash again.
+type historyCheck struct {
+	*checker
+	digest *xxhash.Digest
+	first  int64
+	at     place
+	hash   uint64
+}
+
+func (h *historyCheck) next(at place, record []byte) {
+	if at.revision != h.at.revision {
+		h.finish()
+		if h.at.revision != 0 && at.revision != h.at.revision+1 {
+			h.found("the log has no revision between %d and %d", h.at.revision, at.revision)
+		}
+		h.digest.ResetWithSeed(h.hash)
+		h.hash = recordHash(record)
+		h.at = place{revision: at.revision}
+	} else {
+		h.at.part++
+	}
+	if at.part != h.at.part {
+		h.found("revision %d has no change %d", at.revision, h.at.part)
+	}
+	h.at = at
+	_, _ = h.digest.Write(record[bodyAt:]) // Never fails.
+}
+
+// finish compares at the end of a revision. What the first one followed is not
+// known any more.
+func (h *historyCheck) finish() {
+	if h.at.revision > h.first && h.digest.Sum64() != h.hash {
+		h.found("the running hash of revision %d does not follow from its changes", h.at.revision)
 	}
 }
 

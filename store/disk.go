@@ -16,14 +16,14 @@ import (
 const FileName = "store.db"
 
 var (
-	bucketKV        = []byte("kv")
+	bucketKeys      = []byte("keys")
 	bucketLog       = []byte("log")
 	bucketLeases    = []byte("leases")
 	bucketLeaseKeys = []byte("lease_keys")
 	bucketRequests  = []byte("requests")
 	bucketMeta      = []byte("meta")
 
-	buckets = [][]byte{bucketKV, bucketLog, bucketLeases, bucketLeaseKeys, bucketRequests, bucketMeta}
+	buckets = [][]byte{bucketKeys, bucketLog, bucketLeases, bucketLeaseKeys, bucketRequests, bucketMeta}
 )
 
 // mapBytes is the address space set aside for the file. bbolt waits for every
@@ -129,20 +129,20 @@ func rename(from, to string) error {
 }
 
 // loadState reads what the file claims to hold.
-func loadState(tx *bbolt.Tx) (state, int64, error) {
+func loadState(tx *bbolt.Tx) (state, place, error) {
 	for _, name := range buckets {
 		if tx.Bucket(name) == nil {
-			return state{}, 0, corrupt("there is no bucket %q", name)
+			return state{}, place{}, corrupt("there is no bucket %q", name)
 		}
 	}
 	meta := tx.Bucket(bucketMeta)
 	record := meta.Get(stateKey)
 	if record == nil {
-		return state{}, 0, corrupt("there is no state record")
+		return state{}, place{}, corrupt("there is no state record")
 	}
 	st, err := decodeState(record)
 	if err != nil {
-		return state{}, 0, err
+		return state{}, place{}, err
 	}
 	scrubbed, err := decodeScrub(meta.Get(scrubKey))
 	return st, scrubbed, err

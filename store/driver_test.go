@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	faultfs.Main()
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() == "" {
-		flushStepBytes, logStepEntries = 2<<10, 32
-		changesPerPart, scrubStepChanges = 4, 16
+		flushStepBytes, indexStepKeys, requestStep = 2<<10, 32, 32
+		scrubStepChanges = 16
 		requestBlock, requestBlocks = 16, 4
 		mapBytes = 1 << 28 // What bbolt panics over stays mapped.
 	}
@@ -277,7 +277,7 @@ func (d *driver) waitScrubbed() {
 		f := d.s.flusher
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return f.scrubbed == d.s.compacted.Load()
+		return f.scrubbed.revision == d.s.compacted.Load()
 	})
 }
 

@@ -14,11 +14,13 @@ import (
 // The sizes of steps and blocks are variables for the tests of this package,
 // which make them small, so that every boundary is crossed all the time.
 var (
-	// flushStepBytes is how much of a table one bbolt transaction takes: small,
+	// flushStepBytes is how much of the log one bbolt transaction writes: small,
 	// so that no step holds a processor for long.
 	flushStepBytes = 1 << 20
-	// logStepEntries is how many revisions or requests one step writes.
-	logStepEntries = 8192
+	// indexStepKeys and requestStep are how many keys and how many requests one
+	// step writes.
+	indexStepKeys = 8192
+	requestStep   = 8192
 )
 
 const (
@@ -47,14 +49,14 @@ type flusher struct {
 
 	mu       sync.Mutex
 	durable  state
-	scrubbed int64
+	scrubbed place // Where the next scrub begins.
 }
 
 func newFlusher(s *Store) *flusher {
 	return &flusher{store: s, wake: make(chan struct{}, 1)}
 }
 
-func (f *flusher) reset(st state, scrubbed int64) {
+func (f *flusher) reset(st state, scrubbed place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.durable, f.scrubbed = st, scrubbed
@@ -211,10 +213,10 @@ func (f *flusher) flush(ctx context.Context) error {
 	}
 	before := f.durableState()
 	steps := &flushSteps{f: f, table: frozen, total: max(1, frozen.kv.size.Load())}
-	if err := steps.versions(ctx); err != nil {
+	if err := steps.log(ctx); err != nil {
 		return err
 	}
-	if err := steps.log(ctx); err != nil {
+	if err := steps.index(ctx); err != nil {
 		return err
 	}
 	if err := steps.requests(ctx); err != nil {
@@ -266,16 +268,27 @@ func (s *flushSteps) pace(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (s *flushSteps) versions(ctx context.Context) error {
-	for n := s.table.kv.head.next(); n != nil; {
+// logFill: the log grows at its end only, so its pages are left nearly full.
+const logFill = 0.95
+
+// log writes every version. It comes before the index, which names places in it.
+func (s *flushSteps) log(ctx context.Context) error {
+	entry, part := 0, 0
+	for entry < len(s.table.log) {
 		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
-			bucket := tx.Bucket(bucketKV)
-			for size := 0; n != nil && size < flushStepBytes; n = n.next() {
-				if err := bucket.Put(n.key, n.value); err != nil {
+			bucket := tx.Bucket(bucketLog)
+			bucket.FillPercent = logFill
+			for size := 0; entry < len(s.table.log) && size < flushStepBytes; {
+				changes := s.table.log[entry].changes
+				change := changes[part]
+				if err := bucket.Put(change.logKey(), change.record); err != nil {
 					return err
 				}
-				size += len(n.key) + len(n.value)
-				s.written += int64(len(n.key) + len(n.value) + nodeOverhead)
+				size += len(change.record)
+				s.written += int64(len(change.record) + versionOverhead)
+				if part++; part == len(changes) {
+					entry, part = entry+1, 0
+				}
 			}
 			return nil
 		})
@@ -289,39 +302,34 @@ func (s *flushSteps) versions(ctx context.Context) error {
 	return nil
 }
 
-// logFill: the log grows at its end only, so its pages are left nearly full.
-const logFill = 0.95
+// indexFill leaves room for keys that come between those of a page.
+const indexFill = 0.8
 
-func (s *flushSteps) log(ctx context.Context) error {
-	for log := s.table.log; len(log) > 0; {
-		step := log[:min(len(log), logStepEntries)]
-		log = log[len(step):]
+// index makes the table's newest version of each key the newest in the file.
+func (s *flushSteps) index(ctx context.Context) error {
+	for n := s.table.kv.head.next(); n != nil; {
 		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
-			bucket := tx.Bucket(bucketLog)
-			bucket.FillPercent = logFill
-			for i := range step {
-				if err := putLog(bucket, &step[i]); err != nil {
+			bucket := tx.Bucket(bucketKeys)
+			bucket.FillPercent = indexFill
+			for left := indexStepKeys; n != nil && left > 0; n = n.next() {
+				newest, err := n.newest.Load().read()
+				if err != nil {
 					return err
 				}
+				if err := bucket.Put(n.key, appendIndexRecord(nil, n.key, &newest)); err != nil {
+					return err
+				}
+				left--
+				s.written += nodeOverhead
 			}
 			return nil
 		})
-		if err := errors.Join(err, ctx.Err()); err != nil {
+		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func putLog(bucket *bbolt.Bucket, entry *logEntry) error {
-	changes := entry.changes
-	for part := uint32(0); len(changes) > 0; part++ {
-		n := min(len(changes), changesPerPart)
-		key := logKey(entry.revision, part)
-		if err := bucket.Put(key, appendLogRecord(nil, key, entry.hash, changes[:n])); err != nil {
+		if err := s.pace(ctx); err != nil {
 			return err
 		}
-		changes = changes[n:]
 	}
 	return nil
 }
@@ -336,7 +344,7 @@ func (s *flushSteps) requests(ctx context.Context) error {
 	}
 	sortRequestKeys(keys)
 	for len(keys) > 0 {
-		step := keys[:min(len(keys), logStepEntries)]
+		step := keys[:min(len(keys), requestStep)]
 		keys = keys[len(step):]
 		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
 			return putRequests(tx.Bucket(bucketRequests), step, s.table.requests)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,33 +15,33 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// FuzzVersionKey: the codec gives back what went in, byte order is the order of
-// (key, newest first), and what checkVersionKey accepts is what it would write.
-func FuzzVersionKey(f *testing.F) {
-	for _, keys := range [][2]string{{"a", "ab"}, {"", "\x00"}, {"a\x00", "a"}, {"a\x00\x01", "a\x00\xff"}, {"\xff", "\xff\xff"}, {"a\x00\x01", "a"}} {
-		f.Add([]byte(keys[0]), int64(3), []byte(keys[1]), int64(7))
+// FuzzPlace: the codec gives back what went in, byte order is the order of
+// writing, and what readLogKey accepts is what it would write.
+func FuzzPlace(f *testing.F) {
+	f.Add(int64(1), uint32(0), int64(1), uint32(1), []byte("twelve bytes"))
+	f.Add(int64(255), uint32(256), int64(256), uint32(255), []byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, revisionA int64, partA uint32, revisionB int64, partB uint32, raw []byte) {
+		a, b := place{revisionA & (1<<63 - 1), partA}, place{revisionB & (1<<63 - 1), partB}
+		if again, err := readLogKey(a.logKey()); err != nil || again != a {
+			t.Fatalf("%v is read back as %v: %v", a, again, err)
+		}
+		if got := bytes.Compare(a.logKey(), b.logKey()); got != a.compare(b) {
+			t.Fatalf("%v and %v compare as %d", a, b, got)
+		}
+		if at, err := readLogKey(raw); err == nil && !bytes.Equal(at.logKey(), raw) {
+			t.Fatalf("%x is accepted, and written as %x", raw, at.logKey())
+		}
+	})
+}
+
+// FuzzSpan: a span contains the keys that a request means.
+func FuzzSpan(f *testing.F) {
+	for _, keys := range [][3]string{{"a", "", "a"}, {"a", "b", "aa"}, {"\x00", "\x00", "\x00"}, {"a\x00", "\x00", "a"}, {"b", "a", "b"}} {
+		f.Add([]byte(keys[0]), []byte(keys[1]), []byte(keys[2]))
 	}
-	f.Fuzz(func(t *testing.T, a []byte, revisionA int64, b []byte, revisionB int64) {
-		revisionA, revisionB = revisionA&(1<<63-1), revisionB&(1<<63-1)
-		x, y := appendVersionKey(nil, a, revisionA), appendVersionKey(nil, b, revisionB)
-		if err := checkVersionKey(x); err != nil || !bytes.Equal(userKey(x), a) || keyRevision(x) != revisionA {
-			t.Fatalf("%x[%d] is read back as %x[%d]: %v", a, revisionA, userKey(x), keyRevision(x), err)
-		}
-		want := cmp.Or(bytes.Compare(a, b), cmp.Compare(revisionB, revisionA))
-		if got := bytes.Compare(x, y); got != want {
-			t.Fatalf("%x[%d] and %x[%d] compare as %d, want %d", a, revisionA, b, revisionB, got, want)
-		}
-		if bytes.HasPrefix(y, keyPrefix(x)) != bytes.Equal(a, b) {
-			t.Fatalf("the prefix of %x is one of %x", a, b)
-		}
-		// Any bytes at all.
-		if raw := append(bytes.Clone(a), b...); checkVersionKey(raw) == nil {
-			if again := appendVersionKey(nil, userKey(raw), keyRevision(raw)); !bytes.Equal(again, raw) {
-				t.Fatalf("%x is accepted, and written as %x", raw, again)
-			}
-		}
-		if newSpan(a, b).contains(y) != inRange(string(b), a, b) {
-			t.Fatalf("the span from %x to %x contains %x", a, b, b)
+	f.Fuzz(func(t *testing.T, key, rangeEnd, other []byte) {
+		if newSpan(key, rangeEnd).contains(other) != inRange(string(other), key, rangeEnd) {
+			t.Fatalf("the span from %x to %x contains %x", key, rangeEnd, other)
 		}
 	})
 }
@@ -50,16 +49,18 @@ func FuzzVersionKey(f *testing.F) {
 // FuzzRecords: no decoder panics; what it accepts is what the encoder wrote,
 // and one flipped bit makes it an error.
 func FuzzRecords(f *testing.F) {
-	key := appendVersionKey(nil, []byte("key"), 9)
-	log := logKey(9, 1)
+	key, at := []byte("key"), place{9, 1}
+	live := version{place: at, create: 3, version: 4, lease: 5, prev: place{7, 2}, value: []byte("value")}
+	deletion := version{place: at, prev: place{8, 0}, prevDeleted: true}
 	request := request{number: 4, index: 7, result: []byte("result")}
 	st := newState()
-	f.Add(key, appendVersion(nil, key, &version{revision: 9, create: 3, version: 4, lease: 5, value: []byte("value")}), uint16(40), false)
-	f.Add(key, appendVersion(nil, key, &version{revision: 9}), uint16(3), false)
-	f.Add(log, appendLogRecord(nil, log, 77, []change{{versionKey: key}}), uint16(99), false)
+	for _, v := range []version{live, deletion} {
+		f.Add(at.logKey(), sealLogRecord(at, appendLogRecord(nil, key, &v), 77), uint16(99), false)
+		f.Add(key, appendIndexRecord(nil, key, &v), uint16(40), false)
+	}
 	f.Add([]byte("0123456789abcdef01234567"), request.encode([]byte("0123456789abcdef01234567")), uint16(8), false)
 	f.Add(stateKey, st.encode(), uint16(100), false)
-	f.Add(scrubKey, encodeScrub(12), uint16(33), false)
+	f.Add(scrubKey, encodeScrub(at), uint16(33), false)
 	f.Add(key, []byte("\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), uint16(0), true)
 	f.Fuzz(func(t *testing.T, key, record []byte, flip uint16, reseal bool) {
 		record = bytes.Clone(record)
@@ -67,17 +68,24 @@ func FuzzRecords(f *testing.F) {
 			seal(key, record) // Nonsense with a right checksum.
 		}
 		decoders := map[string]func([]byte) error{
-			"version": func(r []byte) error {
-				if checkVersionKey(key) != nil {
-					return nil //nolint:nilerr // Another decoder's input.
-				}
-				ver, err := readVersion(key, r)
-				if again := appendVersion(nil, key, &ver); err == nil && len(again) > len(r) {
+			"index": func(r []byte) error {
+				ver, err := readIndexRecord(key, r)
+				if err == nil && len(appendIndexRecord(nil, key, &ver)) > len(r) {
 					t.Fatalf("%x is read as %+v", r, ver)
 				}
 				return err
 			},
-			"log":     func(r []byte) error { _, _, err := readLogRecord(key, r); return err },
+			"log": func(r []byte) error {
+				at, err := readLogKey(key)
+				if err != nil {
+					return err
+				}
+				named, ver, err := readLogRecord(at, r)
+				if err == nil && named != nil && len(appendLogRecord(nil, named, &ver)) > len(r) {
+					t.Fatalf("%x is read as %+v", r, ver)
+				}
+				return err
+			},
 			"request": func(r []byte) error { _, err := readRequest(key, r); return err },
 			"state":   func(r []byte) error { _, err := decodeState(r); return err },
 			"scrub":   func(r []byte) error { _, err := decodeScrub(r); return err },
@@ -88,9 +96,6 @@ func FuzzRecords(f *testing.F) {
 			}
 			damaged := bytes.Clone(record)
 			damaged[int(flip/8)%len(damaged)] ^= 1 << (flip % 8)
-			if name == "version" && checkVersionKey(key) != nil {
-				continue
-			}
 			if err := decode(damaged); !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("%s: %x is damaged as %x and read: %v", name, record, damaged, err)
 			}

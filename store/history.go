@@ -2,10 +2,10 @@ package store
 
 import "fmt"
 
-// events calls add for every change of the revisions from and up to upTo, in
+// events calls add for every version of the revisions from and up to upTo, in
 // order. It fails with COMPACTED when from is not kept, and with what add
 // returns.
-func (s *Store) events(from, upTo int64, add func(v *view, revision int64, c change) error) (err error) {
+func (s *Store) events(from, upTo int64, add func(v *view, key []byte, ver *version) error) (err error) {
 	v, err := s.view()
 	if err != nil {
 		return err
@@ -16,7 +16,8 @@ func (s *Store) events(from, upTo int64, add func(v *view, revision int64, c cha
 		return errCompacted(from, oldest)
 	}
 	v.reading = from
-	next, err := v.diskEvents(from, upTo, add)
+	from = max(from, firstRevision+1) // The empty store has no changes.
+	next, err := v.fileEvents(from, upTo, add)
 	if err != nil {
 		return err
 	}
@@ -26,8 +27,15 @@ func (s *Store) events(from, upTo int64, add func(v *view, revision int64, c cha
 			if entry.revision > upTo {
 				return nil
 			}
+			if entry.revision != next {
+				return corrupt("the changes of revision %d are missing", next)
+			}
 			for _, c := range entry.changes {
-				if err := add(v, entry.revision, c); err != nil {
+				key, ver, err := takeApart(c.place, c.record)
+				if err != nil {
+					return err
+				}
+				if err := add(v, key, &ver); err != nil {
 					return err
 				}
 			}
@@ -40,9 +48,9 @@ func (s *Store) events(from, upTo int64, add func(v *view, revision int64, c cha
 	return nil
 }
 
-// diskEvents does the part of events that no table holds, and returns the
+// fileEvents does the part of events that no table holds, and returns the
 // revision where the tables go on.
-func (v *view) diskEvents(from, upTo int64, add func(v *view, revision int64, c change) error) (int64, error) {
+func (v *view) fileEvents(from, upTo int64, add func(v *view, key []byte, ver *version) error) (int64, error) {
 	first := upTo + 1
 	for _, t := range v.tables {
 		if log := t.logFrom(0); len(log) > 0 {
@@ -53,56 +61,59 @@ func (v *view) diskEvents(from, upTo int64, add func(v *view, revision int64, c 
 	if from >= first {
 		return from, nil
 	}
-	if from == firstRevision {
-		from++ // The empty store has no changes.
-	}
-	if _, err := v.disk(); err != nil {
+	f, err := v.disk()
+	if err != nil {
 		return 0, err
 	}
-	cursor := v.tx.Bucket(bucketLog).Cursor()
-	next, parts := from, uint32(0)
-	for key, record := cursor.Seek(logKey(from, 0)); key != nil; key, record = cursor.Next() {
-		revision, part, err := readLogKey(key)
+	next := place{revision: from}
+	cursor := f.log.Cursor()
+	for key, record := cursor.Seek(next.logKey()); key != nil; key, record = cursor.Next() {
+		at, err := readLogKey(key)
 		if err != nil {
 			return 0, err
 		}
-		if revision >= first {
+		if at.revision >= first {
 			break
 		}
-		// Either a new revision, or the next part of the one before.
-		if part == 0 && revision != next || part != 0 && (revision != next-1 || part != parts) {
-			return 0, corrupt("the changes of revision %d are missing", next)
+		// Either the next change of a revision, or the first one of the next.
+		if at != next && (at != place{next.revision + 1, 0} || next.part == 0) {
+			return 0, corrupt("the changes of revision %d are missing", next.revision)
 		}
-		parts = part + 1
-		_, changes, err := readLogRecord(key, record)
+		changed, ver, err := readLogRecord(at, record)
 		if err != nil {
 			return 0, err
 		}
-		for _, c := range changes {
-			if err := add(v, revision, c); err != nil {
+		if changed != nil {
+			if err := add(v, changed, &ver); err != nil {
 				return 0, err
 			}
 		}
-		next = revision + 1
+		next = place{at.revision, at.part + 1}
 	}
-	return next, nil
+	if next.part > 0 {
+		return next.revision + 1, nil
+	}
+	return next.revision, nil
 }
 
 // hash finds the running hash after a revision.
 func (v *view) hash(revision int64) (uint64, error) {
 	for _, t := range v.tables {
 		if log := t.logFrom(revision); len(log) > 0 && log[0].revision == revision {
-			return log[0].hash, nil
+			return log[0].hash(), nil
 		}
 	}
-	if _, err := v.disk(); err != nil {
+	f, err := v.disk()
+	if err != nil {
 		return 0, err
 	}
-	key := logKey(revision, 0)
-	record := v.tx.Bucket(bucketLog).Get(key)
+	at := place{revision: revision}
+	record := f.log.Get(at.logKey())
 	if record == nil {
 		return 0, fmt.Errorf("%w: the log record of revision %d is missing", ErrCorrupt, revision)
 	}
-	hash, _, err := readLogRecord(key, record)
-	return hash, err
+	if _, _, err := readLogRecord(at, record); err != nil {
+		return 0, err
+	}
+	return recordHash(record), nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"sync"
 
@@ -82,20 +83,20 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 	}
 	defer v.close()
 	defer s.guard(&err)
-	prefixes, err := v.leasePrefixes(id)
+	attached, err := v.leaseKeys(id)
 	if err != nil {
 		return nil, err
 	}
-	for _, prefix := range prefixes {
+	for _, key := range attached {
 		if limit > 0 && len(keys) == limit {
 			break
 		}
-		ver, found, err := v.get(prefix, v.revision)
+		ver, found, err := v.get(key, v.revision)
 		if err != nil {
 			return nil, err
 		}
 		if found && ver.lease == id {
-			keys = append(keys, bytes.Clone(userKey(appendRevision(prefix, 0))))
+			keys = append(keys, key)
 		}
 	}
 	return keys, nil
@@ -103,9 +104,9 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 
 func leaseID(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
-// leasePrefixes returns the keyPrefixes that may be attached to a lease, in
-// order: the disk may still list some that are not, never too few.
-func (v *view) leasePrefixes(id int64) ([][]byte, error) {
+// leaseKeys returns the keys that may be attached to a lease, in order: the
+// disk may still list some that are not, never too few.
+func (v *view) leaseKeys(id int64) ([][]byte, error) {
 	if _, err := v.disk(); err != nil {
 		return nil, err
 	}
@@ -117,30 +118,28 @@ func (v *view) leasePrefixes(id int64) ([][]byte, error) {
 	}
 	for _, t := range slices.Backward(v.tables) {
 		t.mu.RLock()
-		for prefix, isAttached := range t.leaseKeys[id] {
-			attached[prefix] = isAttached
-		}
+		maps.Copy(attached, t.leaseKeys[id])
 		t.mu.RUnlock()
 	}
-	var prefixes [][]byte
-	for prefix, isAttached := range attached {
+	var keys [][]byte
+	for key, isAttached := range attached {
 		if isAttached {
-			prefixes = append(prefixes, []byte(prefix))
+			keys = append(keys, []byte(key))
 		}
 	}
-	slices.SortFunc(prefixes, bytes.Compare)
-	return prefixes, nil
+	slices.SortFunc(keys, bytes.Compare)
+	return keys, nil
 }
 
-func (a *applier) moveLease(prefix []byte, from, to int64) {
+func (a *applier) moveLease(key []byte, from, to int64) {
 	if from == to {
 		return
 	}
 	if from != 0 {
-		a.table.setLeaseKey(from, prefix, false)
+		a.table.setLeaseKey(from, key, false)
 	}
 	if to != 0 {
-		a.table.setLeaseKey(to, prefix, true)
+		a.table.setLeaseKey(to, key, true)
 	}
 }
 
@@ -169,18 +168,18 @@ func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) 
 	if !a.store.leases.has(req.GetId()) {
 		return nil, errLeaseNotFound(req.GetId())
 	}
-	prefixes, err := a.view.leasePrefixes(req.Id)
+	keys, err := a.view.leaseKeys(req.Id)
 	if err != nil {
 		return nil, err
 	}
 	resp := &kvv1.RevokeResponse{}
-	for _, prefix := range prefixes {
-		ver, found, err := a.view.get(prefix, a.st.Revision)
+	for _, key := range keys {
+		ver, found, err := a.view.get(key, a.st.Revision)
 		if err != nil {
 			return nil, err
 		}
 		if found && ver.lease == req.Id {
-			a.remove(prefix, &ver, a.st.Revision+1)
+			a.remove(key, &ver, a.st.Revision+1)
 			resp.Deleted++
 		}
 	}
@@ -211,10 +210,10 @@ func flushLeases(tx *bbolt.Tx, t *table) error {
 		if ttl, ok := t.leases[id]; ok && ttl == 0 {
 			continue // Ended: its keys have just been removed.
 		}
-		for _, prefix := range sortedKeys(t.leaseKeys[id]) {
-			key := append(leaseID(id), prefix...)
+		for _, attached := range sortedKeys(t.leaseKeys[id]) {
+			key := append(leaseID(id), attached...)
 			var err error
-			if t.leaseKeys[id][prefix] {
+			if t.leaseKeys[id][attached] {
 				err = bucket.Put(key, seal(key, make([]byte, checksumBytes)))
 			} else {
 				err = bucket.Delete(key)

@@ -242,7 +242,7 @@ func (m *model) choose(op *kvv1.Op, w *modelWrites) (run func() *kvv1.OpResult, 
 		}
 		size := 0
 		for _, key := range before.keys(o.Delete.Key, o.Delete.RangeEnd) {
-			size += len(appendVersionKey(nil, []byte(key), 0)) + len(before[key].Value) + entryOverhead
+			size += len(key) + len(before[key].Value) + entryOverhead
 		}
 		if o.Delete.PrevKv && size > MaxPageBytes {
 			return nil, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE

@@ -24,7 +24,7 @@ type pageChecker struct {
 	count uint64 // Of pages in use.
 	seen  map[uint64]bool
 
-	rootOnly bool // Does not look into buckets.
+	rootOnly bool // Looks into a bucket only if it has no page of its own.
 }
 
 const (
@@ -201,10 +201,10 @@ func (c *pageChecker) bucket(id uint64, value []byte) error {
 	if len(value) < bucketHeader {
 		return corrupt("a bucket in page %d", id)
 	}
-	if c.rootOnly {
-		return nil
-	}
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
+		if c.rootOnly {
+			return nil
+		}
 		return c.tree(root, nil, nil)
 	}
 	body := value[bucketHeader:]

@@ -77,7 +77,7 @@ const cancelEvery = 1024
 func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimits) (*kvv1.RangeResponse, error) {
 	resp := &kvv1.RangeResponse{}
 	visited, size := 0, 0
-	visit := func(versionKey []byte, ver *version) (bool, error) {
+	visit := func(key []byte, ver *version) (bool, error) {
 		if visited++; visited%cancelEvery == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -85,10 +85,14 @@ func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimi
 			resp.Count++
 			return true, nil
 		}
-		key := userKey(versionKey)
 		if resp.Count == limits.keys || size >= limits.bytes {
 			resp.More, resp.NextKey = true, nextKey(resp.Kvs, key, req.Reverse)
 			return false, nil
+		}
+		if !req.KeysOnly {
+			if err := v.complete(key, ver); err != nil {
+				return false, err
+			}
 		}
 		kv := ver.keyValue(key, req.KeysOnly)
 		size += len(kv.Key) + len(kv.Value) + entryOverhead

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/crc32"
+
+	"go.etcd.io/bbolt"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -26,7 +29,7 @@ func seal(key, record []byte) []byte {
 
 // unseal checks a record and returns its payload.
 func unseal(key, record []byte) ([]byte, error) {
-	if len(record) < checksumBytes {
+	if len(record) < checksumBytes || len(key) > bbolt.MaxKeySize {
 		return nil, corrupt("record of %d bytes under key %.64x", len(record), key)
 	}
 	payload := record[checksumBytes:]
@@ -36,61 +39,173 @@ func unseal(key, record []byte) ([]byte, error) {
 	return payload, nil
 }
 
-// version is one version of a key without its name: what a kv record holds.
-type version struct {
-	revision int64 // From the versionKey.
-	create   int64
-	version  int64 // 0: the key is deleted.
-	lease    int64
-	value    []byte
+// place is where the log has a version: under the revision that wrote it, as
+// its part-th change. The zero place is none.
+type place struct {
+	revision int64
+	part     uint32
 }
 
-func (v *version) deleted() bool { return v.version == 0 }
+const placeBytes = 12
 
-// maxVersionHeader bounds what appendVersion adds to a value.
-const maxVersionHeader = checksumBytes + 3*binary.MaxVarintLen64
+// logKey is the key of a place in the log: byte order is the order of writing.
+func (p place) logKey() []byte {
+	key := binary.BigEndian.AppendUint64(make([]byte, 0, placeBytes), uint64(p.revision))
+	return binary.BigEndian.AppendUint32(key, p.part)
+}
 
-// appendVersion appends the sealed record of v under versionKey.
-func appendVersion(dst, versionKey []byte, v *version) []byte {
-	at := len(dst)
-	dst = append(dst, 0, 0, 0, 0)
+func readLogKey(key []byte) (place, error) {
+	if len(key) != placeBytes || key[0]>>7 != 0 {
+		return place{}, corrupt("log key %.64x", key)
+	}
+	return place{int64(binary.BigEndian.Uint64(key)), binary.BigEndian.Uint32(key[8:])}, nil
+}
+
+func (p place) compare(other place) int {
+	return cmp.Or(cmp.Compare(p.revision, other.revision), cmp.Compare(p.part, other.part))
+}
+
+// version is one version of a key without its name.
+type version struct {
+	place
+	create  int64
+	version int64 // 0: the key is deleted.
+	lease   int64
+
+	// whole: the rest is there too, which an index record does not have.
+	whole       bool
+	prev        place // The version that this one replaced.
+	prevDeleted bool  // That one is a deletion; compaction may have removed it.
+	value       []byte
+}
+
+func (v *version) exists() bool { return v.version > 0 }
+
+// A log record is one version with the name of its key:
+//
+//	checksum (4), running hash after the whole revision (8),
+//	revision and part of the version before (12; top bit of the part: a deletion),
+//	body: length of the key, key, version, and unless it is a deletion
+//	revision - create_revision, lease, value
+//
+// Fixed numbers are little-endian, those of the body uvarints. The running hash
+// covers bodies only: a replica that has not yet removed an old deletion names
+// it as the version before, another one has none to name. A record without a
+// body is that of a revision that changed nothing.
+const (
+	hashAt        = checksumBytes
+	prevAt        = hashAt + 8
+	bodyAt        = prevAt + placeBytes
+	prevDeletedAt = 31
+	// maxLogHeader bounds what appendLogRecord adds to a key and a value.
+	maxLogHeader = bodyAt + 4*binary.MaxVarintLen64
+)
+
+// appendLogRecord appends the record of v, which sealLogRecord completes.
+func appendLogRecord(dst, key []byte, v *version) []byte {
+	part := v.prev.part
+	if v.prevDeleted {
+		part |= 1 << prevDeletedAt
+	}
+	dst = append(dst, make([]byte, prevAt)...)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(v.prev.revision))
+	dst = binary.LittleEndian.AppendUint32(dst, part)
+	dst = binary.AppendUvarint(dst, uint64(len(key)))
+	dst = append(dst, key...)
 	dst = binary.AppendUvarint(dst, uint64(v.version))
-	if !v.deleted() {
+	if v.exists() {
 		dst = binary.AppendUvarint(dst, uint64(v.revision-v.create))
 		dst = binary.AppendUvarint(dst, uint64(v.lease))
 		dst = append(dst, v.value...)
 	}
-	seal(versionKey, dst[at:])
 	return dst
 }
 
-// readVersion checks and takes apart a kv record. The value shares memory with
-// the record.
-func readVersion(versionKey, record []byte) (version, error) {
-	payload, err := unseal(versionKey, record)
-	if err != nil {
-		return version{}, err
+// sealLogRecord fills in the hash and the checksum.
+func sealLogRecord(at place, record []byte, hash uint64) []byte {
+	binary.LittleEndian.PutUint64(record[hashAt:], hash)
+	return seal(at.logKey(), record)
+}
+
+func recordHash(record []byte) uint64 { return binary.LittleEndian.Uint64(record[hashAt:]) }
+
+// recordKey is the key in a record that is whole.
+func recordKey(record []byte) []byte {
+	r := reader{b: record[bodyAt:]}
+	n := r.uint()
+	return r.bytes(n)
+}
+
+// readLogRecord checks and takes apart a record of the log. Key and value share
+// memory with it. The key is nil when the revision changed nothing.
+func readLogRecord(at place, record []byte) (key []byte, v version, err error) {
+	if _, err := unseal(at.logKey(), record); err != nil {
+		return nil, version{}, err
 	}
-	r := reader{b: payload}
-	v := version{revision: keyRevision(versionKey), version: r.int()}
-	if !v.deleted() {
+	return takeApart(at, record)
+}
+
+// takeApart is readLogRecord of a record in memory.
+func takeApart(at place, record []byte) (key []byte, v version, err error) {
+	v = version{place: at, whole: true}
+	if len(record) < bodyAt {
+		return nil, version{}, corrupt("log record of revision %d", at.revision)
+	}
+	v.prev.revision = int64(binary.LittleEndian.Uint64(record[prevAt:]))
+	v.prev.part = binary.LittleEndian.Uint32(record[prevAt+8:])
+	v.prevDeleted = v.prev.part>>prevDeletedAt != 0
+	v.prev.part &^= 1 << prevDeletedAt
+	r := reader{b: record[bodyAt:]}
+	if len(r.b) == 0 {
+		return nil, v, nil
+	}
+	key = r.bytes(r.uint())
+	if v.version = r.int(); v.exists() {
 		v.create = v.revision - r.int()
 		v.lease = r.int()
 		v.value = r.b
 	}
-	if r.bad || v.create < 0 {
-		return version{}, corrupt("kv record under key %.64x", versionKey)
+	if r.bad || len(key) == 0 || v.create < 0 || v.prev.revision < 0 || v.prev.revision >= at.revision {
+		return nil, version{}, corrupt("log record of revision %d", at.revision)
+	}
+	return key, v, nil
+}
+
+// An index record says of a key where its newest version is, and all of it but
+// the value: checksum, then as uvarints revision, part, version, and unless it
+// is a deletion revision - create_revision and lease.
+func appendIndexRecord(dst, key []byte, v *version) []byte {
+	at := len(dst)
+	dst = append(dst, make([]byte, checksumBytes)...)
+	dst = binary.AppendUvarint(dst, uint64(v.revision))
+	dst = binary.AppendUvarint(dst, uint64(v.part))
+	dst = binary.AppendUvarint(dst, uint64(v.version))
+	if v.exists() {
+		dst = binary.AppendUvarint(dst, uint64(v.revision-v.create))
+		dst = binary.AppendUvarint(dst, uint64(v.lease))
+	}
+	seal(key, dst[at:])
+	return dst
+}
+
+func readIndexRecord(key, record []byte) (version, error) {
+	payload, err := unseal(key, record)
+	if err != nil {
+		return version{}, err
+	}
+	r := reader{b: payload}
+	v := version{place: place{r.int(), uint32(r.uint())}, version: r.int()}
+	if v.exists() {
+		v.create = v.revision - r.int()
+		v.lease = r.int()
+	}
+	if r.bad || len(r.b) > 0 || v.revision <= 0 || v.create < 0 {
+		return version{}, corrupt("index record of key %.64q", key)
 	}
 	return v, nil
 }
 
-// readExisting is readVersion, and says whether the key existed then.
-func readExisting(versionKey, record []byte) (ver version, existed bool, err error) {
-	ver, err = readVersion(versionKey, record)
-	return ver, err == nil && !ver.deleted(), err
-}
-
-// keyValue copies v out of the store's memory.
+// keyValue copies v out of the store's memory. Unless keysOnly, v must be whole.
 func (v *version) keyValue(key []byte, keysOnly bool) *kvv1.KeyValue {
 	kv := &kvv1.KeyValue{
 		Key:            append([]byte(nil), key...),
@@ -139,78 +254,4 @@ func (r *reader) bytes(n uint64) []byte {
 	b := r.b[:n]
 	r.b = r.b[n:]
 	return b
-}
-
-func (r *reader) fixed64() uint64 {
-	b := r.bytes(8)
-	if b == nil {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(b)
-}
-
-// change is one key that a revision changed.
-type change struct {
-	versionKey []byte
-	record     []byte // Nil when it was read from disk.
-}
-
-// A log record lists the keys that one revision changed. Large transactions
-// are cut into parts, so that a watcher never has to hold all of one.
-var changesPerPart = 1024
-
-func logKey(revision int64, part uint32) []byte {
-	key := make([]byte, 0, 12)
-	key = binary.BigEndian.AppendUint64(key, uint64(revision))
-	return binary.BigEndian.AppendUint32(key, part)
-}
-
-func readLogKey(key []byte) (revision int64, part uint32, err error) {
-	if len(key) != 12 {
-		return 0, 0, corrupt("log key %.64x", key)
-	}
-	return int64(binary.BigEndian.Uint64(key)), binary.BigEndian.Uint32(key[8:]), nil
-}
-
-// appendLogRecord appends the sealed record of a part of a revision. hash is
-// the running hash after the whole revision.
-func appendLogRecord(dst, key []byte, hash uint64, changes []change) []byte {
-	at := len(dst)
-	dst = append(dst, 0, 0, 0, 0)
-	dst = binary.LittleEndian.AppendUint64(dst, hash)
-	for _, c := range changes {
-		prefix := keyPrefix(c.versionKey)
-		dst = binary.AppendUvarint(dst, uint64(len(prefix)))
-		dst = append(dst, prefix...)
-	}
-	seal(key, dst[at:])
-	return dst
-}
-
-// readLogRecord gives the running hash and the changes of one part, which share
-// no memory with the record.
-func readLogRecord(key, record []byte) (hash uint64, changes []change, err error) {
-	revision, _, err := readLogKey(key)
-	if err != nil {
-		return 0, nil, err
-	}
-	payload, err := unseal(key, record)
-	if err != nil {
-		return 0, nil, err
-	}
-	r := reader{b: payload}
-	hash = r.fixed64()
-	for len(r.b) > 0 && !r.bad {
-		prefix := r.bytes(r.uint())
-		versionKey := appendRevision(append(make([]byte, 0, len(prefix)+revisionBytes), prefix...), revision)
-		if checkVersionKey(versionKey) != nil {
-			r.bad = true
-			break
-		}
-		changes = append(changes, change{versionKey: versionKey})
-	}
-	if r.bad {
-		return 0, nil, corrupt("log record of revision %d", revision)
-	}
-	return hash, changes, nil
 }

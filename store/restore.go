@@ -124,8 +124,8 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error
 	st.Compacted = st.Revision
 	st.Requests = requestWindow{Floor: st.Revision}
 	// The oldest revision that is kept has a log record; this one changed nothing.
-	key := logKey(st.Revision, 0)
-	if err := tx.Bucket(bucketLog).Put(key, appendLogRecord(nil, key, st.Hash, nil)); err != nil {
+	at := place{revision: st.Revision}
+	if err := tx.Bucket(bucketLog).Put(at.logKey(), sealLogRecord(at, make([]byte, bodyAt), st.Hash)); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketMeta).Put(stateKey, st.encode())
@@ -134,27 +134,47 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error
 // removeAbove removes what a flush that had not ended left in the file: no log
 // will write it again.
 func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
-	var versions, records [][]byte
-	cursor := tx.Bucket(bucketKV).Cursor()
-	for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
-		if keyRevision(key) > revision {
-			versions = append(versions, bytes.Clone(key))
-		}
+	f := newFile(tx)
+	back := map[string][]byte{} // What the index has of a key without it; nil: nothing.
+	cursor := f.keys.Cursor()
+	for key, record := cursor.First(); key != nil; key, record = cursor.Next() {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		newest, err := readIndexRecord(key, record)
+		if err != nil {
+			return err
+		}
+		if newest.revision <= revision {
+			continue
+		}
+		before, err := f.back(key, newest, revision)
+		if err != nil {
+			return err
+		}
+		back[string(key)] = nil
+		if f.log.Get(before.logKey()) != nil { // Else none, or a deletion that is gone already.
+			back[string(key)] = appendIndexRecord(nil, key, &before)
+		}
 	}
-	cursor = tx.Bucket(bucketLog).Cursor()
-	for key, _ := cursor.Seek(logKey(revision+1, 0)); key != nil; key, _ = cursor.Next() {
-		records = append(records, bytes.Clone(key))
-	}
-	for _, key := range versions {
-		if err := tx.Bucket(bucketKV).Delete(key); err != nil {
+	for _, key := range sortedKeys(back) {
+		var err error
+		if record := back[key]; record != nil {
+			err = f.keys.Put([]byte(key), record)
+		} else {
+			err = f.keys.Delete([]byte(key))
+		}
+		if err != nil {
 			return err
 		}
 	}
+	var records [][]byte
+	cursor = f.log.Cursor()
+	for key, _ := cursor.Seek(place{revision: revision + 1}.logKey()); key != nil; key, _ = cursor.Next() {
+		records = append(records, bytes.Clone(key))
+	}
 	for _, key := range records {
-		if err := tx.Bucket(bucketLog).Delete(key); err != nil {
+		if err := f.log.Delete(key); err != nil {
 			return err
 		}
 	}

@@ -3,46 +3,46 @@ package store
 import (
 	"bytes"
 	"context"
-	"math"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-// scrubStepChanges is how many changes one bbolt transaction cleans up.
-var scrubStepChanges = 256
+// scrubStepChanges is how many changes one bbolt transaction goes over.
+var scrubStepChanges = 4096
 
 // scrubPause lets other work in between two steps.
 const scrubPause = 2 * time.Millisecond
 
-// scrub removes what the compaction that is in the file made unreadable: log
-// records before it, and of each key that they name the versions that were
-// replaced before it. It goes by the log, so it costs what was written, not
-// what is stored. After a crash it begins again where records are left.
+// scrub removes what the compaction that is in the file made unreadable: each
+// version that another one has replaced up to there, and deletions before it.
+// It goes by the log from where it ended the last time, so it costs what was
+// written since, not what is stored.
 func (f *flusher) scrub(ctx context.Context) error {
 	target := f.durableState().Compacted
 	f.mu.Lock()
-	done := f.scrubbed >= target
+	from := f.scrubbed
 	f.mu.Unlock()
-	if done {
+	if from.revision >= target {
 		return nil
 	}
 	// Before the first version goes: readers look at it after they have begun.
 	f.store.scrubbing.Store(target)
-	for {
-		more := false
+	for more := true; more; {
 		err := f.store.db.Update(func(tx *bbolt.Tx) (err error) {
-			if more, err = scrubStep(tx, target); err != nil || more {
+			s := &scrubStep{file: newFile(tx), target: target}
+			if from, more, err = s.run(from); err != nil {
 				return err
 			}
-			return tx.Bucket(bucketMeta).Put(scrubKey, encodeScrub(target))
+			return tx.Bucket(bucketMeta).Put(scrubKey, encodeScrub(from))
 		})
 		if err != nil {
 			return err
 		}
-		if !more {
-			break
-		}
+		f.mu.Lock()
+		f.scrubbed = from
+		f.mu.Unlock()
 		if f.store.tables.Load().frozen != nil {
 			f.poke() // A flush comes first: Apply may wait for it.
 			return nil
@@ -53,96 +53,89 @@ func (f *flusher) scrub(ctx context.Context) error {
 		case <-time.After(scrubPause):
 		}
 	}
-	f.mu.Lock()
-	f.scrubbed = target
-	f.mu.Unlock()
 	return nil
 }
 
-// scrubStep takes the oldest log records up to target. It says whether there
-// are more. The records of target itself stay: watches may begin there.
-func scrubStep(tx *bbolt.Tx, target int64) (more bool, err error) {
-	log, kv := tx.Bucket(bucketLog), tx.Bucket(bucketKV)
-	cursor := log.Cursor()
-	cleaned := map[string]bool{}
-	var remove [][]byte
-	left := scrubStepChanges
-	for key, record := cursor.First(); key != nil && !more; key, record = cursor.Next() {
-		revision, _, err := readLogKey(key)
-		if err != nil {
-			return false, err
-		}
-		if revision > target {
-			break
-		}
-		if revision == target {
-			left = math.MaxInt
-		}
-		_, changes, err := readLogRecord(key, record)
-		if err != nil {
-			return false, err
-		}
-		for _, c := range changes {
-			prefix := keyPrefix(c.versionKey)
-			if cleaned[string(prefix)] {
-				continue
-			}
-			cleaned[string(prefix)] = true
-			removed, err := scrubKeyVersions(kv, prefix, target, left)
-			if err != nil {
-				return false, err
-			}
-			if left -= removed; left <= 0 {
-				return true, removeAll(log, remove) // The next step comes back to this record.
-			}
-		}
-		if revision < target {
-			remove = append(remove, bytes.Clone(key))
-			left -= len(changes)
-		}
-		more = left <= 0
-	}
-	return more, removeAll(log, remove)
+// scrubStep is one transaction's part of a scrub up to target.
+type scrubStep struct {
+	*file
+	target int64
+	remove []place
+	gone   [][]byte // Keys of which only a deletion is left.
 }
 
-func removeAll(bucket *bbolt.Bucket, keys [][]byte) error {
-	for _, key := range keys {
-		if err := bucket.Delete(key); err != nil {
+// run takes the changes from a place on, and returns the place where the next
+// step begins. A deletion at target itself can still be read, so the next scrub
+// begins with target again.
+func (s *scrubStep) run(from place) (next place, more bool, err error) {
+	cursor := s.log.Cursor()
+	left := scrubStepChanges
+	next = place{revision: s.target}
+	for key, record := cursor.Seek(from.logKey()); key != nil; key, record = cursor.Next() {
+		at, err := readLogKey(key)
+		if err != nil {
+			return from, false, err
+		}
+		if at.revision > s.target {
+			break
+		}
+		// The last revision is not left in the middle: a place in it is not the
+		// end of a scrub.
+		if left <= 0 && at.revision < s.target {
+			next, more = at, true
+			break
+		}
+		left--
+		if err := s.look(at, record); err != nil {
+			return from, false, err
+		}
+	}
+	return next, more, s.removeAll()
+}
+
+// look decides what the version at a place lets go.
+func (s *scrubStep) look(at place, record []byte) error {
+	key, ver, err := readLogRecord(at, record)
+	if err != nil || key == nil {
+		return err
+	}
+	if ver.prev.revision > 0 && !ver.prevDeleted {
+		// Also of what goes: a damaged record may name the wrong one.
+		if s.log.Get(ver.prev.logKey()) != nil {
+			if _, err := s.logged(key, ver.prev); err != nil {
+				return err
+			}
+			s.remove = append(s.remove, ver.prev)
+		}
+	}
+	if ver.exists() || at.revision == s.target {
+		return nil
+	}
+	s.remove = append(s.remove, at)
+	index := s.keys.Get(key)
+	if index == nil {
+		return corrupt("the index does not have key %.64q", key)
+	}
+	newest, err := readIndexRecord(key, index)
+	if err == nil && newest.place == at {
+		s.gone = append(s.gone, bytes.Clone(key))
+	}
+	return err
+}
+
+// removeAll goes in the order of pages.
+func (s *scrubStep) removeAll() error {
+	slices.SortFunc(s.remove, place.compare)
+	for _, at := range s.remove {
+		if err := s.log.Delete(at.logKey()); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(s.gone, bytes.Compare)
+	for _, key := range s.gone {
+		if err := s.keys.Delete(key); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// scrubKeyVersions removes the versions of a key that no revision from target
-// on can see, at most limit of them.
-func scrubKeyVersions(kv *bbolt.Bucket, prefix []byte, target int64, limit int) (removed int, err error) {
-	var remove [][]byte
-	var tombstone []byte
-	cursor := kv.Cursor()
-	key, record := cursor.Seek(appendRevision(bytes.Clone(prefix), target))
-	for first := true; bytes.HasPrefix(key, prefix); key, record = cursor.Next() {
-		if len(remove) == limit {
-			// A tombstone goes last: without it the key would be there again.
-			return limit, removeAll(kv, remove)
-		}
-		// Also of what goes: a damaged key may be the wrong one.
-		ver, err := readVersion(key, record)
-		if err != nil {
-			return 0, err
-		}
-		if first {
-			first = false
-			// What a deletion before target leaves behind is nothing.
-			if ver.deleted() && ver.revision < target {
-				tombstone = bytes.Clone(key)
-			}
-			continue
-		}
-		remove = append(remove, bytes.Clone(key))
-	}
-	if tombstone != nil {
-		remove = append(remove, tombstone)
-	}
-	return len(remove), removeAll(kv, remove)
 }

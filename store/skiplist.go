@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// skiplist is a sorted list of (key, value) with one writer and any number of
-// readers that take no lock (Pugh, "Skip lists: a probabilistic alternative to
-// balanced trees", 1990). Entries are never changed or removed. Nodes and bytes
-// are cut from large chunks, so that an entry costs the garbage collector
+// skiplist is a sorted list of keys with one writer and any number of readers
+// that take no lock (Pugh, "Skip lists: a probabilistic alternative to balanced
+// trees", 1990). Each key has a chain of versions, which only grows. Nodes and
+// bytes are cut from large chunks, so that an entry costs the garbage collector
 // next to nothing.
 type skiplist struct {
 	head   *node
@@ -22,29 +22,55 @@ type skiplist struct {
 	// is best.
 	prefix []byte
 
-	nodes []node
-	links []atomic.Pointer[node]
-	data  []byte
+	nodes    []node
+	links    []atomic.Pointer[node]
+	versions []tableVersion
+	data     []byte
 }
 
 const (
 	maxHeight  = 16 // 4^16 entries: far more than a table holds.
-	nodeChunk  = 1024
-	linkChunk  = 512
+	chunk      = 1024
 	dataChunk  = 1 << 18
 	branchMask = 3 // One node of four reaches the next level.
 
-	// nodeOverhead is about what an entry takes besides its key and value.
-	nodeOverhead = 144
+	// nodeOverhead is about what a key takes, and versionOverhead what a version
+	// takes besides its record.
+	nodeOverhead    = 100
+	versionOverhead = 64
 )
 
 // node has in one cache line what a search mostly needs: the hint, and the
 // links of the levels where most steps are made.
 type node struct {
-	hint       uint64
-	near       [2]atomic.Pointer[node]
-	key, value []byte
-	far        []atomic.Pointer[node] // From level len(near) on.
+	hint   uint64
+	near   [2]atomic.Pointer[node]
+	newest atomic.Pointer[tableVersion]
+	key    []byte
+	far    []atomic.Pointer[node] // From level len(near) on.
+}
+
+// tableVersion is one version of a key in memory. Nothing in it changes once
+// its revision can be read.
+type tableVersion struct {
+	place
+	older  *tableVersion // The version before it in this list; nil: none.
+	record []byte        // What the log will have.
+}
+
+// at gives the version that was valid at a revision, or nil: the list has none
+// so old.
+func (n *node) at(revision int64) *tableVersion {
+	v := n.newest.Load()
+	for v != nil && v.revision > revision {
+		v = v.older
+	}
+	return v
+}
+
+func (v *tableVersion) read() (version, error) {
+	_, ver, err := takeApart(v.place, v.record)
+	return ver, err
 }
 
 func (n *node) link(level int) *atomic.Pointer[node] {
@@ -74,7 +100,7 @@ func (l *skiplist) commonPrefix() []byte {
 		return l.prefix
 	}
 	n := 0
-	for n < len(first.key)-suffixBytes && n < len(last.key) && first.key[n] == last.key[n] {
+	for n < len(first.key) && n < len(last.key) && first.key[n] == last.key[n] {
 		n++
 	}
 	return bytes.Clone(first.key[:n])
@@ -147,9 +173,17 @@ func (l *skiplist) last(key []byte) *node {
 	return before
 }
 
-// insert adds an entry at the place that find gave; the writer must not have
-// inserted anything in between. It keeps key and value, which must come from alloc.
-func (l *skiplist) insert(at *splice, key, value []byte) *node {
+// get returns the node of a key, or nil.
+func (l *skiplist) get(key []byte) *node {
+	if n := l.find(key, nil); n != nil && bytes.Equal(n.key, key) {
+		return n
+	}
+	return nil
+}
+
+// insert adds a key with its first version at the place that find gave; the
+// writer must not have inserted anything in between. It keeps key.
+func (l *skiplist) insert(at *splice, key []byte, first *tableVersion) *node {
 	height := 1
 	for bits := rand.Uint32(); height < maxHeight && bits&branchMask == 0; bits >>= 2 {
 		height++
@@ -158,7 +192,8 @@ func (l *skiplist) insert(at *splice, key, value []byte) *node {
 		at[level] = l.head
 	}
 	n := l.newNode(height)
-	n.hint, n.key, n.value = l.hint(key), key, value
+	n.hint, n.key = l.hint(key), key
+	n.newest.Store(first)
 	for level := range height {
 		n.link(level).Store(at[level].link(level).Load())
 	}
@@ -169,19 +204,33 @@ func (l *skiplist) insert(at *splice, key, value []byte) *node {
 	for level := range height {
 		at[level].link(level).Store(n)
 	}
-	l.size.Add(int64(len(key) + len(value) + nodeOverhead))
+	l.size.Add(nodeOverhead)
 	return n
+}
+
+// newVersion returns a version that is not in the list yet. It keeps record,
+// which must come from alloc.
+func (l *skiplist) newVersion(at place, record []byte) *tableVersion {
+	if len(l.versions) == 0 {
+		l.versions = make([]tableVersion, chunk)
+	}
+	v := &l.versions[0]
+	l.versions = l.versions[1:]
+	l.keep(record)
+	v.place, v.record = at, record
+	l.size.Add(int64(len(record) + versionOverhead))
+	return v
 }
 
 func (l *skiplist) newNode(height int) *node {
 	if len(l.nodes) == 0 {
-		l.nodes = make([]node, nodeChunk)
+		l.nodes = make([]node, chunk)
 	}
 	n := &l.nodes[0]
 	l.nodes = l.nodes[1:]
 	if far := height - len(n.near); far > 0 {
 		if len(l.links) < far {
-			l.links = make([]atomic.Pointer[node], linkChunk)
+			l.links = make([]atomic.Pointer[node], chunk)
 		}
 		n.far = l.links[:far:far]
 		l.links = l.links[far:]
@@ -189,7 +238,8 @@ func (l *skiplist) newNode(height int) *node {
 	return n
 }
 
-// alloc returns an empty slice with room for n bytes in the list's memory.
+// alloc returns an empty slice with room for n bytes; the next call takes back
+// what newVersion was not given.
 func (l *skiplist) alloc(n int) []byte {
 	if n > dataChunk/4 {
 		return make([]byte, 0, n)
@@ -197,7 +247,11 @@ func (l *skiplist) alloc(n int) []byte {
 	if len(l.data) < n {
 		l.data = make([]byte, dataChunk)
 	}
-	b := l.data[:0:n]
-	l.data = l.data[n:]
-	return b
+	return l.data[:0:n]
+}
+
+func (l *skiplist) keep(record []byte) {
+	if len(l.data) > 0 && &l.data[0] == &record[0] {
+		l.data = l.data[len(record):]
+	}
 }

@@ -21,10 +21,7 @@ func (w *Watcher) end() spanEnd {
 	if !w.span.single {
 		return w.span.end
 	}
-	// Behind the terminator: as in merge.skip.
-	end := bytes.Clone(w.span.start)
-	end[len(end)-1]++
-	return end
+	return append(bytes.Clone(w.span.start), 0)
 }
 
 func (e spanEnd) after(key []byte) bool { return e == nil || bytes.Compare(e, key) > 0 }
@@ -55,23 +52,23 @@ func (x *spanIndex) build(lo, hi int) (largest spanEnd, any bool) {
 	return largest, true
 }
 
-// each calls found for every watcher whose span contains a keyPrefix.
-func (x *spanIndex) each(prefix []byte, found func(*Watcher)) {
-	x.walk(0, len(x.watchers), prefix, found)
+// each calls found for every watcher whose span contains a key.
+func (x *spanIndex) each(key []byte, found func(*Watcher)) {
+	x.walk(0, len(x.watchers), key, found)
 }
 
-func (x *spanIndex) walk(lo, hi int, prefix []byte, found func(*Watcher)) {
+func (x *spanIndex) walk(lo, hi int, key []byte, found func(*Watcher)) {
 	for lo < hi {
 		mid := (lo + hi) / 2
-		if !x.ends[mid].after(prefix) {
+		if !x.ends[mid].after(key) {
 			return // Everything in this subtree ends before the key.
 		}
-		x.walk(lo, mid, prefix, found)
+		x.walk(lo, mid, key, found)
 		w := x.watchers[mid]
-		if bytes.Compare(w.span.start, prefix) > 0 {
+		if bytes.Compare(w.span.start, key) > 0 {
 			return // And everything to the right begins after it.
 		}
-		if w.span.contains(prefix) {
+		if w.span.contains(key) {
 			found(w)
 		}
 		lo = mid + 1

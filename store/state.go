@@ -1,14 +1,13 @@
 package store
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 )
 
 // formatVersion is the layout of the file. A store refuses one that it does
 // not know, and changes nothing.
-const formatVersion = 1
+const formatVersion = 2
 
 // firstRevision is that of an empty store; the first write makes the next one.
 const firstRevision = 1
@@ -73,22 +72,20 @@ func decodeState(record []byte) (state, error) {
 	return st, nil
 }
 
-// scrubKey holds the first revision whose log records were not yet cleaned up
-// after a compaction.
+// scrubKey holds the place where the next scrub begins.
 var scrubKey = []byte("scrub")
 
-func encodeScrub(revision int64) []byte {
-	record := binary.BigEndian.AppendUint64(make([]byte, checksumBytes), uint64(revision))
-	return seal(scrubKey, record)
+func encodeScrub(next place) []byte {
+	return seal(scrubKey, append(make([]byte, checksumBytes), next.logKey()...))
 }
 
-func decodeScrub(record []byte) (int64, error) {
+func decodeScrub(record []byte) (place, error) {
 	if record == nil {
-		return 0, nil
+		return place{}, nil
 	}
 	payload, err := unseal(scrubKey, record)
-	if err != nil || len(payload) != 8 {
-		return 0, corrupt("scrub record %.64x", record)
+	if err != nil {
+		return place{}, err
 	}
-	return int64(binary.BigEndian.Uint64(payload)), nil
+	return readLogKey(payload)
 }

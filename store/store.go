@@ -119,7 +119,7 @@ func (s *Store) load() error {
 		return err
 	}
 	var st state
-	var scrubbed int64
+	var scrubbed place
 	var ttls map[int64]int64
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {

@@ -21,12 +21,11 @@ type table struct {
 	// length does not change.
 	mu        sync.RWMutex
 	log       []logEntry
-	leaseKeys map[int64]map[string]bool // Lease, keyPrefix: attached or detached.
+	leaseKeys map[int64]map[string]bool // Lease, key: attached or detached.
 
-	// newest has each key's newest version here, by the hash of its keyPrefix: a
-	// write needs the version before it, and a search in kv is slower. Only for
-	// the applying goroutine.
-	newest map[uint64]*node
+	// nodes has each key's node by the hash of the key: a search in kv is slower.
+	// Only for the applying goroutine.
+	nodes map[uint64]*node
 
 	// Only for the applying goroutine, and for the flusher after the freeze.
 	leases   map[int64]int64 // Time to live in seconds; 0: ended.
@@ -35,22 +34,24 @@ type table struct {
 
 	requestBytes atomic.Int64
 
-	changes []change // Room for the changes of log entries.
+	changes []*tableVersion // Room for the changes of log entries.
+	at      splice
 }
 
 // logEntry is one revision.
 type logEntry struct {
 	revision int64
-	hash     uint64
-	changes  []change
+	changes  []*tableVersion // At least one.
 }
+
+func (e *logEntry) hash() uint64 { return recordHash(e.changes[0].record) }
 
 // newTable returns an empty table that goes on from st, for keys that mostly
 // begin with prefix.
 func newTable(prefix []byte, st state) *table {
 	return &table{
 		kv:        newSkiplist(prefix),
-		newest:    map[uint64]*node{},
+		nodes:     map[uint64]*node{},
 		base:      st.Revision,
 		state:     st,
 		leaseKeys: map[int64]map[string]bool{},
@@ -71,15 +72,15 @@ func (t *table) remember(key requestKey, r request) {
 }
 
 // appendLog adds a revision; changes are copied.
-func (t *table) appendLog(revision int64, hash uint64, changes []change) {
+func (t *table) appendLog(revision int64, changes []*tableVersion) {
 	if len(t.changes) < len(changes) {
-		t.changes = make([]change, max(1024, len(changes)))
+		t.changes = make([]*tableVersion, max(chunk, len(changes)))
 	}
 	kept := t.changes[:len(changes):len(changes)]
 	t.changes = t.changes[len(changes):]
 	copy(kept, changes)
 	t.mu.Lock()
-	t.log = append(t.log, logEntry{revision: revision, hash: hash, changes: kept})
+	t.log = append(t.log, logEntry{revision: revision, changes: kept})
 	t.mu.Unlock()
 }
 
@@ -92,20 +93,41 @@ func (t *table) logFrom(revision int64) []logEntry {
 	return log[at:]
 }
 
-// find returns the newest version of a key in the table, or nil.
-func (t *table) find(prefix []byte) *node {
-	n := t.newest[xxhash.Sum64(prefix)]
-	if n != nil && !bytes.Equal(keyPrefix(n.key), prefix) {
-		// Two keys with one hash.
-		n = t.kv.find(prefix, nil)
-		if n != nil && !bytes.Equal(keyPrefix(n.key), prefix) {
-			return nil
-		}
+// logged returns the version at a place, or nil: the table does not have it.
+func (t *table) logged(at place) *tableVersion {
+	if at.revision <= t.base {
+		return nil
 	}
-	return n
+	log := t.logFrom(at.revision)
+	if len(log) == 0 || log[0].revision != at.revision || int(at.part) >= len(log[0].changes) {
+		return nil
+	}
+	return log[0].changes[at.part]
 }
 
-func (t *table) setLeaseKey(lease int64, prefix []byte, attached bool) {
+// find returns the node of a key, or nil. For the applying goroutine.
+func (t *table) find(key []byte) *node {
+	n := t.nodes[xxhash.Sum64(key)]
+	if n == nil || bytes.Equal(n.key, key) {
+		return n
+	}
+	return t.kv.get(key) // Two keys with one hash.
+}
+
+// add puts a version in front of those of its key, which record contains.
+func (t *table) add(key []byte, at place, record []byte) *tableVersion {
+	v := t.kv.newVersion(at, record)
+	if n := t.find(key); n != nil {
+		v.older = n.newest.Load()
+		n.newest.Store(v)
+		return v
+	}
+	t.kv.find(key, &t.at)
+	t.nodes[xxhash.Sum64(key)] = t.kv.insert(&t.at, key, v)
+	return v
+}
+
+func (t *table) setLeaseKey(lease int64, key []byte, attached bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	keys := t.leaseKeys[lease]
@@ -113,7 +135,7 @@ func (t *table) setLeaseKey(lease int64, prefix []byte, attached bool) {
 		keys = map[string]bool{}
 		t.leaseKeys[lease] = keys
 	}
-	keys[string(prefix)] = attached
+	keys[string(key)] = attached
 }
 
 // tableSet is the active table and, while it is flushed, the frozen one.

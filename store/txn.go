@@ -95,24 +95,23 @@ type writtenKeys struct {
 }
 
 func (w *writtenKeys) put(key []byte) error {
-	prefix := appendKeyPrefix(nil, key)
 	for _, other := range w.puts {
-		if bytes.Equal(prefix, other) {
+		if bytes.Equal(key, other) {
 			return errInvalid("key", "key %q is written twice in one transaction", key)
 		}
 	}
 	for _, s := range w.deletes {
-		if s.contains(prefix) {
+		if s.contains(key) {
 			return errInvalid("key", "key %q is deleted and written in one transaction", key)
 		}
 	}
-	w.puts = append(w.puts, prefix)
+	w.puts = append(w.puts, key)
 	return nil
 }
 
 func (w *writtenKeys) delete(s span) error {
-	for _, prefix := range w.puts {
-		if s.contains(prefix) {
+	for _, key := range w.puts {
+		if s.contains(key) {
 			return errInvalid("key", "a key is written and deleted in one transaction")
 		}
 	}
@@ -171,7 +170,12 @@ func (a *applier) compare(c *kvv1.Compare) (bool, error) {
 		return false, err
 	}
 	holds, any := true, false
-	err := a.view.ascend(newSpan(c.Key, c.RangeEnd), a.st.Revision, func(_ []byte, ver *version) (bool, error) {
+	err := a.view.ascend(newSpan(c.Key, c.RangeEnd), a.st.Revision, func(key []byte, ver *version) (bool, error) {
+		if _, ok := c.Target.(*kvv1.Compare_Value); ok {
+			if err := a.view.complete(key, ver); err != nil {
+				return false, err
+			}
+		}
 		any, holds = true, holdsFor(c, ver)
 		return holds, nil
 	})
@@ -215,7 +219,7 @@ func holdsFor(c *kvv1.Compare, ver *version) bool {
 	case *kvv1.Compare_Lease:
 		order = cmp.Compare(ver.lease, t.Lease)
 	case *kvv1.Compare_Exists:
-		if ver.deleted() == t.Exists {
+		if ver.exists() != t.Exists {
 			order = 1
 		}
 	}

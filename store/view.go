@@ -17,8 +17,7 @@ type view struct {
 	base     int64    // The tables hold all versions above it.
 	store    *Store
 	tx       *bbolt.Tx // Begun when first needed.
-	cursor   *bbolt.Cursor
-	target   []byte
+	file     *file
 	faults   bool // What a fault did in this goroutine before; see guard.
 }
 
@@ -51,25 +50,25 @@ func (v *view) close() {
 func (v *view) release() {
 	if v.tx != nil {
 		_ = v.tx.Rollback() // Of a read transaction: cannot fail.
-		v.tx, v.cursor = nil, nil
+		v.tx, v.file = nil, nil
 	}
 }
 
-func (v *view) disk() (*bbolt.Cursor, error) {
-	if v.cursor != nil {
-		return v.cursor, nil
+func (v *view) disk() (*file, error) {
+	if v.file != nil {
+		return v.file, nil
 	}
 	tx, err := v.store.db.Begin(false)
 	if err != nil {
 		return nil, fmt.Errorf("store: read: %w", err)
 	}
 	v.tx = tx // Before anything can panic: close must find it.
-	v.cursor = tx.Bucket(bucketKV).Cursor()
+	v.file = newFile(tx)
 	// Only now: a scrub that begins later does not change this transaction.
 	if oldest := v.store.scrubbing.Load(); v.reading < oldest {
 		return nil, errCompacted(v.reading, oldest)
 	}
-	return v.cursor, nil
+	return v.file, nil
 }
 
 // at chooses the revision to read at; 0 is the newest.
@@ -87,49 +86,70 @@ func (v *view) at(revision int64) error {
 	return nil
 }
 
-// get finds the version of a key (given as its keyPrefix) that was valid at a
-// revision. It is not found when the key did not exist then.
-func (v *view) get(prefix []byte, revision int64) (version, bool, error) {
-	v.target = appendRevision(append(v.target[:0], prefix...), revision)
+// get finds the version of a key that was valid at a revision, without its
+// value: see complete. It is not found when the key did not exist then.
+func (v *view) get(key []byte, revision int64) (version, bool, error) {
 	for _, t := range v.tables {
-		if n := t.kv.find(v.target, nil); n != nil && bytes.HasPrefix(n.key, prefix) {
-			return readExisting(n.key, n.value)
+		n := t.kv.get(key)
+		if n == nil {
+			continue
+		}
+		if found := n.at(revision); found != nil {
+			ver, err := found.read()
+			return ver, ver.exists(), err
 		}
 	}
-	return v.getDisk(prefix)
+	ver, err := v.onDisk(key, revision)
+	return ver, ver.exists(), err
 }
 
-// getDisk looks for v.target on disk only. There may be versions above the
-// view's base there, of a flush that is under way or that a crash has ended:
-// they do not count, not even when they are written for the second time.
-func (v *view) getDisk(prefix []byte) (version, bool, error) {
-	cursor, err := v.disk()
+// onDisk looks for a version on disk only; the zero version is none. There may
+// be versions above the view's base there, of a flush that is under way or that
+// a crash has ended: they do not count, not even when they are written for the
+// second time.
+func (v *view) onDisk(key []byte, revision int64) (version, error) {
+	f, err := v.disk()
 	if err != nil {
-		return version{}, false, err
+		return version{}, err
 	}
-	if keyRevision(v.target) > v.base {
-		v.target = appendRevision(append(v.target[:0], prefix...), v.base)
-	}
-	key, record := cursor.Seek(v.target)
-	if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+revisionBytes {
-		return version{}, false, nil
-	}
-	return readExisting(key, record)
+	return f.get(key, min(revision, v.base))
 }
 
-// visitor is called with a key (as versionKey) and its version, and says
-// whether to go on. Both are valid only during the call.
-type visitor func(versionKey []byte, ver *version) (more bool, err error)
+// complete reads what an index record does not have.
+func (v *view) complete(key []byte, ver *version) error {
+	if ver.whole {
+		return nil
+	}
+	f, err := v.disk()
+	if err != nil {
+		return err
+	}
+	*ver, err = f.logged(key, ver.place)
+	return err
+}
+
+// logged reads the version of a key at a place, wherever it is.
+func (v *view) logged(key []byte, at place) (version, error) {
+	for _, t := range v.tables {
+		if found := t.logged(at); found != nil {
+			return found.read()
+		}
+	}
+	f, err := v.disk()
+	if err != nil {
+		return version{}, err
+	}
+	return f.logged(key, at)
+}
+
+// visitor is called with a key and its version, which may have to be completed,
+// and says whether to go on. Both are valid only during the call.
+type visitor func(key []byte, ver *version) (more bool, err error)
 
 // ascend visits the keys of a span that existed at a revision, in order.
 func (v *view) ascend(s span, revision int64, visit visitor) error {
 	if s.single {
-		ver, found, err := v.get(s.start, revision)
-		if err != nil || !found {
-			return err
-		}
-		_, err = visit(v.target, &ver)
-		return err
+		return v.visitOne(s.start, revision, visit)
 	}
 	m, err := v.merge()
 	if err != nil {
@@ -137,35 +157,35 @@ func (v *view) ascend(s span, revision int64, visit visitor) error {
 	}
 	m.seek(s.start)
 	for {
-		key, record := m.least()
+		key := m.least()
 		if key == nil || !s.before(key) {
 			return nil
 		}
-		if len(key) < suffixBytes {
-			return corrupt("kv key %.64x", key)
-		}
-		prefix := keyPrefix(key)
-		if keyRevision(key) > revision {
-			m.seek(appendRevision(bytes.Clone(prefix), revision))
-			continue
-		}
-		ver, err := readVersion(key, record)
+		ver, err := m.version(key, revision)
 		if err != nil {
 			return err
 		}
-		if !ver.deleted() {
+		if ver.exists() {
 			if more, err := visit(key, &ver); err != nil || !more {
 				return err
 			}
 		}
-		m.skip(prefix)
+		m.skip(key)
 	}
+}
+
+func (v *view) visitOne(key []byte, revision int64, visit visitor) error {
+	ver, found, err := v.get(key, revision)
+	if err == nil && found {
+		_, err = visit(key, &ver)
+	}
+	return err
 }
 
 // descend is ascend from the last key down.
 func (v *view) descend(s span, revision int64, visit visitor) error {
 	if s.single {
-		return v.ascend(s, revision, visit)
+		return v.visitOne(s.start, revision, visit)
 	}
 	m, err := v.merge()
 	if err != nil {
@@ -177,48 +197,47 @@ func (v *view) descend(s span, revision int64, visit visitor) error {
 		if key == nil || bytes.Compare(key, s.start) < 0 {
 			return nil
 		}
-		if len(key) < suffixBytes {
-			return corrupt("kv key %.64x", key)
-		}
-		bound = bytes.Clone(keyPrefix(key))
-		ver, found, err := v.get(bound, revision)
+		ver, found, err := v.get(key, revision)
 		if err != nil {
 			return err
 		}
-		if !found {
-			continue
+		if found {
+			if more, err := visit(key, &ver); err != nil || !more {
+				return err
+			}
 		}
-		if more, err := visit(appendRevision(bytes.Clone(bound), ver.revision), &ver); err != nil || !more {
-			return err
-		}
+		bound = key
 	}
 }
 
-// merge walks the tables and the disk as one sorted list.
+// merge walks the tables and the disk as one sorted list of keys.
 type merge struct {
-	sources []source
-	at      []byte
+	sources []source // From the newest on.
 }
 
-// source is one sorted list of kv records. key is nil at the end.
+// source is one sorted list of keys.
 type source interface {
 	seek(key []byte)
 	next()
-	entry() (key, record []byte)
+	// key is nil at the end.
+	key() []byte
+	// version is that of the key at hand that was valid at a revision; the zero
+	// version: the source has none so old.
+	version(revision int64) (version, error)
 	// last gives the last key before bound (nil: of all) and loses the place.
 	last(bound []byte) []byte
 }
 
 func (v *view) merge() (*merge, error) {
-	if _, err := v.disk(); err != nil {
+	f, err := v.disk()
+	if err != nil {
 		return nil, err
 	}
 	m := &merge{}
 	for _, t := range v.tables {
 		m.sources = append(m.sources, &tableSource{list: t.kv})
 	}
-	// A cursor of its own: get moves the view's.
-	m.sources = append(m.sources, &diskSource{cursor: v.tx.Bucket(bucketKV).Cursor(), base: v.base})
+	m.sources = append(m.sources, &fileSource{file: f, cursor: f.keys.Cursor(), base: v.base})
 	return m, nil
 }
 
@@ -228,34 +247,31 @@ func (m *merge) seek(key []byte) {
 	}
 }
 
-func (m *merge) least() (key, record []byte) {
+func (m *merge) least() (key []byte) {
 	for _, s := range m.sources {
-		if k, r := s.entry(); k != nil && (key == nil || bytes.Compare(k, key) < 0) {
-			key, record = k, r
+		if k := s.key(); k != nil && (key == nil || bytes.Compare(k, key) < 0) {
+			key = k
 		}
 	}
-	return key, record
+	return key
 }
 
-// skipSteps is how many versions are stepped over one by one before a seek is
-// the cheaper way past them.
-const skipSteps = 4
-
-// skip goes past every version of a key.
-func (m *merge) skip(prefix []byte) {
-	m.at = append(m.at[:0], prefix...)
+func (m *merge) version(key []byte, revision int64) (version, error) {
 	for _, s := range m.sources {
-		for steps := 0; ; steps++ {
-			if k, _ := s.entry(); !bytes.HasPrefix(k, m.at) {
-				break
-			}
-			if steps == skipSteps {
-				// The byte after the terminator: behind all versions, before any other key.
-				m.at[len(m.at)-1]++
-				s.seek(m.at)
-				m.at[len(m.at)-1]--
-				break
-			}
+		if !bytes.Equal(s.key(), key) {
+			continue
+		}
+		if ver, err := s.version(revision); err != nil || ver.revision != 0 {
+			return ver, err
+		}
+	}
+	return version{}, nil
+}
+
+// skip goes past a key.
+func (m *merge) skip(key []byte) {
+	for _, s := range m.sources {
+		if bytes.Equal(s.key(), key) {
 			s.next()
 		}
 	}
@@ -278,11 +294,18 @@ type tableSource struct {
 func (t *tableSource) seek(key []byte) { t.at = t.list.find(key, nil) }
 func (t *tableSource) next()           { t.at = t.at.next() }
 
-func (t *tableSource) entry() (key, record []byte) {
+func (t *tableSource) key() []byte {
 	if t.at == nil {
-		return nil, nil
+		return nil
 	}
-	return t.at.key, t.at.value
+	return t.at.key
+}
+
+func (t *tableSource) version(revision int64) (version, error) {
+	if v := t.at.at(revision); v != nil {
+		return v.read()
+	}
+	return version{}, nil
 }
 
 func (t *tableSource) last(bound []byte) []byte {
@@ -290,57 +313,4 @@ func (t *tableSource) last(bound []byte) []byte {
 		return n.key
 	}
 	return nil
-}
-
-// diskSource leaves out versions above the base, as getDisk does. Over damaged
-// pages bbolt may go back, and a walk never end: that panics here, see guard.
-type diskSource struct {
-	cursor      *bbolt.Cursor
-	base        int64
-	key, record []byte
-}
-
-func (d *diskSource) seek(key []byte) {
-	d.key, d.record = d.cursor.Seek(key)
-	if d.key != nil && bytes.Compare(d.key, key) < 0 {
-		panic(fmt.Sprintf("the search for %.64x ends at %.64x", key, d.key))
-	}
-	d.settle()
-}
-
-func (d *diskSource) next() {
-	d.step()
-	d.settle()
-}
-
-func (d *diskSource) step() {
-	before := d.key
-	d.key, d.record = d.cursor.Next()
-	if d.key != nil && bytes.Compare(d.key, before) <= 0 {
-		panic(fmt.Sprintf("key %.64x comes after %.64x", d.key, before))
-	}
-}
-
-func (d *diskSource) settle() {
-	for len(d.key) >= suffixBytes && keyRevision(d.key) > d.base {
-		d.step()
-	}
-}
-
-func (d *diskSource) entry() (key, record []byte) { return d.key, d.record }
-
-func (d *diskSource) last(bound []byte) []byte {
-	if bound == nil {
-		key, _ := d.cursor.Last()
-		return key
-	}
-	if key, _ := d.cursor.Seek(bound); key == nil {
-		key, _ = d.cursor.Last()
-		return key
-	}
-	key, _ := d.cursor.Prev()
-	if bytes.Compare(key, bound) >= 0 {
-		panic(fmt.Sprintf("key %.64x comes before %.64x", key, bound))
-	}
-	return key
 }

@@ -99,7 +99,7 @@ func (w *watches) notify(revision int64, log []logEntry) {
 	}
 	for i := range log {
 		for _, c := range log[i].changes {
-			w.index.each(keyPrefix(c.versionKey), func(watcher *Watcher) {
+			w.index.each(recordKey(c.record), func(watcher *Watcher) {
 				if watcher.start < log[i].revision {
 					watcher.tell(log[i].revision)
 				}
@@ -249,7 +249,8 @@ type watchBatch struct {
 	full     bool  // and whether it was left in the middle.
 }
 
-func (b *watchBatch) add(v *view, revision int64, c change) error {
+func (b *watchBatch) add(v *view, key []byte, ver *version) error {
+	revision := ver.revision
 	if revision != b.revision {
 		if b.revision != 0 {
 			b.skip = 0
@@ -261,10 +262,10 @@ func (b *watchBatch) add(v *view, revision int64, c change) error {
 		return errFull
 	}
 	b.taken++
-	if b.taken <= b.skip || !b.watcher.span.contains(c.versionKey) {
+	if b.taken <= b.skip || !b.watcher.span.contains(key) {
 		return nil
 	}
-	event, err := b.event(v, c)
+	event, err := b.event(v, key, ver)
 	if err != nil || event == nil {
 		return err
 	}
@@ -274,42 +275,27 @@ func (b *watchBatch) add(v *view, revision int64, c change) error {
 	return nil
 }
 
-func (b *watchBatch) event(v *view, c change) (*kvv1.Event, error) {
-	prefix, revision := keyPrefix(c.versionKey), keyRevision(c.versionKey)
-	ver, found, err := b.read(v, c)
-	if err != nil {
-		return nil, err
-	}
-	key := userKey(c.versionKey)
+func (b *watchBatch) event(v *view, key []byte, ver *version) (*kvv1.Event, error) {
 	event := &kvv1.Event{Type: kvv1.Event_TYPE_PUT}
-	if found {
+	if ver.exists() {
 		event.Kv = ver.keyValue(key, false)
 	} else {
 		event.Type = kvv1.Event_TYPE_DELETE
-		event.Kv = &kvv1.KeyValue{Key: append([]byte(nil), key...), ModRevision: revision}
+		event.Kv = &kvv1.KeyValue{Key: append([]byte(nil), key...), ModRevision: ver.revision}
 	}
-	if b.watcher.exclude[event.Type] {
+	switch {
+	case b.watcher.exclude[event.Type]:
 		return nil, nil
-	}
-	if !b.watcher.request.PrevKv {
+	case !b.watcher.request.PrevKv || ver.prev.revision == 0 || ver.prevDeleted:
+		return event, nil
+	case ver.revision <= v.store.compacted.Load():
+		// A compaction to this very revision leaves the one before undefined.
 		return event, nil
 	}
-	prev, found, err := v.get(prefix, revision-1)
-	// A compaction to this very revision leaves the one before undefined.
-	if err == nil && found && revision-1 >= v.store.compacted.Load() {
-		event.PrevKv = prev.keyValue(key, false)
+	prev, err := v.logged(key, ver.prev)
+	if err != nil {
+		return nil, err
 	}
-	return event, err
-}
-
-func (b *watchBatch) read(v *view, c change) (version, bool, error) {
-	if c.record != nil {
-		ver, err := readVersion(c.versionKey, c.record)
-		return ver, !ver.deleted(), err
-	}
-	ver, found, err := v.get(keyPrefix(c.versionKey), keyRevision(c.versionKey))
-	if err == nil && ver.revision != keyRevision(c.versionKey) {
-		err = corrupt("the log has key %q at revision %d, kv does not", userKey(c.versionKey), keyRevision(c.versionKey))
-	}
-	return ver, found, err
+	event.PrevKv = prev.keyValue(key, false)
+	return event, nil
 }

@@ -1,10 +1,6 @@
 package store
 
 import (
-	"bytes"
-
-	"github.com/cespare/xxhash/v2"
-
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -23,7 +19,7 @@ func (a *applier) checkPut(req *kvv1.PutRequest) error {
 	if !req.IgnoreValue && !req.IgnoreLease {
 		return nil
 	}
-	_, found, err := a.view.get(appendKeyPrefix(nil, req.Key), a.st.Revision)
+	_, found, err := a.view.get(req.Key, a.st.Revision)
 	if err == nil && !found {
 		return &Error{
 			Reason:  kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND,
@@ -36,12 +32,17 @@ func (a *applier) checkPut(req *kvv1.PutRequest) error {
 // put writes a key that checkPut has passed, and returns what was there before
 // when the request asks for it.
 func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, error) {
-	a.target = appendVersionKey(a.target[:0], req.Key, revision)
-	prev, existed, err := a.previous(a.target)
+	prev, err := a.previous(req.Key)
 	if err != nil {
 		return nil, err
 	}
-	ver := version{revision: revision, create: revision, version: 1, lease: req.Lease, value: req.Value}
+	existed := prev.exists()
+	if existed && (req.PrevKv || req.IgnoreValue) {
+		if err := a.view.complete(req.Key, &prev); err != nil {
+			return nil, err
+		}
+	}
+	ver := version{create: revision, version: 1, lease: req.Lease, value: req.Value}
 	if existed {
 		ver.create, ver.version = prev.create, prev.version+1
 		if req.IgnoreValue {
@@ -55,46 +56,33 @@ func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, err
 	if existed && req.PrevKv {
 		before = prev.keyValue(req.Key, false)
 	}
-	a.moveLease(keyPrefix(a.target), prev.lease, ver.lease)
-	a.insert(a.target, &ver)
+	a.insert(req.Key, &prev, &ver, revision)
 	return before, nil
 }
 
-// previous finds the place of target in the active table, and the newest
-// version of its key.
-func (a *applier) previous(target []byte) (version, bool, error) {
-	prefix := keyPrefix(target)
-	n := a.table.kv.find(target, &a.at)
-	if n != nil && bytes.HasPrefix(n.key, prefix) {
-		return readExisting(n.key, n.value)
-	}
-	for _, t := range a.view.tables[1:] {
-		if n := t.find(prefix); n != nil {
-			return readExisting(n.key, n.value)
+// previous finds the newest version of a key: that of a revision that is not
+// committed yet, too. The zero version: the key never existed, as far as is known.
+func (a *applier) previous(key []byte) (version, error) {
+	for _, t := range a.view.tables {
+		if n := t.find(key); n != nil {
+			return n.newest.Load().read()
 		}
 	}
-	a.view.target = append(a.view.target[:0], target...)
-	return a.view.getDisk(prefix)
+	return a.view.onDisk(key, a.view.base)
 }
 
-// insert adds a version at the place that previous found.
-func (a *applier) insert(target []byte, ver *version) {
-	list := a.table.kv
-	memory := list.alloc(len(target) + maxVersionHeader + len(ver.value))
-	memory = append(memory, target...)
-	key := memory[:len(target):len(target)]
-	record := appendVersion(memory[len(target):], key, ver)
-	n := list.insert(&a.at, key, record)
-	a.table.newest[xxhash.Sum64(keyPrefix(key))] = n
-	a.changes = append(a.changes, change{versionKey: key, record: record})
+// insert adds the version that follows prev.
+func (a *applier) insert(key []byte, prev, ver *version, revision int64) {
+	a.moveLease(key, prev.lease, ver.lease)
+	ver.place = place{revision, uint32(len(a.changes))}
+	ver.prev, ver.prevDeleted = prev.place, prev.revision > 0 && !prev.exists()
+	record := appendLogRecord(a.table.kv.alloc(maxLogHeader+len(key)+len(ver.value)), key, ver)
+	a.changes = append(a.changes, a.table.add(recordKey(record), ver.place, record))
 }
 
-// remove writes the tombstone of a key that exists.
-func (a *applier) remove(prefix []byte, prev *version, revision int64) {
-	a.moveLease(prefix, prev.lease, 0)
-	a.target = appendRevision(append(a.target[:0], prefix...), revision)
-	a.table.kv.find(a.target, &a.at)
-	a.insert(a.target, &version{revision: revision})
+// remove writes the deletion of a key that exists.
+func (a *applier) remove(key []byte, prev *version, revision int64) {
+	a.insert(key, prev, &version{}, revision)
 }
 
 // checkDelete refuses a deletion whose answer would be too large.
@@ -107,6 +95,9 @@ func (a *applier) checkDelete(req *kvv1.DeleteRequest) error {
 	}
 	size := 0
 	err := a.view.ascend(newSpan(req.Key, req.RangeEnd), a.st.Revision, func(key []byte, ver *version) (bool, error) {
+		if err := a.view.complete(key, ver); err != nil {
+			return false, err
+		}
 		size += len(key) + len(ver.value) + entryOverhead
 		return size <= MaxPageBytes, nil
 	})
@@ -123,9 +114,12 @@ func (a *applier) delete(req *kvv1.DeleteRequest, revision int64) (*kvv1.DeleteR
 	err := a.view.ascend(newSpan(req.Key, req.RangeEnd), revision, func(key []byte, ver *version) (bool, error) {
 		resp.Deleted++
 		if req.PrevKv {
-			resp.PrevKvs = append(resp.PrevKvs, ver.keyValue(userKey(key), false))
+			if err := a.view.complete(key, ver); err != nil {
+				return false, err
+			}
+			resp.PrevKvs = append(resp.PrevKvs, ver.keyValue(key, false))
 		}
-		a.remove(keyPrefix(key), ver, revision)
+		a.remove(key, ver, revision)
 		return true, nil
 	})
 	return resp, err
@@ -138,12 +132,14 @@ func (a *applier) commit() {
 	}
 	a.digest.ResetWithSeed(a.st.Hash)
 	for _, c := range a.changes {
-		_, _ = a.digest.Write(c.versionKey) // Never fails.
-		_, _ = a.digest.Write(c.record)
+		_, _ = a.digest.Write(c.record[bodyAt:]) // Never fails.
 	}
 	a.st.Hash = a.digest.Sum64()
 	a.st.Revision++
-	a.table.appendLog(a.st.Revision, a.st.Hash, a.changes)
+	for _, c := range a.changes {
+		sealLogRecord(c.place, c.record, a.st.Hash)
+	}
+	a.table.appendLog(a.st.Revision, a.changes)
 	clear(a.changes)
 	a.changes = a.changes[:0]
 }

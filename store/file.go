@@ -1,0 +1,120 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+)
+
+// file reads versions in one transaction of the database. The index has each
+// key's newest version; older ones are found by going back from it, so a read
+// at an old revision takes a step for each later version of the key. For one
+// goroutine.
+type file struct {
+	keys *bbolt.Bucket
+	log  *bbolt.Bucket
+}
+
+func newFile(tx *bbolt.Tx) *file {
+	return &file{keys: tx.Bucket(bucketKeys), log: tx.Bucket(bucketLog)}
+}
+
+// get finds the version of a key that was valid at a revision: maybe a
+// deletion, maybe one that is not whole. The zero version is none.
+func (f *file) get(key []byte, revision int64) (version, error) {
+	record := f.keys.Get(key)
+	if record == nil {
+		return version{}, nil
+	}
+	newest, err := readIndexRecord(key, record)
+	if err != nil {
+		return version{}, err
+	}
+	return f.back(key, newest, revision)
+}
+
+// back goes from a version to the one that was valid at a revision.
+func (f *file) back(key []byte, at version, revision int64) (_ version, err error) {
+	for at.revision > revision {
+		if !at.whole {
+			if at, err = f.logged(key, at.place); err != nil {
+				return version{}, err
+			}
+		}
+		if at.prev.revision == 0 {
+			return version{}, nil
+		}
+		if at.prevDeleted && at.prev.revision <= revision {
+			// The compaction may have removed it. There is nothing in it to read.
+			return version{place: at.prev}, nil
+		}
+		if at, err = f.logged(key, at.prev); err != nil {
+			return version{}, err
+		}
+	}
+	return at, nil
+}
+
+// logged reads the version of a key at a place that the file must have.
+func (f *file) logged(key []byte, at place) (version, error) {
+	record := f.log.Get(at.logKey())
+	if record == nil {
+		return version{}, corrupt("the log does not have key %.64q at revision %d", key, at.revision)
+	}
+	named, ver, err := readLogRecord(at, record)
+	if err == nil && !bytes.Equal(named, key) {
+		err = corrupt("the log has another key than %.64q at revision %d", key, at.revision)
+	}
+	return ver, err
+}
+
+// fileSource walks the index. Over damaged pages bbolt may go back, and a walk
+// never end: that panics here, see guard.
+type fileSource struct {
+	file        *file
+	cursor      *bbolt.Cursor
+	base        int64 // See view.onDisk.
+	name, index []byte
+}
+
+func (s *fileSource) seek(key []byte) {
+	s.name, s.index = s.cursor.Seek(key)
+	if s.name != nil && bytes.Compare(s.name, key) < 0 {
+		panic(fmt.Sprintf("the search for %.64x ends at %.64x", key, s.name))
+	}
+}
+
+func (s *fileSource) next() {
+	before := s.name
+	s.name, s.index = s.cursor.Next()
+	if s.name != nil && bytes.Compare(s.name, before) <= 0 {
+		panic(fmt.Sprintf("key %.64x comes after %.64x", s.name, before))
+	}
+}
+
+func (s *fileSource) key() []byte { return s.name }
+
+func (s *fileSource) version(revision int64) (version, error) {
+	newest, err := readIndexRecord(s.name, s.index)
+	if err != nil {
+		return version{}, err
+	}
+	return s.file.back(s.name, newest, min(revision, s.base))
+}
+
+func (s *fileSource) last(bound []byte) []byte {
+	if bound == nil {
+		key, _ := s.cursor.Last()
+		return key
+	}
+	if key, _ := s.cursor.Seek(bound); key == nil {
+		key, _ = s.cursor.Last()
+		return key
+	}
+	key, _ := s.cursor.Prev()
+	if bytes.Compare(key, bound) >= 0 {
+		panic(fmt.Sprintf("key %.64x comes before %.64x", key, bound))
+	}
+	return key
+}
