@@ -114,14 +114,15 @@ func (t *table) find(key []byte) *node {
 	return t.kv.get(key) // Two keys with one hash.
 }
 
-// add puts a version in front of those of its key, which record contains.
-func (t *table) add(key []byte, at place, record []byte) *tableVersion {
+// add puts a version in front of those of n, or of a new node when n is nil.
+func (t *table) add(n *node, at place, record []byte) *tableVersion {
 	v := t.kv.newVersion(at, record)
-	if n := t.find(key); n != nil {
+	if n != nil {
 		v.older = n.newest.Load()
 		n.newest.Store(v)
 		return v
 	}
+	key := recordKey(record)
 	t.kv.find(key, &t.at)
 	t.nodes[xxhash.Sum64(key)] = t.kv.insert(&t.at, key, v)
 	return v

@@ -32,7 +32,8 @@ func (a *applier) checkPut(req *kvv1.PutRequest) error {
 // put writes a key that checkPut has passed, and returns what was there before
 // when the request asks for it.
 func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, error) {
-	prev, err := a.previous(req.Key)
+	n := a.table.find(req.Key)
+	prev, err := a.previous(n, req.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +57,18 @@ func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, err
 	if existed && req.PrevKv {
 		before = prev.keyValue(req.Key, false)
 	}
-	a.insert(req.Key, &prev, &ver, revision)
+	a.insert(n, req.Key, &prev, &ver, revision)
 	return before, nil
 }
 
-// previous finds the newest version of a key: that of a revision that is not
-// committed yet, too. The zero version: the key never existed, as far as is known.
-func (a *applier) previous(key []byte) (version, error) {
-	for _, t := range a.view.tables {
+// previous finds the newest version of a key, whose node in the active table is
+// n: that of a revision that is not committed yet, too. The zero version: the
+// key never existed, as far as is known.
+func (a *applier) previous(n *node, key []byte) (version, error) {
+	if n != nil {
+		return n.newest.Load().read()
+	}
+	for _, t := range a.view.tables[1:] {
 		if n := t.find(key); n != nil {
 			return n.newest.Load().read()
 		}
@@ -71,18 +76,18 @@ func (a *applier) previous(key []byte) (version, error) {
 	return a.view.onDisk(key, a.view.base)
 }
 
-// insert adds the version that follows prev.
-func (a *applier) insert(key []byte, prev, ver *version, revision int64) {
+// insert adds the version that follows prev to n, or to a new node.
+func (a *applier) insert(n *node, key []byte, prev, ver *version, revision int64) {
 	a.moveLease(key, prev.lease, ver.lease)
 	ver.place = place{revision, uint32(len(a.changes))}
 	ver.prev, ver.prevDeleted = prev.place, prev.revision > 0 && !prev.exists()
 	record := appendLogRecord(a.table.kv.alloc(maxLogHeader+len(key)+len(ver.value)), key, ver)
-	a.changes = append(a.changes, a.table.add(recordKey(record), ver.place, record))
+	a.changes = append(a.changes, a.table.add(n, ver.place, record))
 }
 
 // remove writes the deletion of a key that exists.
 func (a *applier) remove(key []byte, prev *version, revision int64) {
-	a.insert(key, prev, &version{}, revision)
+	a.insert(a.table.find(key), key, prev, &version{}, revision)
 }
 
 // checkDelete refuses a deletion whose answer would be too large.
