@@ -51,12 +51,6 @@ type Pod struct {
 	last reading
 }
 
-// Present says whether this process is in a pod that may ask the API.
-func Present() bool {
-	_, err := os.Stat(accountDir + "/token")
-	return err == nil && os.Getenv("KUBERNETES_SERVICE_HOST") != ""
-}
-
 // InCluster is the pod that this process is in.
 func InCluster(name string, logger *slog.Logger) (*Pod, error) {
 	config, err := rest.InClusterConfig()

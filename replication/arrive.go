@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,7 +17,12 @@ import (
 // neither is possible, and says why in the log and in Status.
 func (n *Node) Arrive(ctx context.Context) error {
 	defer n.progress.wait("")
+	defer n.progress.markCold(false)
 	var name nameWatch
+	pause := n.opts.Timing.Retry
+	if n.opts.Founding != nil {
+		pause *= 2 // who is asked serves others as well
+	}
 	for {
 		if n.volume.Identity().Stage != volume.Empty {
 			return nil
@@ -30,7 +36,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 			if n.progress.wait(because) {
 				n.log.Info("this pod has no data, and waits", "because", because)
 			}
-			sleep(ctx, n.opts.Timing.Retry)
+			sleep(ctx, pause)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -41,52 +47,88 @@ func (n *Node) Arrive(ctx context.Context) error {
 // arrive makes one attempt, and says what is missing.
 func (n *Node) arrive(ctx context.Context) (because string, err error) {
 	seen := n.inspect(ctx, n.neighbours())
+	own := n.volume.Identity().ClusterID
+	cluster, because := belongs(own, seen)
+	founder := false
+	if n.opts.Founding != nil && !holds(seen, own) {
+		switch told, founds, err := n.opts.Founding(ctx, n.MemberID()); {
+		case err == nil:
+			cluster, founder, because = told, founds && !holds(seen, told), ""
+		case cluster == "":
+			because = err.Error()
+		}
+	}
+	if cluster != own {
+		// Before a byte is received: a pod that has once heard of a cluster
+		// never founds another.
+		if err := n.volume.Update(func(id *volume.Identity) { id.ClusterID = cluster }); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case because != "":
+		return because, nil
+	case founder:
+		return "", n.found(cluster)
+	case cluster == "":
+		if because := n.mayBootstrap(seen); because != "" {
+			return because, nil
+		}
+		return "", n.found(uuid.NewString())
+	}
+	n.progress.markCold(n.othersAbsent(seen))
+	maps.DeleteFunc(seen, func(_ string, s *peerv1.InspectResponse) bool { return s.ClusterId != cluster || !s.HasData })
+	if len(seen) == 0 {
+		return "no pod with data of its cluster " + cluster + " answers", nil
+	}
+	return n.clone(ctx, seen)
+}
+
+func (n *Node) found(cluster string) error {
+	n.log.Info("this pod founds the cluster", "cluster", cluster)
+	return n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
+}
+
+// holds says whether a pod has data of a cluster.
+func holds(seen map[string]*peerv1.InspectResponse, cluster string) bool {
+	for _, s := range seen {
+		if s.HasData && s.ClusterId == cluster {
+			return true
+		}
+	}
+	return false
+}
+
+// belongs says which cluster a pod without data is of, by its peers' word: the
+// one it has heard of, or the one that goes on from that, or the only one there is.
+func belongs(own string, seen map[string]*peerv1.InspectResponse) (cluster, because string) {
+	if own != "" {
+		for _, s := range seen {
+			if s.HasData && s.ReplacesClusterId == own && !holds(seen, own) {
+				return s.ClusterId, ""
+			}
+		}
+		return own, ""
+	}
 	var clusters []string
 	for _, s := range seen {
 		if s.ClusterId != "" && !slices.Contains(clusters, s.ClusterId) {
 			clusters = append(clusters, s.ClusterId)
 		}
 	}
-	own := n.volume.Identity().ClusterID
-	switch {
-	case len(clusters) > 1:
-		return "its peers belong to different clusters: " + strings.Join(clusters, ", "), nil
-	case len(clusters) == 1:
-		if own == "" {
-			// Before a byte is received: a pod that has once heard of a
-			// cluster never founds another.
-			if err := n.volume.Update(func(id *volume.Identity) { id.ClusterID = clusters[0] }); err != nil {
-				return "", err
-			}
-		}
-		return n.clone(ctx, seen)
-	case own != "":
-		return "no pod of its cluster answers", nil
+	if len(clusters) > 1 {
+		slices.Sort(clusters)
+		return "", "its peers belong to different clusters: " + strings.Join(clusters, ", ")
 	}
-	if because := n.mayBootstrap(ctx, seen); because != "" {
-		return because, nil
-	}
-	cluster := uuid.NewString()
-	n.log.Info("this pod founds the cluster", "cluster", cluster)
-	return "", n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
+	return strings.Join(clusters, ""), ""
 }
 
 // mayBootstrap says what forbids to found a cluster: only the lowest ordinal
 // may, and only when every peer has said that it has nothing. Silence proves
 // nothing: behind it there may be a cluster.
-func (n *Node) mayBootstrap(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string) {
+func (n *Node) mayBootstrap(seen map[string]*peerv1.InspectResponse) (because string) {
 	if len(n.opts.Peers) == 0 {
-		if n.opts.BootstrapPermission == nil {
-			return "no pod with data answers, and nothing permits this one to found a cluster"
-		}
-		allowed, err := n.opts.BootstrapPermission(ctx)
-		switch {
-		case err != nil:
-			return "whether it may found the cluster cannot be found out: " + err.Error()
-		case !allowed:
-			return "it may not found the cluster, and no pod with data answers"
-		}
-		return ""
+		return "no pod with data answers, and nothing permits this one to found a cluster"
 	}
 	if !slices.Contains(n.opts.Peers, n.opts.Name) {
 		return "it is not in its own list of peers: add " + n.opts.Name

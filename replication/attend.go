@@ -2,9 +2,7 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -47,7 +45,6 @@ func (a *attendant) run(ctx context.Context) {
 			if a.absent.IsZero() {
 				a.absent = time.Now()
 			}
-			a.cold.Store(a.quorumUnresolved())
 			a.name.look(a.node)
 		}
 		wait := attendTick
@@ -83,8 +80,10 @@ func (a *attendant) review() (votes bool, err error) {
 func (a *attendant) ask(ctx context.Context) {
 	pod := a.views.load().master.Pod()
 	if pod == "" {
+		seen := a.node.inspect(ctx, a.node.neighbours())
 		var ok bool
-		if pod, ok = masterOf(a.node.inspect(ctx, a.node.neighbours())); !ok {
+		if pod, ok = masterOf(seen); !ok {
+			a.cold.Store(a.quorumAbsent(seen))
 			return
 		}
 	}
@@ -111,21 +110,18 @@ func (a *attendant) ask(ctx context.Context) {
 	}
 }
 
-// quorumUnresolved says that a majority of the voters cannot be running,
-// because their names do not exist: a cold start, one pod after the other,
-// where the next pod is only created once this one is ready.
-func (a *attendant) quorumUnresolved() bool {
+// quorumAbsent says that a majority of the voters cannot be running: a cold
+// start, one pod after the other, where the next pod is only created once this
+// one is ready. Either a voter's name does not exist, and so the pod does not;
+// or the pod says that it has another disk.
+func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	all := voters(a.roster.now.Load().Configuration)
 	running := 0
 	for _, id := range all {
-		if id == a.self {
+		s := seen[id.Pod()]
+		replaced := s != nil && s.MemberId != string(id)
+		if id == a.self || !replaced && (s != nil || !a.node.absent(id.Pod())) {
 			running++
-			continue
-		}
-		var missing *net.DNSError
-		_, err := a.node.opts.Resolver(id.Pod())
-		if !errors.As(err, &missing) || !missing.IsNotFound {
-			running++ // it may be running: only a name that is not there proves that it is not
 		}
 	}
 	return len(all) > 0 && running <= len(all)/2

@@ -193,6 +193,7 @@ type CloneProgress struct {
 type progress struct {
 	mu       sync.Mutex // guards the fields below
 	because  string
+	cold     bool
 	clone    *CloneProgress
 	began    time.Time
 	reported time.Time
@@ -205,6 +206,18 @@ func (p *progress) wait(because string) bool {
 	changed := p.because != because
 	p.because = because
 	return changed
+}
+
+func (p *progress) markCold(cold bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cold = cold
+}
+
+func (p *progress) isCold() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cold
 }
 
 func (p *progress) begin(source string) {

@@ -2,7 +2,9 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +93,38 @@ func masterOf(seen map[string]*peerv1.InspectResponse) (pod string, ok bool) {
 		}
 	}
 	return pod, ok
+}
+
+// absent says that a pod does not exist, because its name does not. Any other
+// failure to resolve it proves nothing.
+func (n *Node) absent(pod string) bool {
+	var missing *net.DNSError
+	_, err := n.opts.Resolver(pod)
+	return errors.As(err, &missing) && missing.IsNotFound
+}
+
+// othersAbsent says, for a pod without data, that this is a cold start: each
+// other pod that should exist does not yet, or says of itself that it waits for
+// the next one to be created.
+func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
+	if n.opts.ExpectedOrdinals == nil {
+		return false
+	}
+	covers, known := n.opts.ExpectedOrdinals()
+	if !known {
+		return false
+	}
+	absent := 0
+	for _, pod := range n.neighbours() {
+		switch s := seen[pod]; {
+		case !covers(Ordinal(pod)) || s != nil && s.Cold:
+		case s == nil && n.absent(pod):
+			absent++
+		default:
+			return false
+		}
+	}
+	return absent > 0
 }
 
 // ownNameAfter is how long this pod's own name may be missing before a person

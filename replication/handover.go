@@ -1,12 +1,9 @@
 package replication
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -19,7 +16,7 @@ const (
 )
 
 // HandOver makes another pod the master: the one named, or the one that is
-// furthest. It returns the new master. On a follower it asks the master to.
+// most likely to stay. It returns the new master. On a follower it asks the master to.
 // Writes wait meanwhile, and go to the new master.
 func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 	e := n.engine.Load()
@@ -85,35 +82,4 @@ func (e *engine) awaitSuccessor(ctx context.Context, old *view) (string, error) 
 			return "", fmt.Errorf("hand over: no new master yet: %w", ctx.Err())
 		}
 	}
-}
-
-// heirs are the voters that answer, the furthest first.
-func (e *engine) heirs(ctx context.Context, to string) []MemberID {
-	ctx, cancel := context.WithTimeout(ctx, askLast)
-	defer cancel()
-	var ids []MemberID
-	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
-		if id != e.self && (to == "" || id.Pod() == to) && e.acks.heard(id, e.timing.Lease) {
-			ids = append(ids, id)
-		}
-	}
-	last := make(map[MemberID]uint64)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, id := range ids {
-		wg.Go(func() {
-			conn, err := e.conn(id.Pod())
-			if err != nil {
-				return
-			}
-			if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				last[id] = seen.LastIndex
-			}
-		})
-	}
-	wg.Wait()
-	slices.SortStableFunc(ids, func(a, b MemberID) int { return cmp.Compare(last[b], last[a]) })
-	return ids
 }

@@ -31,6 +31,10 @@ type Node struct {
 	engine atomic.Pointer[engine]
 	failed chan error
 	once   sync.Once // the first failure
+	// stopping: the process was told to end; nobody should hand the baton here.
+	stopping atomic.Bool
+	// leaving: this member is being removed because it asked to be.
+	leaving atomic.Bool
 
 	server   *callServer
 	services []func(grpc.ServiceRegistrar)
@@ -141,6 +145,9 @@ func (n *Node) fail(err error) {
 // retire gives up this member's identity: its data is set aside by the next Open.
 func (n *Node) retire(reason string) error {
 	err := n.volume.Update(func(id *volume.Identity) { id.Retired = reason })
+	if n.leaving.Load() {
+		return err // it is what the pod wants, and waits for
+	}
 	if err == nil {
 		err = fmt.Errorf("%w: %s; restart to begin as a new member, the data is kept beside it", ErrRetired, reason)
 	}

@@ -91,9 +91,11 @@ type Options struct {
 	// Peers are the pods of the cluster, this one included; empty in
 	// Kubernetes, where names are derived from ordinals.
 	Peers []string
-	// BootstrapPermission decides, without Peers, whether this pod with an
-	// empty disk may found a cluster; nil: never.
-	BootstrapPermission func(ctx context.Context) (bool, error)
+	// Founding is, without Peers, the sign from outside about a member without
+	// data: which cluster it belongs to, and whether it founds that cluster. It
+	// answers the same when it is asked again; an error says what is missing.
+	// nil: nobody founds.
+	Founding func(ctx context.Context, member MemberID) (clusterID string, founder bool, err error)
 	// ExpectedOrdinals tells which pods should exist; nil, or known false:
 	// nobody is removed for its ordinal.
 	ExpectedOrdinals func() (covers func(ordinal int) bool, known bool)

@@ -35,12 +35,16 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	id := s.node.volume.Identity()
 	answer := &peerv1.InspectResponse{
 		ClusterId: id.ClusterID, MemberId: id.MemberID,
-		Empty: id.Stage == volume.Empty && id.ClusterID == "",
+		Empty:   id.Stage == volume.Empty && id.ClusterID == "",
+		HasData: id.Stage != volume.Empty, ReplacesClusterId: id.Replaces,
+		Stopping: s.node.stopping.Load(),
 	}
 	e := s.node.engine.Load()
 	if e == nil {
+		answer.Cold = s.node.progress.isCold()
 		return answer, nil
 	}
+	answer.Cold = e.cold.Load()
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load()

@@ -166,7 +166,7 @@ func (p *port) greet(conn net.Conn) {
 // judge decides about a caller.
 func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome) {
 	id := p.identity()
-	w := handshake.Welcome{Cluster: id.ClusterID, Member: id.MemberID, Pod: p.opts.Name}
+	w := handshake.Welcome{Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name}
 	refuse := func(r handshake.Reason, format string, args ...any) handshake.Welcome {
 		w.Reason, w.Message = r, fmt.Sprintf(format, args...)
 		return w
@@ -179,8 +179,8 @@ func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome
 		return nil, refuse(handshake.Malformed, "%v", err)
 	case h.TargetPod != p.opts.Name:
 		return nil, refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
-	case h.Cluster != "" && id.ClusterID != "" && h.Cluster != id.ClusterID:
-		return nil, refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.ClusterID)
+	case h.Cluster != "" && id.Cluster() != "" && h.Cluster != id.Cluster():
+		return nil, refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.Cluster())
 	case h.TargetMember != "" && h.TargetMember != id.MemberID:
 		return nil, refuse(handshake.WrongMember, "%s asks for %s, this is %s", h.Pod, h.TargetMember, id.MemberID)
 	case MemberID(h.Member).Pod() != h.Pod:
@@ -192,7 +192,7 @@ func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome
 	if h.Kind == handshake.Raft {
 		to = p.raft
 		// Raft messages change terms: they need a proof of the cluster and of the disk.
-		if h.Cluster == "" || h.TargetMember == "" || id.ClusterID == "" {
+		if h.Cluster == "" || h.TargetMember == "" || id.Cluster() == "" {
 			to = nil
 		}
 	}
@@ -240,7 +240,7 @@ func (p *port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind
 	}
 	id := p.identity()
 	if err := handshake.WriteHello(conn, handshake.Hello{
-		Kind: kind, Cluster: id.ClusterID, Member: id.MemberID, Pod: p.opts.Name,
+		Kind: kind, Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name,
 		TargetPod: pod, TargetMember: string(member),
 	}); err != nil {
 		return nil, err
@@ -252,7 +252,7 @@ func (p *port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind
 		err = &handshake.Refused{Reason: handshake.WrongPod, Message: "it calls itself " + w.Pod}
 	case member != "" && w.Member != string(member):
 		err = &handshake.Refused{Reason: handshake.WrongMember, Message: "it calls itself " + w.Member}
-	case id.ClusterID != "" && w.Cluster != "" && w.Cluster != id.ClusterID:
+	case id.Cluster() != "" && w.Cluster != "" && w.Cluster != id.Cluster():
 		err = &handshake.Refused{Reason: handshake.WrongCluster, Message: "it belongs to " + w.Cluster}
 	}
 	if err != nil {

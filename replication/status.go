@@ -40,6 +40,8 @@ type Status struct {
 	Ready  bool
 	// Because says why the pod is not ready.
 	Because string
+	// Cold: it is ready only so that the next pod is created, see readiness.
+	Cold bool
 	// Clone is there while a database is received.
 	Clone *CloneProgress
 }
@@ -73,6 +75,7 @@ func (n *Node) Status() Status {
 	}
 	s.Because = n.notReady(e, v, s)
 	s.Ready = s.Because == ""
+	s.Cold = s.Ready && v.master == ""
 	return s
 }
 
@@ -80,11 +83,16 @@ func (n *Node) arrivingStatus() Status {
 	because, clone := n.progress.get()
 	s := Status{Because: because, Clone: clone}
 	switch {
+	case n.stopping.Load():
+		s.Because = "it stops"
+	case n.progress.isCold():
+		s.Because, s.Cold = "", true // the next pod, which may have the data, is only created once this one is ready
 	case clone != nil:
 		s.Because = fmt.Sprintf("it clones from %s: %d of %d bytes", clone.Source, clone.Bytes, clone.Total)
 	case because == "":
 		s.Because = "it starts"
 	}
+	s.Ready = s.Because == ""
 	return s
 }
 

@@ -48,7 +48,7 @@ func (r *readiness) because() []string {
 	}
 	if now := (*log).Status(); !now.Ready {
 		because = append(because, now.Because)
-	} else if r.store.Load() == nil {
+	} else if r.store.Load() == nil && !now.Cold {
 		because = append(because, "it is starting: its database is not open yet")
 	}
 	return because

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
 )
 
@@ -34,6 +35,8 @@ type config struct {
 	// From peerList.
 	peers     []string
 	addresses map[string]string
+	// kubernetes is given by tests only; see inKubernetes.
+	kubernetes *kubernetes.Pod
 }
 
 func (c *config) register(f *pflag.FlagSet) {

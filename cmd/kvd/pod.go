@@ -23,10 +23,12 @@ const (
 
 // pod holds the parts that run, as far as they have come: nil is not yet.
 type pod struct {
-	logger *slog.Logger
-	server *server.Server
-	log    *replication.Node
-	store  *store.Store
+	name       string
+	logger     *slog.Logger
+	kubernetes *orchestrated
+	server     *server.Server
+	log        *replication.Node
+	store      *store.Store
 }
 
 // arrive waits for a database to open, and gives up when the log fails.
@@ -70,11 +72,22 @@ func logFailed(err error) error {
 
 // close ends what runs, from the top down: unready first, so that nobody new
 // comes; then the baton, so that writes go on elsewhere while this pod still
-// answers; then what is in flight, the log, and the database under it.
+// answers; then the membership, if this pod is not wanted any more; then what
+// is in flight, the log, and the database under it.
 func (p *pod) close(err error) error {
 	p.server.Drain()
-	if p.log != nil && p.log.IsMaster() {
-		p.handOver()
+	p.kubernetes.stop()
+	defer p.kubernetes.close()
+	if p.log != nil {
+		p.log.Stopping()
+		departs := make(chan bool, 1)
+		go func() { departs <- err == nil && p.kubernetes.departs(p.name) }()
+		if p.log.IsMaster() {
+			p.handOver()
+		}
+		if <-departs && p.store != nil {
+			p.leave()
+		}
 	}
 	within(inFlightTimeout, func(ctx context.Context) error { p.server.Stop(ctx); return nil })
 	if p.log != nil {

@@ -30,15 +30,18 @@ func run(ctx context.Context, c config) (err error) {
 	}
 
 	registry := newRegistry()
-	p := &pod{logger: logger, server: server.New(c.serverOptions(logger, registry, ports))}
+	p := &pod{name: c.name, logger: logger, kubernetes: c.inKubernetes(logger), server: server.New(c.serverOptions(logger, registry, ports))}
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
 
-	p.log, err = replication.Open(ctx, c.replicationOptions(logger, registry, ports.peer, p.server))
+	options := c.replicationOptions(logger, registry, ports.peer, p.server)
+	p.kubernetes.complete(&options)
+	p.log, err = replication.Open(ctx, options)
 	if err != nil {
 		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
 	}
 	p.server.UseLog(p.log)
+	p.kubernetes.start(p.log)
 	p.log.RegisterPeerService(p.server.RegisterPeer)
 	if err := p.arrive(ctx); err != nil {
 		return unlessStopped(ctx, err)

@@ -56,6 +56,20 @@ type Identity struct {
 	JoinedIndex uint64 `json:"joined_index,omitempty"`
 	// Retired says why the data must not be used again. The next Open sets it aside.
 	Retired string `json:"retired,omitempty"`
+	// Place is where the volume belongs, as Kubernetes knows it; empty: not known.
+	Place string `json:"place,omitempty"`
+	// Replaces is the cluster that this one goes on from, after a recovery or
+	// an adoption.
+	Replaces string `json:"replaces_cluster_id,omitempty"`
+}
+
+// Cluster is the cluster that this disk has data of. A disk without data may
+// have heard of one, and still has nothing to prove it by.
+func (id Identity) Cluster() string {
+	if id.Stage == Empty {
+		return ""
+	}
+	return id.ClusterID
 }
 
 // Volume is a locked data directory.

@@ -201,8 +201,10 @@ type PodStatus struct {
 	Alarms []string `protobuf:"bytes,15,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// The oldest revision that is kept.
 	OldestRevision int64 `protobuf:"varint,16,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Set while the pod receives its database from another one.
+	Clone         *CloneProgress `protobuf:"bytes,17,opt,name=clone,proto3" json:"clone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PodStatus) Reset() {
@@ -347,6 +349,82 @@ func (x *PodStatus) GetOldestRevision() int64 {
 	return 0
 }
 
+func (x *PodStatus) GetClone() *CloneProgress {
+	if x != nil {
+		return x.Clone
+	}
+	return nil
+}
+
+type CloneProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod that sends.
+	Source         string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Bytes          int64  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	TotalBytes     int64  `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	BytesPerSecond int64  `protobuf:"varint,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CloneProgress) Reset() {
+	*x = CloneProgress{}
+	mi := &file_baton_kv_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneProgress) ProtoMessage() {}
+
+func (x *CloneProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneProgress.ProtoReflect.Descriptor instead.
+func (*CloneProgress) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CloneProgress) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *CloneProgress) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CloneProgress) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *CloneProgress) GetBytesPerSecond() int64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 var File_baton_kv_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_baton_kv_v1_cluster_proto_rawDesc = "" +
@@ -357,7 +435,7 @@ const file_baton_kv_v1_cluster_proto_rawDesc = "" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
-	"\x04pods\x18\x02 \x03(\v2\x16.baton.kv.v1.PodStatusR\x04pods\"\xcd\x04\n" +
+	"\x04pods\x18\x02 \x03(\v2\x16.baton.kv.v1.PodStatusR\x04pods\"\xff\x04\n" +
 	"\tPodStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aordinal\x18\x02 \x01(\x05R\aordinal\x12\x1b\n" +
@@ -375,12 +453,19 @@ const file_baton_kv_v1_cluster_proto_rawDesc = "" +
 	"\x0eclient_address\x18\r \x01(\tR\rclientAddress\x12!\n" +
 	"\fpeer_address\x18\x0e \x01(\tR\vpeerAddress\x12\x16\n" +
 	"\x06alarms\x18\x0f \x03(\tR\x06alarms\x12'\n" +
-	"\x0foldest_revision\x18\x10 \x01(\x03R\x0eoldestRevision\"R\n" +
+	"\x0foldest_revision\x18\x10 \x01(\x03R\x0eoldestRevision\x120\n" +
+	"\x05clone\x18\x11 \x01(\v2\x1a.baton.kv.v1.CloneProgressR\x05clone\"R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_MASTER\x10\x01\x12\x11\n" +
 	"\rROLE_FOLLOWER\x10\x02\x12\x10\n" +
-	"\fROLE_LEARNER\x10\x032S\n" +
+	"\fROLE_LEARNER\x10\x03\"\x88\x01\n" +
+	"\rCloneProgress\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x03R\n" +
+	"totalBytes\x12(\n" +
+	"\x10bytes_per_second\x18\x04 \x01(\x03R\x0ebytesPerSecond2S\n" +
 	"\x0eClusterService\x12A\n" +
 	"\x06Status\x12\x1a.baton.kv.v1.StatusRequest\x1a\x1b.baton.kv.v1.StatusResponseB1Z/github.com/batondb/baton/proto/baton/kv/v1;kvv1b\x06proto3"
 
@@ -397,23 +482,25 @@ func file_baton_kv_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_baton_kv_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_baton_kv_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_baton_kv_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_baton_kv_v1_cluster_proto_goTypes = []any{
 	(PodStatus_Role)(0),    // 0: baton.kv.v1.PodStatus.Role
 	(*StatusRequest)(nil),  // 1: baton.kv.v1.StatusRequest
 	(*StatusResponse)(nil), // 2: baton.kv.v1.StatusResponse
 	(*PodStatus)(nil),      // 3: baton.kv.v1.PodStatus
+	(*CloneProgress)(nil),  // 4: baton.kv.v1.CloneProgress
 }
 var file_baton_kv_v1_cluster_proto_depIdxs = []int32{
 	3, // 0: baton.kv.v1.StatusResponse.pods:type_name -> baton.kv.v1.PodStatus
 	0, // 1: baton.kv.v1.PodStatus.role:type_name -> baton.kv.v1.PodStatus.Role
-	1, // 2: baton.kv.v1.ClusterService.Status:input_type -> baton.kv.v1.StatusRequest
-	2, // 3: baton.kv.v1.ClusterService.Status:output_type -> baton.kv.v1.StatusResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 2: baton.kv.v1.PodStatus.clone:type_name -> baton.kv.v1.CloneProgress
+	1, // 3: baton.kv.v1.ClusterService.Status:input_type -> baton.kv.v1.StatusRequest
+	2, // 4: baton.kv.v1.ClusterService.Status:output_type -> baton.kv.v1.StatusResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_baton_kv_v1_cluster_proto_init() }
@@ -427,7 +514,7 @@ func file_baton_kv_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_baton_kv_v1_cluster_proto_rawDesc), len(file_baton_kv_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

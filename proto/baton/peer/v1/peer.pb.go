@@ -293,10 +293,19 @@ type InspectResponse struct {
 	Empty  bool `protobuf:"varint,3,opt,name=empty,proto3" json:"empty,omitempty"`
 	Master bool `protobuf:"varint,4,opt,name=master,proto3" json:"master,omitempty"`
 	// The pod has a database that can be cloned.
-	Cloneable     bool   `protobuf:"varint,5,opt,name=cloneable,proto3" json:"cloneable,omitempty"`
-	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
-	LastIndex     uint64 `protobuf:"varint,7,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
-	Revision      int64  `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	Cloneable bool   `protobuf:"varint,5,opt,name=cloneable,proto3" json:"cloneable,omitempty"`
+	Term      uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex uint64 `protobuf:"varint,7,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	Revision  int64  `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The pod has data of the cluster, cloneable or not.
+	HasData bool `protobuf:"varint,9,opt,name=has_data,json=hasData,proto3" json:"has_data,omitempty"`
+	// The cluster that this one goes on from, after a recovery; its data must
+	// not be used any more.
+	ReplacesClusterId string `protobuf:"bytes,10,opt,name=replaces_cluster_id,json=replacesClusterId,proto3" json:"replaces_cluster_id,omitempty"`
+	// The pod has been told to stop, and must not be made the master.
+	Stopping bool `protobuf:"varint,11,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	// The pod knows that too few pods exist for a quorum: a cold start.
+	Cold          bool `protobuf:"varint,12,opt,name=cold,proto3" json:"cold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,6 +394,34 @@ func (x *InspectResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *InspectResponse) GetHasData() bool {
+	if x != nil {
+		return x.HasData
+	}
+	return false
+}
+
+func (x *InspectResponse) GetReplacesClusterId() string {
+	if x != nil {
+		return x.ReplacesClusterId
+	}
+	return ""
+}
+
+func (x *InspectResponse) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
+}
+
+func (x *InspectResponse) GetCold() bool {
+	if x != nil {
+		return x.Cold
+	}
+	return false
 }
 
 type JoinRequest struct {
@@ -935,7 +972,7 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x10\n" +
-	"\x0eInspectRequest\"\xe8\x01\n" +
+	"\x0eInspectRequest\"\xe3\x02\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
@@ -946,7 +983,12 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\a \x01(\x04R\tlastIndex\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x03R\brevision\"x\n" +
+	"\brevision\x18\b \x01(\x03R\brevision\x12\x19\n" +
+	"\bhas_data\x18\t \x01(\bR\ahasData\x12.\n" +
+	"\x13replaces_cluster_id\x18\n" +
+	" \x01(\tR\x11replacesClusterId\x12\x1a\n" +
+	"\bstopping\x18\v \x01(\bR\bstopping\x12\x12\n" +
+	"\x04cold\x18\f \x01(\bR\x04cold\"x\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +

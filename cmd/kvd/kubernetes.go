@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/batondb/baton/kubernetes"
+	"github.com/batondb/baton/replication"
+)
+
+const (
+	// askOrdinals bounds the question, at a stop, whether this pod should exist.
+	askOrdinals = 2 * time.Second
+	// leaveTimeout bounds a departure: several pods may leave one after the other.
+	leaveTimeout = 12 * time.Second
+	// unlabelTimeout bounds the removal of the role label at the end.
+	unlabelTimeout = time.Second
+)
+
+// orchestrated is this pod's dealings with Kubernetes while it lives. A nil one
+// is a pod outside of Kubernetes.
+type orchestrated struct {
+	*kubernetes.Pod
+	logger   *slog.Logger
+	stopping atomic.Bool
+	wake     chan struct{} // has a token when the role has changed
+	cancel   context.CancelFunc
+	loops    sync.WaitGroup
+}
+
+// inKubernetes finds out whether this is a pod of a StatefulSet. A list of
+// peers says that it is not. In a pod without the API a cluster cannot be
+// founded, and everything else works.
+func (c *config) inKubernetes(logger *slog.Logger) *orchestrated {
+	o := &orchestrated{Pod: c.kubernetes, logger: logger, wake: make(chan struct{}, 1)}
+	if o.Pod != nil {
+		return o
+	}
+	if c.peers != nil || os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil
+	}
+	var err error
+	if o.Pod, err = kubernetes.InCluster(c.name, logger); err != nil {
+		logger.Warn("the Kubernetes API cannot be asked, so this pod can neither found a cluster nor leave it; "+
+			"let the pod mount its service account's token", slog.Any("error", err))
+		return nil
+	}
+	return o
+}
+
+// complete gives the log what Kubernetes knows.
+func (o *orchestrated) complete(options *replication.Options) {
+	if o == nil {
+		return
+	}
+	options.Founding = func(ctx context.Context, member replication.MemberID) (string, bool, error) {
+		return o.Found(ctx, string(member))
+	}
+	options.ExpectedOrdinals = func() (func(int) bool, bool) {
+		ordinals, known := o.Ordinals()
+		return ordinals.Cover, known
+	}
+	run := options.RunMaster
+	options.RunMaster = func(ctx context.Context) {
+		o.roleChanged()
+		defer o.roleChanged()
+		run(ctx)
+	}
+}
+
+func (o *orchestrated) roleChanged() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// start begins what goes on until close.
+func (o *orchestrated) start(log *replication.Node) {
+	if o == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	o.cancel = cancel
+	role := func() string {
+		if o.stopping.Load() {
+			return ""
+		}
+		return string(log.Status().Role)
+	}
+	o.loops.Go(func() { o.Run(ctx) })
+	o.loops.Go(func() { o.KeepRole(ctx, role, o.wake) })
+}
+
+// stop takes the label away: this pod is nothing from now on.
+func (o *orchestrated) stop() {
+	if o == nil {
+		return
+	}
+	o.stopping.Store(true)
+	o.roleChanged()
+}
+
+// close returns when everything has ended.
+func (o *orchestrated) close() {
+	if o == nil || o.cancel == nil {
+		return
+	}
+	o.cancel()
+	o.loops.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), unlabelTimeout)
+	defer cancel()
+	if err := o.SetRole(ctx, ""); err != nil {
+		o.logger.Debug("the role label stays until the next start", slog.Any("error", err))
+	}
+}
+
+// departs asks whether this pod is to leave the cluster: only when Kubernetes
+// says, now, that it should not exist. No answer, a StatefulSet that is
+// deleted and one that is scaled to zero mean a stop.
+func (o *orchestrated) departs(name string) bool {
+	if o == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askOrdinals)
+	defer cancel()
+	ordinals, err := o.ReadOrdinals(ctx)
+	if err != nil {
+		o.logger.Info("whether this pod should exist is not known; it stops, and stays a member", slog.Any("error", err))
+		return false
+	}
+	if ordinals.Stopped != "" {
+		o.logger.Info("a stop: "+ordinals.Stopped, slog.String("pod", name))
+	}
+	return !ordinals.Cover(replication.Ordinal(name))
+}
+
+// leave ends this pod's membership.
+func (p *pod) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	start := time.Now()
+	if err := p.log.Leave(ctx); err != nil {
+		p.logger.Warn("this pod should leave, and could not; the pods that stay remove it", slog.Any("error", err))
+		return
+	}
+	p.logger.Info(fmt.Sprintf("%s has left the cluster: the StatefulSet does not want it any more", p.name), slog.Duration("took", time.Since(start)))
+}

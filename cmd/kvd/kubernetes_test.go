@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/batondb/baton/kubernetes"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	namespace = "databases"
+	patience  = 30 * time.Second
+)
+
+// statefulSet is a StatefulSet kv whose pods are goroutines: run() of each, on
+// loopback, over a fake Kubernetes API.
+type statefulSet struct {
+	t         *testing.T
+	api       *fake.FakeDynamicClient
+	dir       string
+	addresses map[string]string // of the peer ports
+	clients   map[string]string
+	probes    map[string]string
+
+	mu   sync.Mutex // guards the fields below
+	away bool
+	pods map[string]*running
+}
+
+// running is one pod's process.
+type running struct {
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+// newStatefulSet makes the API's objects, and no pod yet.
+func newStatefulSet(t *testing.T, replicas int) *statefulSet {
+	t.Helper()
+	s := &statefulSet{
+		t: t, dir: t.TempDir(), pods: map[string]*running{},
+		addresses: map[string]string{}, clients: map[string]string{}, probes: map[string]string{},
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(appsv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	objects := []runtime.Object{&corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: namespace, UID: "here"},
+	}}
+	for i := range 5 {
+		name := fmt.Sprintf("kv-%d", i)
+		objects = append(objects, &corev1.Pod{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		})
+		s.addresses[name], s.clients[name], s.probes[name] = freeAddress(t), freeAddress(t), freeAddress(t)
+	}
+	s.api = fake.NewSimpleDynamicClient(scheme, objects...)
+	s.api.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.away, nil, errors.New("connection refused")
+	})
+	s.create("set-1", replicas)
+	t.Cleanup(func() { s.stopAll(slices.Collect(maps.Keys(s.pods))...) })
+	return s
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // Nothing was accepted.
+	return l.Addr().String()
+}
+
+var (
+	setsResource    = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}
+	recordsResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	podsResource    = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+)
+
+func (s *statefulSet) create(uid string, replicas int) {
+	s.t.Helper()
+	_, err := s.api.Resource(setsResource).Namespace(namespace).Create(s.t.Context(), &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "StatefulSet",
+		"metadata": map[string]any{"name": "kv", "namespace": namespace, "uid": uid},
+		"spec":     map[string]any{"replicas": int64(replicas)},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// remove deletes the StatefulSet, and the record with it.
+func (s *statefulSet) remove() {
+	s.t.Helper()
+	err := errors.Join(
+		s.api.Resource(setsResource).Namespace(namespace).Delete(s.t.Context(), "kv", metav1.DeleteOptions{}),
+		s.api.Resource(recordsResource).Namespace(namespace).Delete(s.t.Context(), "kv-cluster", metav1.DeleteOptions{}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// scale changes spec.replicas, also while the API is away for the pods.
+func (s *statefulSet) scale(replicas int) {
+	s.t.Helper()
+	object, err := s.api.Tracker().Get(setsResource, namespace, "kv")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	set := object.(*unstructured.Unstructured)
+	err = errors.Join(unstructured.SetNestedField(set.Object, int64(replicas), "spec", "replicas"),
+		s.api.Tracker().Update(setsResource, set, namespace))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *statefulSet) setAway(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+}
+
+func (s *statefulSet) volume(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *statefulSet) config(name string) config {
+	s.t.Helper()
+	pod, err := kubernetes.New(kubernetes.Options{Client: s.api, Namespace: namespace, Name: name, Interval: 200 * time.Millisecond})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return config{
+		dataDir: s.volume(name), name: name, service: "kv", logLevel: "error",
+		listenClient: s.clients[name], listenPeer: s.addresses[name], listenHTTP: s.probes[name],
+		addresses: s.addresses, kubernetes: pod,
+	}
+}
+
+func (s *statefulSet) start(names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		c := s.config(name)
+		ctx, cancel := context.WithCancel(context.Background())
+		r := &running{cancel: cancel, ended: make(chan error, 1)}
+		go func() { r.ended <- run(ctx, c) }()
+		s.pods[name] = r
+	}
+}
+
+// stopAll tells pods to end, all at once, and waits until they have.
+func (s *statefulSet) stopAll(names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		s.pods[name].cancel()
+	}
+	for _, name := range names {
+		if err := <-s.pods[name].ended; err != nil {
+			s.t.Errorf("%s ended with: %v", name, err)
+		}
+		delete(s.pods, name)
+	}
+}
+
+// eventually repeats a check until it gives no error.
+func (s *statefulSet) eventually(what string, check func() error) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("never: %s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (s *statefulSet) awaitReady(names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		s.eventually(name+" is ready", func() error { return s.ready(name) })
+	}
+}
+
+// ready asks the probe.
+func (s *statefulSet) ready(name string) error {
+	response, err := http.Get("http://" + s.probes[name] + "/readyz?verbose")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // It was only read.
+	text := new(strings.Builder)
+	if err := response.Write(text); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return errors.New(text.String())
+	}
+	return nil
+}
+
+// status is the cluster as a pod sees it.
+func (s *statefulSet) status(name string) *kvv1.StatusResponse {
+	s.t.Helper()
+	conn, err := grpc.NewClient(s.clients[name], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // Nothing is under way.
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	answer, err := kvv1.NewClusterServiceClient(conn).Status(ctx, &kvv1.StatusRequest{})
+	if err != nil {
+		s.t.Log(err)
+	}
+	return answer
+}
+
+// awaitVoters waits until a pod sees exactly these voters, one of them the
+// master and labelled so.
+func (s *statefulSet) awaitVoters(asked string, names ...string) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("the voters are %v", names), func() error {
+		var voters, masters []string
+		for _, p := range s.status(asked).GetPods() {
+			voters = append(voters, p.GetName())
+			if p.GetRole() == kvv1.PodStatus_ROLE_MASTER {
+				masters = append(masters, p.GetName())
+			}
+		}
+		if !slices.Equal(voters, names) || len(masters) != 1 {
+			return fmt.Errorf("members %v, masters %v", voters, masters)
+		}
+		if label := s.label(masters[0]); label != "master" {
+			return fmt.Errorf("the master %s is labelled %q", masters[0], label)
+		}
+		return nil
+	})
+}
+
+func (s *statefulSet) label(name string) string {
+	s.t.Helper()
+	pod, err := s.api.Resource(podsResource).Namespace(namespace).Get(s.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pod.GetLabels()[kubernetes.RoleLabel]
+}
+
+// S01, S13, S14: the record permits one founding; pods that are not wanted
+// leave, all at once; their old volumes come back as new members.
+func TestScale(t *testing.T) {
+	s := newStatefulSet(t, 5)
+	all := []string{"kv-4", "kv-3", "kv-2", "kv-1", "kv-0"}
+	s.start(all...)
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", "kv-0", "kv-1", "kv-2", "kv-3", "kv-4")
+	cluster := s.status("kv-0").GetClusterId()
+
+	s.scale(1)
+	s.stopAll("kv-4", "kv-3", "kv-2", "kv-1")
+	s.awaitVoters("kv-0", "kv-0")
+	for _, name := range all[:4] {
+		if label := s.label(name); label != "" {
+			t.Errorf("%s is still labelled %q", name, label)
+		}
+	}
+
+	s.scale(3)
+	s.start("kv-1", "kv-2")
+	s.awaitReady("kv-1", "kv-2", "kv-0")
+	s.awaitVoters("kv-2", "kv-0", "kv-1", "kv-2")
+	if again := s.status("kv-2").GetClusterId(); again != cluster {
+		t.Errorf("cluster %s, before %s", again, cluster)
+	}
+	for _, name := range []string{"kv-1", "kv-2"} {
+		if aside, err := filepath.Glob(filepath.Join(s.volume(name), "removed-*")); err != nil || len(aside) != 1 {
+			t.Errorf("%s set aside %v, %v", name, aside, err)
+		}
+	}
+}
+
+// S15, S16: a StatefulSet that is scaled to zero, deleted, or whose API is away
+// is a stop: the members stay.
+func TestStopIsNoDeparture(t *testing.T) {
+	s := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	s.start(all...)
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", all...)
+	before := memberIDs(s.status("kv-0"))
+	for name, c := range map[string]struct{ stop, back func() }{
+		"scaled to zero":  {func() { s.scale(0) }, func() { s.scale(3) }},
+		"deleted":         {s.remove, func() { s.create("set-2", 3) }},
+		"the API is away": {func() { s.scale(1); s.setAway(true) }, func() { s.awaitReady(all...); s.scale(3); s.setAway(false) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.stop()
+			s.stopAll(all...)
+			if name == "the API is away" {
+				s.start(all...)
+				c.back()
+			} else {
+				c.back()
+				s.start(all...)
+			}
+			s.awaitReady(all...)
+			s.awaitVoters("kv-0", all...)
+			if after := memberIDs(s.status("kv-0")); !slices.Equal(before, after) {
+				t.Errorf("members %v, before %v", after, before)
+			}
+		})
+	}
+}
+
+func memberIDs(status *kvv1.StatusResponse) []string {
+	ids := []string{status.GetClusterId()}
+	for _, p := range status.GetPods() {
+		ids = append(ids, p.GetMemberId())
+	}
+	return ids
+}

@@ -1,0 +1,204 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// ErrNoRecord is returned when the StatefulSet has no cluster record.
+var ErrNoRecord = errors.New("there is no cluster record")
+
+// Record says which cluster the StatefulSet runs.
+type Record struct {
+	// Cluster is its uuid.
+	Cluster string
+	// Founder is the member that may found it, or that wrote the record back.
+	Founder string
+	// Replaces is the uuid of the cluster that this one goes on from, after a
+	// recovery or an adoption; its data must not be served any more.
+	Replaces string
+}
+
+// The keys of the record's data.
+const (
+	keyCluster  = "cluster"
+	keyFounder  = "founder"
+	keyReplaces = "replaces"
+)
+
+// recordName is the ConfigMap's.
+func (p *Pod) recordName() string { return p.set + "-cluster" }
+
+// Record reads the cluster record; ErrNoRecord: there is none.
+func (p *Pod) Record(ctx context.Context) (Record, error) {
+	m, err := p.readRecord(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	return recordIn(m), nil
+}
+
+func recordIn(m *corev1.ConfigMap) Record {
+	return Record{Cluster: m.Data[keyCluster], Founder: m.Data[keyFounder], Replaces: m.Data[keyReplaces]}
+}
+
+func (p *Pod) readRecord(ctx context.Context) (*corev1.ConfigMap, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	object, err := p.resource(configMaps).Get(ctx, p.recordName(), metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("%w: ConfigMap %s", ErrNoRecord, p.recordName())
+	case err != nil:
+		return nil, fmt.Errorf("read the cluster record: %w", err)
+	}
+	m := &corev1.ConfigMap{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, m); err != nil {
+		return nil, fmt.Errorf("read the cluster record: %w", err)
+	}
+	if m.Data[keyCluster] == "" {
+		return nil, fmt.Errorf("the cluster record, ConfigMap %s, names no cluster: write it there, or delete the ConfigMap, and pods that have data write it again", p.recordName())
+	}
+	return m, nil
+}
+
+// Found asks which cluster a member without data belongs to, and whether it is
+// the one that founds it. The member of the lowest ordinal founds a cluster
+// when it creates the record; it is told so again when it asks again, for it
+// may have died in between. An error says what is missing.
+func (p *Pod) Found(ctx context.Context, member string) (cluster string, founder bool, err error) {
+	record, err := p.Record(ctx)
+	if errors.Is(err, ErrNoRecord) {
+		record, err = p.found(ctx, member)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return record.Cluster, record.Founder == member, nil
+}
+
+func (p *Pod) found(ctx context.Context, member string) (Record, error) {
+	set, err := p.readSet(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	ordinals := ordinalsOf(set)
+	if ordinals.Stopped != "" {
+		return Record{}, fmt.Errorf("no cluster is founded now: %s", ordinals.Stopped)
+	}
+	if first := p.set + "-" + strconv.Itoa(ordinals.Start); first != p.opts.Name {
+		return Record{}, fmt.Errorf("only %s may found the cluster", first)
+	}
+	record := Record{Cluster: uuid.NewString(), Founder: member}
+	err = p.create(ctx, set, record)
+	if apierrors.IsAlreadyExists(err) {
+		return p.Record(ctx)
+	}
+	return record, err
+}
+
+func (p *Pod) create(ctx context.Context, set *appsv1.StatefulSet, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := p.resource(configMaps).Create(ctx, p.configMap(set, r), metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("create the cluster record: %w", err)
+	}
+	return nil
+}
+
+// configMap is the record as an object. The StatefulSet owns it: with both gone
+// and its volumes deleted, the next StatefulSet of the name begins anew.
+func (p *Pod) configMap(set *appsv1.StatefulSet, r Record) *unstructured.Unstructured {
+	data := map[string]any{keyCluster: r.Cluster, keyFounder: r.Founder}
+	if r.Replaces != "" {
+		data[keyReplaces] = r.Replaces
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"metadata": map[string]any{
+			"name": p.recordName(), "namespace": p.opts.Namespace,
+			"ownerReferences": []any{map[string]any{
+				"apiVersion": "apps/v1", "kind": "StatefulSet", "name": set.Name, "uid": string(set.UID),
+			}},
+		},
+		"data": data,
+	}}
+}
+
+// KeepRecord makes the record say what r says, r being what a pod with data
+// knows, and returns what it says. The record is written when there is none,
+// for it goes when its StatefulSet is deleted; when it names the cluster that r
+// replaces; and when its owner is an earlier StatefulSet, for then it is about
+// to be removed. Any other record stays as it is.
+func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
+	set, err := p.readSet(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	if set.DeletionTimestamp != nil {
+		return Record{}, errors.New("the StatefulSet is being deleted")
+	}
+	there, err := p.readRecord(ctx)
+	if errors.Is(err, ErrNoRecord) {
+		err = p.create(ctx, set, r)
+		if apierrors.IsAlreadyExists(err) {
+			return p.Record(ctx)
+		}
+		return r, err
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	now := recordIn(there)
+	replaces := r.Replaces != "" && now.Cluster == r.Replaces
+	owned := len(there.OwnerReferences) == 1 && there.OwnerReferences[0].UID == set.UID
+	switch {
+	case replaces:
+		now = r
+	case now.Cluster != r.Cluster || owned:
+		return now, nil
+	}
+	return now, p.update(ctx, set, there, now)
+}
+
+// update fails when the record has changed since it was read.
+func (p *Pod) update(ctx context.Context, set *appsv1.StatefulSet, there *corev1.ConfigMap, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	object := p.configMap(set, r)
+	object.SetResourceVersion(there.ResourceVersion)
+	if _, err := p.resource(configMaps).Update(ctx, object, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("update the cluster record: %w", err)
+	}
+	return nil
+}
+
+// Place says where this pod is: the namespace's name and uid. A namespace of
+// the same name in another Kubernetes cluster has another uid.
+func (p *Pod) Place(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	object, err := p.opts.Client.Resource(namespaces).Get(ctx, p.opts.Namespace, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read the namespace %s: %w", p.opts.Namespace, err)
+	}
+	return p.opts.Namespace + "/" + string(object.GetUID()), nil
+}
+
+// InPlace says whether a place may be this pod's, as far as it is known without
+// asking: it names this pod's namespace.
+func (p *Pod) InPlace(place string) bool {
+	return strings.HasPrefix(place, p.opts.Namespace+"/")
+}

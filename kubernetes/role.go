@@ -1,0 +1,70 @@
+package kubernetes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// RoleLabel is the pod's label that says what it is: master, follower or
+// learner. A Service selects the master by it.
+const RoleLabel = "baton.kv/role"
+
+// repeatRole is how often the label is said again when nothing has changed:
+// somebody may have taken it away.
+const repeatRole = 30
+
+// SetRole labels this pod, or takes its label away when role is empty.
+func (p *Pod) SetRole(ctx context.Context, role string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var value any // null removes the label
+	if role != "" {
+		value = role
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{RoleLabel: value}}})
+	if err != nil {
+		return err
+	}
+	if _, err := p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("label the pod %s: %w", p.opts.Name, err)
+	}
+	return nil
+}
+
+// KeepRole keeps the label true until ctx ends: it looks at the role when wake
+// has a token, and every half interval, and tries again what failed.
+func (p *Pod) KeepRole(ctx context.Context, role func() string, wake <-chan struct{}) {
+	tick := time.NewTicker(p.opts.Interval / 2)
+	defer tick.Stop()
+	said, rounds, failing := "unknown", 0, false
+	for {
+		if want := role(); want != said || rounds >= repeatRole {
+			err := p.SetRole(ctx, want)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err == nil:
+				if said != want {
+					p.opts.Logger.Debug("labelled", slog.String("role", want))
+				}
+				said, rounds = want, 0
+			case !failing:
+				p.opts.Logger.Warn("the pod's role label is not true now; it is tried again until it is", slog.Any("error", err))
+			}
+			failing = err != nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-tick.C:
+			rounds++
+		}
+	}
+}

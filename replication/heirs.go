@@ -1,0 +1,94 @@
+package replication
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+)
+
+// smallLag is how many entries an heir may be behind: it gets them in the time
+// of a few messages, while the writes wait.
+const smallLag = 256
+
+// heir is a voter that may take the baton.
+type heir struct {
+	id       MemberID
+	last     uint64 // the last index in its log
+	stopping bool   // it was told to end
+	unwanted bool   // its ordinal should not exist
+}
+
+// rankHeirs orders those who may take the baton, the best first; own is the
+// master's last index.
+//
+// A StatefulSet restarts its pods from the highest ordinal down. When the
+// master is told to stop in such a roll-out, the pods above it have been
+// restarted and stay; the one below it is restarted next. So the lowest one
+// above is the heir: the baton changes hands once, and once in the next
+// roll-out, too. When there is none above, every heir will be restarted, and
+// the lowest ordinal is the last.
+//
+// Whoever is far behind comes after all that are not: the writes would wait.
+func rankHeirs(self MemberID, own uint64, heirs []heir) []MemberID {
+	heirs = slices.DeleteFunc(slices.Clone(heirs), func(h heir) bool { return h.stopping || h.id == self })
+	ordinal := Ordinal(self.Pod())
+	rank := func(h heir) int {
+		late := h.last+smallLag < own
+		switch {
+		case h.unwanted && late:
+			return 5
+		case h.unwanted:
+			return 4
+		case late:
+			return 3
+		case Ordinal(h.id.Pod()) > ordinal:
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(heirs, func(a, b heir) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), byOrdinal(a.id.Pod(), b.id.Pod()))
+	})
+	var ids []MemberID
+	for _, h := range heirs {
+		ids = append(ids, h.id)
+	}
+	return ids
+}
+
+// heirs are the voters that answer and do not stop, the best first; to, if
+// given, is the only pod that counts.
+func (e *engine) heirs(ctx context.Context, to string) []MemberID {
+	ctx, cancel := context.WithTimeout(ctx, askLast)
+	defer cancel()
+	covers := func(int) bool { return true }
+	if e.steward.expected != nil {
+		if c, known := e.steward.expected(); known {
+			covers = c
+		}
+	}
+	var found []heir
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
+		if id == e.self || to != "" && id.Pod() != to || !e.acks.heard(id, e.timing.Lease) {
+			continue
+		}
+		wg.Go(func() {
+			h := heir{id: id, unwanted: !covers(Ordinal(id.Pod()))}
+			if conn, err := e.conn(id.Pod()); err == nil {
+				if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
+					h.last, h.stopping = seen.LastIndex, seen.Stopping
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, h)
+		})
+	}
+	wg.Wait()
+	return rankHeirs(e.self, e.raft.LastIndex(), found)
+}
