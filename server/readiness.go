@@ -17,6 +17,8 @@ type readiness struct {
 	*core
 	health   *health.Server
 	draining atomic.Bool
+	// waits says why the pod's data is not even opened; nil: it does not wait.
+	waits atomic.Pointer[string]
 	// beat is when the process last had a turn.
 	beat atomic.Pointer[time.Time]
 	// locks are taken and released at each beat: a deadlock of the server's
@@ -41,6 +43,9 @@ func (r *readiness) because() []string {
 	}
 	if why := r.diverged.Load(); why != nil {
 		because = append(because, *why)
+	}
+	if why := r.waits.Load(); why != nil && *why != "" {
+		return append(because, *why)
 	}
 	log := r.log.Load()
 	if log == nil {

@@ -150,6 +150,9 @@ func (s *Server) UseLog(log Log) { s.core.log.Store(&log) }
 // UseStore gives the server the store, as soon as there is one.
 func (s *Server) UseStore(st Store) { s.core.store.Store(&st) }
 
+// Wait says why the pod waits before it opens its data; empty: it does not.
+func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }
+
 // Start serves the listeners until Stop. It returns at once.
 func (s *Server) Start(client, web net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())

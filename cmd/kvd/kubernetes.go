@@ -29,6 +29,7 @@ type orchestrated struct {
 	logger   *slog.Logger
 	stopping atomic.Bool
 	wake     chan struct{} // has a token when the role has changed
+	strange  sync.Once     // the record names another cluster
 	cancel   context.CancelFunc
 	loops    sync.WaitGroup
 }
@@ -81,7 +82,7 @@ func (o *orchestrated) roleChanged() {
 }
 
 // start begins what goes on until close.
-func (o *orchestrated) start(log *replication.Node) {
+func (o *orchestrated) start(log *replication.Node, misplaced chan<- error) {
 	if o == nil {
 		return
 	}
@@ -94,6 +95,7 @@ func (o *orchestrated) start(log *replication.Node) {
 		return string(log.Status().Role)
 	}
 	o.loops.Go(func() { o.Run(ctx) })
+	o.loops.Go(func() { o.keep(ctx, log, misplaced) })
 	o.loops.Go(func() { o.KeepRole(ctx, role, o.wake) })
 }
 

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -58,6 +59,12 @@ type running struct {
 // newStatefulSet makes the API's objects, and no pod yet.
 func newStatefulSet(t *testing.T, replicas int) *statefulSet {
 	t.Helper()
+	return newStatefulSetIn(t, "here", replicas)
+}
+
+// newStatefulSetIn makes it in the namespace of a given uid.
+func newStatefulSetIn(t *testing.T, uid types.UID, replicas int) *statefulSet {
+	t.Helper()
 	s := &statefulSet{
 		t: t, dir: t.TempDir(), pods: map[string]*running{},
 		addresses: map[string]string{}, clients: map[string]string{}, probes: map[string]string{},
@@ -68,7 +75,7 @@ func newStatefulSet(t *testing.T, replicas int) *statefulSet {
 	}
 	objects := []runtime.Object{&corev1.Namespace{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
-		ObjectMeta: metav1.ObjectMeta{Name: namespace, UID: "here"},
+		ObjectMeta: metav1.ObjectMeta{Name: namespace, UID: uid},
 	}}
 	for i := range 5 {
 		name := fmt.Sprintf("kv-%d", i)

@@ -26,9 +26,11 @@ type pod struct {
 	name       string
 	logger     *slog.Logger
 	kubernetes *orchestrated
-	server     *server.Server
-	log        *replication.Node
-	store      *store.Store
+	// misplaced has an error when the data turns out to be another place's.
+	misplaced chan error
+	server    *server.Server
+	log       *replication.Node
+	store     *store.Store
 }
 
 // arrive waits for a database to open, and gives up when the log fails.
@@ -56,6 +58,8 @@ func (p *pod) wait(ctx context.Context) error {
 		return nil
 	case err := <-p.log.Failed():
 		return logFailed(err)
+	case err := <-p.misplaced:
+		return fmt.Errorf("the data must not be served here: %w", err)
 	case err := <-p.store.Failed():
 		return fmt.Errorf("the database cannot go on: %w: check the volume; if the data is damaged, "+
 			"delete the volume, and the pod clones again", err)

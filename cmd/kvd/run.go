@@ -30,10 +30,15 @@ func run(ctx context.Context, c config) (err error) {
 	}
 
 	registry := newRegistry()
-	p := &pod{name: c.name, logger: logger, kubernetes: c.inKubernetes(logger), server: server.New(c.serverOptions(logger, registry, ports))}
+	p := &pod{name: c.name, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
+		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
 
+	if err := p.kubernetes.settle(ctx, &c, p.server.Wait); err != nil {
+		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
+		return unlessStopped(ctx, err)
+	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
 	p.kubernetes.complete(&options)
 	p.log, err = replication.Open(ctx, options)
@@ -41,7 +46,7 @@ func run(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
 	}
 	p.server.UseLog(p.log)
-	p.kubernetes.start(p.log)
+	p.kubernetes.start(p.log, p.misplaced)
 	p.log.RegisterPeerService(p.server.RegisterPeer)
 	if err := p.arrive(ctx); err != nil {
 		return unlessStopped(ctx, err)

@@ -128,20 +128,33 @@ func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Log
 	}
 }
 
-func (v *Volume) load(pod string, log *slog.Logger) error {
-	raw, err := os.ReadFile(filepath.Join(v.dir, markerName))
+// Read gives the identity in dir, without its lock. A directory without one
+// gives the zero Identity, of Stage Empty.
+func Read(dir string) (Identity, error) {
+	id := Identity{Stage: Empty}
+	raw, err := os.ReadFile(filepath.Join(dir, markerName))
 	if errors.Is(err, os.ErrNotExist) {
-		return v.mint(pod, "", log)
+		return id, nil
 	}
+	if err != nil {
+		return id, err
+	}
+	if err := json.Unmarshal(raw, &id); err != nil {
+		return id, fmt.Errorf("%w: %s cannot be read (%v); restore it, or empty the directory to start as a new member", ErrForeign, markerName, err)
+	}
+	if id.Format != formatVersion {
+		return id, fmt.Errorf("%w: format %d, this version knows %d", ErrForeign, id.Format, formatVersion)
+	}
+	return id, nil
+}
+
+func (v *Volume) load(pod string, log *slog.Logger) error {
+	id, err := Read(v.dir)
 	if err != nil {
 		return err
 	}
-	var id Identity
-	if err := json.Unmarshal(raw, &id); err != nil {
-		return fmt.Errorf("%w: %s cannot be read (%v); restore it, or empty the directory to start as a new member", ErrForeign, markerName, err)
-	}
-	if id.Format != formatVersion {
-		return fmt.Errorf("%w: format %d, this version knows %d", ErrForeign, id.Format, formatVersion)
+	if id.MemberID == "" {
+		return v.mint(pod, "", log)
 	}
 	owner, unique, ok := strings.Cut(id.MemberID, "/")
 	if !ok || owner != pod {

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/batondb/baton/kubernetes"
+	"github.com/batondb/baton/replication"
+)
+
+func TestJudgePlace(t *testing.T) {
+	const here, there = "databases/here", "databases/there"
+	adopted := replication.AdoptedCluster("c1", here)
+	for name, c := range map[string]struct {
+		disk    replication.Disk
+		place   string
+		record  kubernetes.Record
+		because string
+		adopt   string
+	}{
+		"at home":                        {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
+		"at home, no record":             {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{}, "", ""},
+		"never told a place":             {replication.Disk{Cluster: "c1"}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
+		"never told, nothing known":      {replication.Disk{Cluster: "c1"}, "", kubernetes.Record{}, "", ""},
+		"a copy":                         {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{}, "kvd adopt", ""},
+		"a copy, the same cluster's":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: "c1"}, "kvd adopt", ""},
+		"a copy, the place is not known": {replication.Disk{Cluster: "c1", Place: "other/x"}, "", kubernetes.Record{}, "kvd adopt", ""},
+		"a copy that others adopted":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", here},
+		"adopted":                        {replication.Disk{Cluster: adopted, Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", ""},
+		"recovered, the record lags":     {replication.Disk{Cluster: "c2", Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
+		"from before the recovery":       {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c2", Replaces: "c1"}, "from before", ""},
+		"another cluster's":              {replication.Disk{Cluster: "c9", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "says that this StatefulSet runs c1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			because, adopt := judgePlace(c.disk, c.place, "databases", c.record)
+			if adopt != c.adopt || (because == "") != (c.because == "") || !strings.Contains(because, c.because) {
+				t.Errorf("because %q, adopt %q", because, adopt)
+			}
+		})
+	}
+}
+
+// S11: volumes that are copied into another namespace serve nobody until one
+// of them is adopted, and are a cluster of their own then.
+func TestCopiedVolumes(t *testing.T) {
+	original := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	original.start(all...)
+	original.awaitReady(all...)
+	original.awaitVoters("kv-0", all...)
+	before := original.status("kv-0")
+	original.eventually("all volumes have a place", func() error {
+		for _, name := range all {
+			if disk, err := replication.Examine(original.volume(name)); err != nil || disk.Place == "" {
+				return errors.Join(err, errors.New(name+" has none"))
+			}
+		}
+		return nil
+	})
+	original.stopAll(all...)
+
+	copied := newStatefulSetIn(t, "there", 3)
+	for _, name := range all {
+		if err := os.CopyFS(copied.volume(name), os.DirFS(original.volume(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied.start(all...)
+	for _, name := range all {
+		copied.eventually(name+" refuses", func() error {
+			if err := copied.ready(name); err == nil || !strings.Contains(err.Error(), "kvd adopt") {
+				return errors.Join(err, errors.New("it does not say kvd adopt"))
+			}
+			return nil
+		})
+	}
+	c := copied.config("kv-1")
+	disk, err := adopt(t.Context(), &c)
+	if err != nil || disk.Replaces != before.GetClusterId() || disk.Cluster == disk.Replaces {
+		t.Fatalf("%+v, %v", disk, err)
+	}
+	copied.awaitReady(all...)
+	copied.awaitVoters("kv-0", all...)
+	after := copied.status("kv-0")
+	if after.GetClusterId() != disk.Cluster {
+		t.Errorf("the copy is of cluster %s, adopted was %s", after.GetClusterId(), disk.Cluster)
+	}
+	if _, err := adopt(t.Context(), &c); err == nil {
+		t.Error("a running pod was adopted")
+	}
+}
+
+// S15 and S19: the record goes with its StatefulSet, the pods that have data
+// write it again, and the first pod's new disk joins.
+func TestRecordIsWrittenBack(t *testing.T) {
+	s := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	s.start(all...)
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", all...)
+	cluster := s.status("kv-0").GetClusterId()
+	s.stopAll(all...)
+	s.remove()
+	s.create("set-2", 3)
+	s.start("kv-1", "kv-2")
+	s.awaitReady("kv-1", "kv-2")
+	s.eventually("the record is back", func() error {
+		m, err := s.api.Resource(recordsResource).Namespace(namespace).Get(t.Context(), "kv-cluster", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if data := m.Object["data"].(map[string]any); data["cluster"] != cluster {
+			return errors.New("it names another cluster")
+		}
+		return nil
+	})
+	if err := os.RemoveAll(s.volume("kv-0")); err != nil {
+		t.Fatal(err)
+	}
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	s.awaitVoters("kv-0", all...)
+	if after := s.status("kv-0"); after.GetClusterId() != cluster || slices.Contains(memberIDs(after), "") {
+		t.Errorf("%v, the cluster was %s", memberIDs(after), cluster)
+	}
+}
