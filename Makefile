@@ -67,18 +67,19 @@ build-args: ## Print what docker build is told of the version
 #   KUBECONFIG  where it is
 #   IMAGE_LOAD  a command that takes an archive's path and gives the image to the nodes
 #   KUBE_DIR    the scripts of a local test Kubernetes, which also break nodes
-RUN      ?= .
-KUBE_DIR ?= ../shared/kube
+RUN        ?= .
+KUBE_DIR   ?= ../shared/kube
+KUBE_NODES ?= 4
 e2e-test: # the program alone
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o bin/e2e.test ./test/e2e
 
 e2e: image e2e-test ## Run the tests on the Kubernetes of KUBECONFIG (RUN=, IMAGE_LOAD=)
 	$(if $(IMAGE_LOAD),$(IMAGE_LOAD) $(ARCHIVE))
-	bin/e2e.test -test.v -test.failfast=false -test.timeout 0 -test.run '$(RUN)' $(E2E_ARGS)
+	bin/e2e.test -test.v -test.timeout 0 -test.run '$(RUN)' $(E2E_ARGS)
 
 # hostPath volumes are root's, and fsGroup does not change them.
-e2e-local: ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RUN=, NODES=)
-	NODES=$(NODES) $(KUBE_DIR)/up
+e2e-local: ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RUN=, KUBE_NODES=)
+	NODES=$(KUBE_NODES) $(KUBE_DIR)/up
 	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
 	$(KUBE_DIR)/run $(MAKE) e2e IMAGE_LOAD=$(abspath $(KUBE_DIR))/load E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
 

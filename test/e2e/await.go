@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,4 +88,34 @@ func (c *Cluster) memberOf(pod string) string {
 		}
 	}
 	return ""
+}
+
+// awaitCloning waits until a pod receives a clone, by its readyz page.
+func (c *Cluster) awaitCloning(pod string) {
+	c.t.Helper()
+	ordinal, err := strconv.Atoi(pod[len("kv-"):])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	web := http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dialer()(ctx, address) },
+		DisableKeepAlives: true,
+	}}
+	url := "http://" + strings.Replace(c.pod(ordinal), ":7400", ":7402", 1) + "/readyz?verbose"
+	for deadline := time.Now().Add(settlePatience); time.Now().Before(deadline); time.Sleep(poll / 5) {
+		answer, err := web.Get(url)
+		if err != nil {
+			continue
+		}
+		page, _ := io.ReadAll(answer.Body) // what is missing is not there
+		_ = answer.Body.Close()
+		if strings.Contains(string(page), "clone: from") {
+			return
+		}
+		if strings.Contains(string(page), "ready: true") {
+			c.t.Logf("the clone of %s was faster than the test", pod)
+			return
+		}
+	}
+	c.t.Fatalf("%s does not clone", pod)
 }

@@ -149,8 +149,13 @@ func (c *Cluster) kubectl(args ...string) string {
 // name of the image.
 func (c *Cluster) apply(overlay string) {
 	c.t.Helper()
-	text := readManifest(c.t, overlay)
-	if _, err := kubectl(c.namespace, strings.ReplaceAll(text, "image: "+defaultImage, "image: "+*image), "apply", "-f", "-"); err != nil {
+	c.applyText(readManifest(c.t, overlay))
+}
+
+func (c *Cluster) applyText(text string) {
+	c.t.Helper()
+	text = strings.ReplaceAll(text, "image: "+defaultImage, "image: "+*image)
+	if _, err := kubectl(c.namespace, text, "apply", "-f", "-"); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -158,17 +163,22 @@ func (c *Cluster) apply(overlay string) {
 func readManifest(t *testing.T, overlay string) string {
 	t.Helper()
 	if overlay == "" {
-		text, err := os.ReadFile(manifest(t, "statefulset.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
+		return readFile(t, "statefulset.yaml")
 	}
 	text, err := kubectl("", "", "kustomize", manifest(t, "overlays/"+overlay))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(manifest(t, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // scale scales, and does not wait.

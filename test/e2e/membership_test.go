@@ -17,11 +17,8 @@ func TestS12ScaleUp(t *testing.T) {
 
 // One of the new pods never starts: the others join, and it never counts.
 func TestS12OnePodNeverStarts(t *testing.T) {
-	c := install(t, "parallel", 1)
-	c.kubectl("scale", "statefulset/kv", "--replicas=1")
-	if _, err := kubectl(c.namespace, stuckClaim, "apply", "-f", "-"); err != nil {
-		t.Fatal(err)
-	}
+	c := install(t, "parallel", 3)
+	c.applyText(stuckClaim)
 	c.observe("S12 one of the new pods never starts", Target{WriteGap: 300 * time.Millisecond, Masters: -1}, func() {
 		c.kubectl("scale", "statefulset/kv", "--replicas=5")
 		c.await("four voters", settlePatience, func() bool { return len(strings.Fields(c.members())) == 4 })
@@ -85,4 +82,11 @@ func TestS14OldVolumes(t *testing.T) {
 			t.Errorf("the members were %v, now they are %v", before, now)
 		}
 	}
+}
+
+// With a gigabyte to clone.
+func TestS12ScaleUpWithData(t *testing.T) {
+	c := install(t, "", 3)
+	c.fill(rounds(1<<30, 128<<20))
+	c.measure("S12 scale 3 to 5 with data", Target{Took: 60 * time.Second, WriteGap: 300 * time.Millisecond, Masters: -1}, func() { c.scale(5) })
 }

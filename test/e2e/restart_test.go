@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -101,9 +100,7 @@ func TestS10TwoProcessesOneVolume(t *testing.T) {
 	c := install(t, "", 3)
 	members := c.members()
 	c.observe("S10 one volume opened twice", Target{WriteGap: 300 * time.Millisecond, Masters: -1}, func() {
-		if _, err := kubectl(c.namespace, strings.ReplaceAll(twin, "IMAGE", *image), "apply", "-f", "-"); err != nil {
-			t.Fatal(err)
-		}
+		c.applyText(twin)
 		c.awaitLog("twin", "another process has this data directory open", 30*time.Second)
 		c.await("the second process ends", time.Minute, func() bool { return c.kube("twin").Status.Phase == "Failed" })
 	})
@@ -123,6 +120,6 @@ spec:
   serviceAccountName: kv
   securityContext: {runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532}
   containers:
-    - {name: kvd, image: IMAGE, imagePullPolicy: IfNotPresent, args: [serve], volumeMounts: [{name: data, mountPath: /var/lib/baton}]}
+    - {name: kvd, image: baton:latest, imagePullPolicy: IfNotPresent, args: [serve], volumeMounts: [{name: data, mountPath: /var/lib/baton}]}
   volumes: [{name: data, persistentVolumeClaim: {claimName: data-kv-1}}]
 `

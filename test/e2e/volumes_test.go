@@ -105,3 +105,21 @@ func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 	}
 	c.measure("S18 kv-0 is back", Target{Took: 30 * time.Second, MayFail: true}, func() { lab.signal(first, syscall.SIGCONT) })
 }
+
+// A clone is cut at any moment: the pod that clones is killed, or the one that it
+// clones from.
+func TestS28CloneCut(t *testing.T) {
+	lab := needLab(t)
+	c := install(t, "", 3)
+	c.handOver("kv-0")
+	c.fill(rounds(512<<20, 128<<20))
+	for round := range rounds(6, 2) {
+		killed := fmt.Sprintf("kv-%d", 2-round%2)
+		c.measure("S28 kv-2 clones, "+killed+" is killed", Target{Took: 30 * time.Second, WriteGap: 700 * time.Millisecond}, func() {
+			c.wipe("kv-2")
+			c.awaitCloning("kv-2")
+			lab.signal(c.kube(killed), syscall.SIGKILL)
+			time.Sleep(time.Second) // Until Kubernetes has seen it.
+		})
+	}
+}
