@@ -279,6 +279,8 @@ func TestMembershipPolicy(t *testing.T) {
 		{"it is behind", situation{servers: []raft.Server{voter("kv-0/a"), learner("kv-1/b")}, joiners: map[MemberID]bool{"kv-1/b": false}}, change{}},
 		{"it has caught up", situation{servers: []raft.Server{voter("kv-0/a"), learner("kv-1/b")}, joiners: map[MemberID]bool{"kv-1/b": true}},
 			change{do: promote, id: "kv-1/b"}},
+		{"it has caught up, but is not heard", situation{servers: []raft.Server{voter("kv-0/a"), learner("kv-1/b")},
+			joiners: map[MemberID]bool{"kv-1/b": true}, alive: alive("kv-0/a")}, change{}},
 		{"it asks no more", situation{servers: []raft.Server{voter("kv-0/a"), learner("kv-1/b")}}, change{}},
 		{"a new disk: first the old incarnation goes",
 			situation{servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/old"), learner("kv-2/new")},
@@ -295,6 +297,14 @@ func TestMembershipPolicy(t *testing.T) {
 			servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c"), voter("kv-3/d"), voter("kv-4/e")},
 			alive:   alive("kv-0/a", "kv-1/b", "kv-2/c"), covers: func(o int) bool { return o < 2 }},
 			change{do: remove, id: "kv-3/d"}},
+		{"5 to 2 at once: the living leave by themselves", situation{
+			servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c"), voter("kv-3/d"), voter("kv-4/e")},
+			alive:   alive("kv-0/a", "kv-1/b", "kv-2/c", "kv-3/d", "kv-4/e"), covers: func(o int) bool { return o < 2 }},
+			change{}},
+		{"5 to 2 at once: one does not", situation{
+			servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c"), voter("kv-3/d"), voter("kv-4/e")},
+			alive:   alive("kv-0/a", "kv-1/b", "kv-2/c", "kv-3/d", "kv-4/e"), covers: func(o int) bool { return o < 2 },
+			overdue: alive("kv-3/d")}, change{do: remove, id: "kv-3/d"}},
 		{"an ordinal that should not be does not join", situation{servers: []raft.Server{voter("kv-0/a")},
 			joiners: map[MemberID]bool{"kv-1/b": true}, covers: func(o int) bool { return o < 1 }}, change{}},
 	} {

@@ -16,6 +16,11 @@ const (
 	joinerFresh = 2 * time.Second
 	// changeTimeout bounds how long a membership change waits for its turn.
 	changeTimeout = 5 * time.Second
+	// unwantedGrace is how long a living member that should not exist is left to
+	// leave by itself. Kubernetes stops one pod after the other, and none while a
+	// lower one is not ready: removed before it is told to stop, a pod would turn
+	// unready and hold up the others' stops for ever.
+	unwantedGrace = 2 * time.Minute
 	stewardTick   = time.Second
 )
 
@@ -30,6 +35,8 @@ type steward struct {
 	joiners map[MemberID]joiner
 	leavers map[MemberID]time.Time
 	removed map[MemberID]bool // by this pod: a late request must not take them in again
+	// unwanted is since when the members are known that should not exist.
+	unwanted map[MemberID]time.Time
 }
 
 // joiner is a pod that asks to be taken in.
@@ -45,6 +52,7 @@ func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 	return &steward{
 		engine: e, expected: expected, wake: make(chan struct{}, 1),
 		joiners: map[MemberID]joiner{}, leavers: map[MemberID]time.Time{}, removed: map[MemberID]bool{},
+		unwanted: map[MemberID]time.Time{},
 	}
 }
 
@@ -143,13 +151,14 @@ type situation struct {
 	leavers map[MemberID]bool
 	alive   map[MemberID]bool
 	covers  func(ordinal int) bool
+	overdue map[MemberID]bool // who should not exist, and had time to leave
 }
 
 func (s *steward) situation() situation {
 	e := s.engine
 	now := situation{
 		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
-		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, alive: map[MemberID]bool{},
+		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
 		covers: func(int) bool { return true },
 	}
 	if s.expected != nil {
@@ -165,6 +174,15 @@ func (s *steward) situation() situation {
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.joiners, func(_ MemberID, j joiner) bool { return time.Since(j.asked) > joinerFresh })
 	maps.DeleteFunc(s.leavers, func(_ MemberID, at time.Time) bool { return time.Since(at) > 10*joinerFresh })
+	maps.DeleteFunc(s.unwanted, func(id MemberID, _ time.Time) bool { return now.covers(Ordinal(id.Pod())) })
+	for _, m := range now.servers {
+		id := MemberID(m.ID)
+		if since, noted := s.unwanted[id]; noted {
+			now.overdue[id] = time.Since(since) > unwantedGrace
+		} else if !now.covers(Ordinal(id.Pod())) {
+			s.unwanted[id] = time.Now()
+		}
+	}
 	for id, j := range s.joiners {
 		now.joiners[id] = j.caught
 	}
@@ -191,8 +209,9 @@ type change struct {
 // decide gives the next step, or nothing. It is the whole policy of membership:
 //
 //   - whoever left, or whose ordinal should not exist, is removed, the dead first;
+//     the living have time to leave by themselves;
 //   - who asks is added as a learner;
-//   - a learner that has caught up replaces its pod's older incarnations: they
+//   - a learner that has caught up, and that this pod hears too, replaces its pod's older incarnations: they
 //     are removed before it is promoted, so that one pod never has two votes.
 //
 // A member is only removed if those who are alive remain a majority.
@@ -204,7 +223,7 @@ func (s situation) decide() change {
 			if !s.leavers[id] {
 				because = "its ordinal is no longer wanted"
 			}
-			gone := s.leavers[id] || !s.covers(Ordinal(id.Pod()))
+			gone := s.leavers[id] || !s.covers(Ordinal(id.Pod())) && (!s.alive[id] || s.overdue[id])
 			if gone && id != s.self && s.alive[id] == wantAlive && s.canLose(id) {
 				return change{remove, id, because}
 			}
@@ -218,7 +237,9 @@ func (s situation) decide() change {
 		switch {
 		case !member:
 			return change{addLearner, id, "it asks to join"}
-		case m.Suffrage == raft.Voter || !s.joiners[id]:
+		case m.Suffrage == raft.Voter || !s.joiners[id] || !s.alive[id]:
+			// A pod may reach this one and not be reached by it: its vote would be
+			// needed, and never come.
 			continue
 		}
 		old, found := s.olderIncarnation(id)
