@@ -16,6 +16,9 @@ const (
 	// askAfter is how long a voter hears nothing of a master before it asks
 	// around whether it was removed.
 	askAfter = 2 * time.Second
+	// sayAfter is how long there is no master before a pod tells what it has:
+	// longer than any election, and than most restarts.
+	sayAfter = 15 * time.Second
 )
 
 // attendant looks after this pod's own membership: asks to be taken in until
@@ -25,6 +28,7 @@ type attendant struct {
 	*engine
 	// absent is since when no master is known; zero: one is.
 	absent time.Time
+	said   bool // what this pod has, since then
 	name   nameWatch
 }
 
@@ -39,13 +43,14 @@ func (a *attendant) run(ctx context.Context) {
 			return
 		}
 		if a.views.load().master != "" {
-			a.absent = time.Time{}
+			a.absent, a.said = time.Time{}, false
 			a.cold.Store(false)
 		} else {
 			if a.absent.IsZero() {
 				a.absent = time.Now()
 			}
 			a.name.look(a.node)
+			a.sayWhatThereIs()
 		}
 		wait := attendTick
 		if !votes || !a.absent.IsZero() && time.Since(a.absent) >= askAfter {
@@ -60,6 +65,17 @@ func (a *attendant) run(ctx context.Context) {
 		}
 		t.Stop()
 	}
+}
+
+// sayWhatThereIs tells, once, what a person needs who looks for the pod to
+// recover from.
+func (a *attendant) sayWhatThereIs() {
+	if a.said || time.Since(a.absent) < sayAfter+askAfter {
+		return
+	}
+	a.said = true
+	a.slog.Warn("there is no master: a majority of the voters must run and reach each other. If the volumes of a majority are lost, "+
+		"run kvd recover in the pod with the highest term and, of those, the highest last_index", a.node.inventory(a.engine)...)
 }
 
 // review compares the committed membership with what this pod knows of itself.
@@ -110,21 +126,27 @@ func (a *attendant) ask(ctx context.Context) {
 	}
 }
 
-// quorumAbsent says that a majority of the voters cannot be running: a cold
-// start, one pod after the other, where the next pod is only created once this
-// one is ready. Either a voter's name does not exist, and so the pod does not;
-// or the pod says that it has another disk.
+// quorumAbsent says that a majority of the voters cannot be running, and that
+// one at least is yet to be created: a cold start, one pod after the other,
+// where the next pod is only created once this one is ready. A pod does not
+// exist if its name does not; and a voter does not run if its pod answers and
+// says that it has another disk.
 func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	all := voters(a.roster.now.Load().Configuration)
-	running := 0
+	running, absent := 0, 0
 	for _, id := range all {
 		s := seen[id.Pod()]
-		replaced := s != nil && s.MemberId != string(id)
-		if id == a.self || !replaced && (s != nil || !a.node.absent(id.Pod())) {
+		switch {
+		case id == a.self || s != nil && s.MemberId == string(id):
+			running++
+		case s != nil: // another disk
+		case a.node.absent(id.Pod()):
+			absent++
+		default:
 			running++
 		}
 	}
-	return len(all) > 0 && running <= len(all)/2
+	return absent > 0 && running <= len(all)/2
 }
 
 // catchUp notes when this pod has once had all that was acknowledged before.

@@ -35,7 +35,7 @@ const (
 	patience  = 30 * time.Second
 )
 
-// statefulSet is a StatefulSet kv whose pods are goroutines: run() of each, on
+// statefulSet is a StatefulSet kv whose pods are goroutines: serve() of each, on
 // loopback, over a fake Kubernetes API.
 type statefulSet struct {
 	t         *testing.T
@@ -177,7 +177,7 @@ func (s *statefulSet) start(names ...string) {
 		c := s.config(name)
 		ctx, cancel := context.WithCancel(context.Background())
 		r := &running{cancel: cancel, ended: make(chan error, 1)}
-		go func() { r.ended <- run(ctx, c) }()
+		go func() { r.ended <- serve(ctx, c) }()
 		s.pods[name] = r
 	}
 }

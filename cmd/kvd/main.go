@@ -53,7 +53,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), devCommand(), adoptCommand(), &cobra.Command{
+	root.AddCommand(serveCommand(), devCommand(), adoptCommand(), recoverCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
@@ -84,7 +84,7 @@ func serveCommand() *cobra.Command {
 			if err := c.complete(); err != nil {
 				return err
 			}
-			return run(cmd.Context(), c)
+			return serve(cmd.Context(), c)
 		},
 	}
 	c.register(cmd.Flags())

@@ -23,7 +23,7 @@ const (
 
 // pod holds the parts that run, as far as they have come: nil is not yet.
 type pod struct {
-	name       string
+	name, dir  string
 	logger     *slog.Logger
 	kubernetes *orchestrated
 	// misplaced has an error when the data turns out to be another place's.
@@ -52,12 +52,21 @@ func (p *pod) arrive(ctx context.Context) error {
 // wait returns nil when the process is told to stop, and an error when a part
 // has failed.
 func (p *pod) wait(ctx context.Context) error {
+	waiting, cancel := context.WithCancel(ctx)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		awaitRecovery(waiting, p.dir, p.log, p.logger)
+	}()
+	defer func() { cancel(); <-asked }()
 	select {
 	case <-ctx.Done():
 		p.logger.Info("stopping")
 		return nil
 	case err := <-p.log.Failed():
 		return logFailed(err)
+	case <-asked:
+		return unlessStopped(ctx, errRecover)
 	case err := <-p.misplaced:
 		return fmt.Errorf("the data must not be served here: %w", err)
 	case err := <-p.store.Failed():

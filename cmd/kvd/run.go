@@ -30,7 +30,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 
 	registry := newRegistry()
-	p := &pod{name: c.name, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
+	p := &pod{name: c.name, dir: c.dataDir, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
 		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()

@@ -149,6 +149,9 @@ func Read(dir string) (Identity, error) {
 }
 
 func (v *Volume) load(pod string, log *slog.Logger) error {
+	if err := v.finishReplacing(); err != nil {
+		return err
+	}
 	id, err := Read(v.dir)
 	if err != nil {
 		return err
@@ -258,12 +261,14 @@ func (v *Volume) Update(change func(*Identity)) error {
 	return nil
 }
 
-func (v *Volume) write(id Identity) error {
+func (v *Volume) write(id Identity) error { return writeMarker(v.dir, id) }
+
+func writeMarker(dir string, id Identity) error {
 	raw, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(v.dir, markerName)
+	path := filepath.Join(dir, markerName)
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -275,7 +280,7 @@ func (v *Volume) write(id Identity) error {
 		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = syncDir(v.dir)
+		err = syncDir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", markerName, err)
