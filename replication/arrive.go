@@ -32,7 +32,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 			return err
 		}
 		if because != "" {
-			name.look(n)
+			name.look(n, n.opts.Name)
 			if n.progress.wait(because) {
 				n.log.Info("this pod has no data, and waits", "because", because)
 			}

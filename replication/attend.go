@@ -16,6 +16,8 @@ const (
 	// askAfter is how long a voter hears nothing of a master before it asks
 	// around whether it was removed.
 	askAfter = 2 * time.Second
+	// catchUpRounds bounds how often a pod that catches up looks again.
+	catchUpRounds = 20
 	// sayAfter is how long there is no master before a pod tells what it has:
 	// longer than any election, and than most restarts.
 	sayAfter = 15 * time.Second
@@ -30,9 +32,13 @@ type attendant struct {
 	absent time.Time
 	said   bool // what this pod has, since then
 	name   nameWatch
+	// names are those of the pods that ask this one.
+	names map[string]*nameWatch
 }
 
-func newAttendant(n *Node, e *engine) *attendant { return &attendant{node: n, engine: e} }
+func newAttendant(n *Node, e *engine) *attendant {
+	return &attendant{node: n, engine: e, names: map[string]*nameWatch{}}
+}
 
 func (a *attendant) run(ctx context.Context) {
 	a.absent = a.absent.Add(-askAfter) // ask at once after a start
@@ -49,9 +55,10 @@ func (a *attendant) run(ctx context.Context) {
 			if a.absent.IsZero() {
 				a.absent = time.Now()
 			}
-			a.name.look(a.node)
+			a.name.look(a.node, a.node.opts.Name)
 			a.sayWhatThereIs()
 		}
+		a.lookForCallers()
 		wait := attendTick
 		if !votes || !a.absent.IsZero() && time.Since(a.absent) >= askAfter {
 			a.ask(ctx)
@@ -64,6 +71,18 @@ func (a *attendant) run(ctx context.Context) {
 		case <-t.C:
 		}
 		t.Stop()
+	}
+}
+
+// lookForCallers looks for the names of the pods that reach this one: a pod
+// itself cannot tell that its name is missing, for Kubernetes writes it to the
+// pod's own /etc/hosts.
+func (a *attendant) lookForCallers() {
+	for _, pod := range a.node.recentCallers() {
+		if a.names[pod] == nil {
+			a.names[pod] = &nameWatch{}
+		}
+		a.names[pod].look(a.node, pod)
 	}
 }
 
@@ -132,7 +151,9 @@ func (a *attendant) ask(ctx context.Context) {
 // exist if its name does not; and a voter does not run if its pod answers and
 // says that it has another disk.
 func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
-	all := voters(a.roster.now.Load().Configuration)
+	// The latest one in the log, by which votes go: after a crash what was applied
+	// lags, and nothing is applied without a quorum.
+	all := voters(a.raft.GetConfiguration().Configuration())
 	running, absent := 0, 0
 	for _, id := range all {
 		s := seen[id.Pod()]
@@ -149,13 +170,20 @@ func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	return absent > 0 && running <= len(all)/2
 }
 
-// catchUp notes when this pod has once had all that was acknowledged before.
+// catchUp notes when this pod is as far as the others: when it gets all that was
+// acknowledged before a moment soon after that moment. Having got it late says
+// nothing: meanwhile there is more. Under a load that it hardly keeps up with, it
+// is enough to have tried for a while.
 func (a *attendant) catchUp(ctx context.Context) {
-	for !a.caught.Load() && ctx.Err() == nil {
-		if err := a.node.LinearizableRead(ctx); err == nil {
+	for round := 0; ctx.Err() == nil; {
+		asked := time.Now()
+		if err := a.node.LinearizableRead(ctx); err != nil {
+			sleep(ctx, a.node.opts.Timing.Retry)
+			continue
+		}
+		if round++; time.Since(asked) < a.timing.Election/4 || round == catchUpRounds {
 			a.caught.Store(true)
 			return
 		}
-		sleep(ctx, a.node.opts.Timing.Retry)
 	}
 }

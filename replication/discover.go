@@ -127,22 +127,54 @@ func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	return absent > 0
 }
 
-// ownNameAfter is how long this pod's own name may be missing before a person
-// is told: right after a start that is normal.
-const ownNameAfter = 10 * time.Second
+const (
+	// nameAfter is how long a pod's name may be missing before a person is told:
+	// right after a start that is normal.
+	nameAfter = 10 * time.Second
+	// callerFresh is how long a pod that asked this one counts as running.
+	callerFresh = 5 * time.Second
+)
 
-// nameWatch looks whether this pod can be found by its name.
+// nameWatch looks whether a pod that runs can be found by its name.
 type nameWatch struct{ missing, said time.Time }
 
-func (w *nameWatch) look(n *Node) {
-	_, err := n.opts.Resolver(n.opts.Name)
+func (w *nameWatch) look(n *Node, pod string) {
+	_, err := n.opts.Resolver(pod)
 	switch {
 	case err == nil:
 		*w = nameWatch{}
 	case w.missing.IsZero():
 		w.missing = time.Now()
-	case time.Since(w.missing) > ownNameAfter && time.Since(w.said) > ownNameAfter:
+	case time.Since(w.missing) > nameAfter && time.Since(w.said) > nameAfter:
 		w.said = time.Now()
-		n.log.Warn("this pod's own name does not resolve, so no other pod finds it; in Kubernetes the governing Service needs publishNotReadyAddresses: true", "error", err)
+		n.log.Warn("a pod runs, and its name does not resolve, so others do not find it; in Kubernetes the governing Service needs publishNotReadyAddresses: true",
+			"pod", pod, "error", err)
 	}
+}
+
+// callers remembers which pods asked this one, and when.
+type callers struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+func (c *callers) note(pod string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last[pod] = time.Now()
+}
+
+// recentCallers are the pods that ask this one now.
+func (n *Node) recentCallers() []string {
+	n.callers.mu.Lock()
+	defer n.callers.mu.Unlock()
+	var pods []string
+	for pod, at := range n.callers.last {
+		if time.Since(at) < callerFresh {
+			pods = append(pods, pod)
+		} else {
+			delete(n.callers.last, pod)
+		}
+	}
+	return pods
 }

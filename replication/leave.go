@@ -28,6 +28,9 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	n.leaving.Store(true)
 	for {
+		if n.volume.Identity().Retired != "" {
+			return nil // it was removed already
+		}
 		err := n.leave(ctx, e)
 		if err == nil {
 			return n.volume.Update(func(id *volume.Identity) { id.Retired = "it left: its ordinal is no longer wanted" })
@@ -48,10 +51,15 @@ func (n *Node) leave(ctx context.Context, e *engine) error {
 		_, err := e.handOver(ctx, v, "")
 		return err
 	}
-	if v.master == "" {
-		return ErrNoMaster
+	master := v.master.Pod()
+	if master == "" {
+		// A pod that was removed hears of no master any more.
+		var ok bool
+		if master, ok = masterOf(n.inspect(ctx, n.neighbours())); !ok {
+			return ErrNoMaster
+		}
 	}
-	conn, err := n.calls.conn(v.master.Pod())
+	conn, err := n.calls.conn(master)
 	if err != nil {
 		return err
 	}

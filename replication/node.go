@@ -26,6 +26,7 @@ type Node struct {
 	calls    *calls
 	meter    *meter
 	progress progress
+	callers  callers
 
 	// engine is there once Start has returned.
 	engine atomic.Pointer[engine]
@@ -51,7 +52,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		o.Listener.Close()
 		return nil, err
 	}
-	n := &Node{opts: o, volume: v, meter: newMeter(), failed: make(chan error, 1)}
+	n := &Node{opts: o, volume: v, meter: newMeter(), callers: callers{last: map[string]time.Time{}}, failed: make(chan error, 1)}
 	n.log = o.Logger.With("member", v.Identity().MemberID)
 	n.port = newPort(&n.opts, v.Identity, n.meter.handshakeRefused)
 	n.calls = newCalls(n.port)

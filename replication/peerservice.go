@@ -76,6 +76,7 @@ func (s *peerService) Join(_ context.Context, req *peerv1.JoinRequest) (*peerv1.
 	if !id.valid() || req.Address != req.MemberId || Ordinal(id.Pod()) < 0 {
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
+	s.node.callers.note(id.Pod())
 	_, committed := server(e.roster.now.Load().Configuration, id)
 	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
 	if req.Returning && !committed && !latest {

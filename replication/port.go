@@ -15,6 +15,9 @@ import (
 
 const (
 	handshakeTimeout = 3 * time.Second
+	// connectTimeout is short: an address that DNS still gives for a pod that has
+	// moved answers nothing, and the next attempt may have the right one.
+	connectTimeout = time.Second
 	// maxGreeting bounds the connections that have not said who they are.
 	maxGreeting = 256
 	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
@@ -29,6 +32,7 @@ type port struct {
 	refusals func(side string, reason handshake.Reason)
 	log      *slog.Logger
 
+	origins  *origins
 	greeting chan struct{}
 	// left gets a member when its last Raft connection has ended.
 	left chan MemberID
@@ -46,9 +50,9 @@ type port struct {
 func newPort(o *Options, identity func() volume.Identity, refusals func(string, handshake.Reason)) *port {
 	p := &port{
 		opts: o, identity: identity, refusals: refusals, log: o.Logger,
-		greeting: make(chan struct{}, maxGreeting),
-		conns:    map[*trackedConn]struct{}{},
-		callers:  map[MemberID]int{}, left: make(chan MemberID, 16),
+		origins: &origins{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
+		conns:   map[*trackedConn]struct{}{},
+		callers: map[MemberID]int{}, left: make(chan MemberID, 16),
 		lastSaid: map[handshake.Reason]time.Time{},
 	}
 	p.wg.Go(p.accept)
@@ -153,6 +157,9 @@ func (p *port) greet(conn net.Conn) {
 	}
 	conn.SetDeadline(time.Time{})
 	keepAlive(conn)
+	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
+		p.origins.note(hello.Pod, conn.RemoteAddr())
+	}
 	if hello.Kind == handshake.Raft {
 		p.count(tracked, MemberID(hello.Member))
 	}
@@ -210,7 +217,19 @@ func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn, err := p.opts.Dial(ctx, addr)
+	if seen := p.origins.instead(pod, addr); seen != "" {
+		if conn, err := p.dialAt(ctx, kind, pod, member, seen); err == nil {
+			return conn, nil
+		}
+		p.origins.forget(pod, seen)
+	}
+	return p.dialAt(ctx, kind, pod, member, addr)
+}
+
+func (p *port) dialAt(ctx context.Context, kind handshake.Kind, pod string, member MemberID, addr string) (net.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := p.opts.Dial(connecting, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
 	}

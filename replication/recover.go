@@ -38,7 +38,7 @@ func (n *Node) CheckRecovery(ctx context.Context) error {
 	e := n.engine.Load()
 	all, answer := []MemberID{MemberID(own.MemberID)}, 1
 	if e != nil {
-		all = voters(e.roster.now.Load().Configuration)
+		all = voters(e.raft.GetConfiguration().Configuration())
 	}
 	for pod, s := range seen {
 		switch {
@@ -160,7 +160,7 @@ func (r Recovery) replay(ctx context.Context, sm StateMachine) error {
 func (n *Node) inventory(e *engine) []any {
 	disk, last := n.Disk(), e.raft.LastIndex()
 	var missing []string
-	for _, id := range voters(e.roster.now.Load().Configuration) {
+	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
 		if id != e.self {
 			missing = append(missing, id.Pod())
 		}

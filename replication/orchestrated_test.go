@@ -1,0 +1,238 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+)
+
+// orchestrate lets the pods live as in Kubernetes: without a list of peers, with
+// a record of who founded the cluster, and a word on which ordinals should exist.
+func (c *cluster) orchestrate(replicas func() int) *cluster {
+	var mu sync.Mutex
+	var cluster string
+	var founder MemberID
+	c.adjust = func(o *Options) {
+		o.Peers = nil
+		o.ExpectedOrdinals = func() (func(int) bool, bool) {
+			n := replicas()
+			return func(o int) bool { return o < n }, n > 0
+		}
+		first := o.Name == c.list[0]
+		o.Founding = func(_ context.Context, m MemberID) (string, bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if cluster == "" && !first {
+				return "", false, errors.New("only kv-0 may found the cluster")
+			}
+			if cluster == "" {
+				cluster, founder = uuid.NewString(), m
+			}
+			return cluster, founder == m, nil
+		}
+	}
+	return c
+}
+
+// awaitPodReady waits until one pod says that it is ready.
+func (p *pod) awaitPodReady() {
+	p.c.t.Helper()
+	p.c.eventually(p.name+" is ready", func() error {
+		if s := p.node.Status(); !s.Ready {
+			return errors.New(s.Because)
+		}
+		return nil
+	})
+}
+
+// S02 and S19: all pods are deleted, and come back one after the other, the
+// next one only once the one before is ready; the first of them with a new disk.
+func TestColdStartInOrder(t *testing.T) {
+	for _, wiped := range []string{"", "kv-0", "kv-1", "kv-2"} {
+		t.Run("wiped "+wiped, func(t *testing.T) {
+			c := newCluster(t, 3).orchestrate(func() int { return 3 })
+			for _, name := range c.list {
+				c.pods[name].start()
+				c.pods[name].awaitPodReady()
+			}
+			c.awaitReady()
+			id := c.pods["kv-0"].node.ClusterID()
+			c.pods["kv-0"].mustPut("k", "v")
+			c.pods["kv-1"].mustRead("k", "v")
+			c.pods["kv-2"].mustRead("k", "v")
+			for _, name := range c.list {
+				c.pods[name].close(context.Background())
+				c.net.change(func() { delete(c.net.addrs, name) })
+			}
+			if wiped != "" {
+				c.pods[wiped].wipe()
+			}
+			for _, name := range c.list {
+				c.pods[name].start()
+				c.pods[name].awaitPodReady()
+			}
+			for _, name := range c.list {
+				c.pods[name].awaitStart()
+			}
+			c.awaitReady()
+			for _, name := range c.list {
+				if got := c.pods[name].node.ClusterID(); got != id {
+					t.Errorf("%s is of cluster %s, it was %s", name, got, id)
+				}
+				c.pods[name].mustRead("k", "v")
+			}
+		})
+	}
+}
+
+// With every pod there, one that misses a quorum is not ready: nothing would be
+// gained, and clients would come.
+func TestNotColdWhenAllPodsExist(t *testing.T) {
+	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	for _, name := range c.list {
+		c.pods[name].close(context.Background())
+	}
+	c.pods["kv-0"].wipe()
+	c.pods["kv-2"].wipe()
+	for _, name := range c.list {
+		c.pods[name].start()
+	}
+	survivor := c.pods["kv-1"]
+	survivor.awaitStart()
+	c.eventually("the wiped pods answer", func() error {
+		if seen := survivor.node.inspect(t.Context(), []string{"kv-0", "kv-2"}); len(seen) != 2 {
+			return fmt.Errorf("%v", seen)
+		}
+		return nil
+	})
+	c.eventually("nobody is ready", func() error {
+		for _, name := range c.list {
+			if s := c.pods[name].node.Status(); s.Ready {
+				return errors.New(name + " is ready")
+			}
+		}
+		return nil
+	})
+	if err := survivor.node.CheckRecovery(t.Context()); err != nil {
+		t.Errorf("a recovery is refused: %v", err)
+	}
+	if err := c.pods["kv-0"].node.CheckRecovery(t.Context()); !errors.Is(err, ErrQuorum) {
+		t.Errorf("a recovery without data: %v", err)
+	}
+}
+
+// 5 to 1 at once: all that go ask to be removed at the same time.
+func TestLeave(t *testing.T) {
+	var replicas atomic.Int64
+	replicas.Store(5)
+	c := newCluster(t, 5).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	replicas.Store(1)
+	var all sync.WaitGroup
+	for _, name := range c.list[1:] {
+		p := c.pods[name]
+		p.node.Stopping()
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patient)
+			defer cancel()
+			if err := p.node.Leave(ctx); err != nil {
+				t.Errorf("%s: %v", p.name, err)
+			}
+			if disk := p.node.Disk(); disk.HasData {
+				t.Errorf("%s has left and would use its data again", p.name)
+			}
+		})
+	}
+	all.Wait()
+	for _, name := range c.list[1:] {
+		c.pods[name].close(context.Background())
+	}
+	first := c.pods["kv-0"]
+	if ms := first.node.Members(); len(ms) != 1 || ms[0].Pod != "kv-0" {
+		t.Errorf("members %v", ms)
+	}
+	first.mustPut("k", "v")
+	replicas.Store(2)
+	c.pods["kv-1"].start()
+	c.pods["kv-1"].awaitStart()
+	c.pods["kv-1"].awaitPodReady()
+	c.pods["kv-1"].mustRead("k", "v")
+}
+
+func TestRankHeirs(t *testing.T) {
+	heirs := func(pods ...string) []heir {
+		var hs []heir
+		for _, pod := range pods {
+			hs = append(hs, heir{id: MemberID(pod + "/a"), last: 1000})
+		}
+		return hs
+	}
+	change := func(hs []heir, pod string, f func(*heir)) []heir {
+		for i := range hs {
+			if hs[i].id.Pod() == pod {
+				f(&hs[i])
+			}
+		}
+		return hs
+	}
+	stops := func(h *heir) { h.stopping = true }
+	lags := func(h *heir) { h.last = 1000 - smallLag - 1 }
+	unwanted := func(h *heir) { h.unwanted = true }
+	for _, tc := range []struct {
+		name string
+		self string
+		in   []heir
+		want []string
+	}{
+		{"the lowest: to the pod above, restarted already", "kv-0", heirs("kv-2", "kv-1"), []string{"kv-1", "kv-2"}},
+		{"in the middle: not to the pod that is next", "kv-1", heirs("kv-0", "kv-2"), []string{"kv-2", "kv-0"}},
+		{"the highest: to the pod that is the last", "kv-2", heirs("kv-1", "kv-0"), []string{"kv-0", "kv-1"}},
+		{"ordinals are numbers", "kv-9", heirs("kv-8", "kv-11", "kv-10"), []string{"kv-10", "kv-11", "kv-8"}},
+		{"whoever is behind comes later", "kv-0", change(heirs("kv-1", "kv-2"), "kv-1", lags), []string{"kv-2", "kv-1"}},
+		{"not to a pod that stops", "kv-0", change(heirs("kv-1", "kv-2"), "kv-1", stops), []string{"kv-2"}},
+		{"to nobody when all stop", "kv-0", change(heirs("kv-1"), "kv-1", stops), nil},
+		{"to a pod that stays", "kv-1", change(heirs("kv-0", "kv-2"), "kv-2", unwanted), []string{"kv-0", "kv-2"}},
+		{"rather behind than about to go", "kv-1", change(change(heirs("kv-0", "kv-2"), "kv-2", unwanted), "kv-0", lags), []string{"kv-0", "kv-2"}},
+		{"not to itself", "kv-1", heirs("kv-1"), nil},
+	} {
+		var got []string
+		for _, id := range rankHeirs(MemberID(tc.self+"/a"), 1000, tc.in) {
+			got = append(got, id.Pod())
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	o := &origins{ips: map[string]string{}}
+	o.note("kv-0", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 40000})
+	o.note("kv-1", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000})
+	o.note("kv-2", &net.UnixAddr{Name: "s"})
+	for _, tc := range []struct{ pod, addr, want string }{
+		{"kv-0", "kv-0.kv:7401", "10.0.0.1:7401"},
+		{"kv-0", "10.0.0.9:7401", ""},
+		{"kv-1", "kv-1.kv:7401", ""},
+		{"kv-2", "kv-2.kv:7401", ""},
+		{"kv-3", "kv-3.kv:7401", ""},
+	} {
+		if got := o.instead(tc.pod, tc.addr); got != tc.want {
+			t.Errorf("%s at %s: %q, want %q", tc.pod, tc.addr, got, tc.want)
+		}
+	}
+	o.forget("kv-0", "10.0.0.2:7401")
+	if o.instead("kv-0", "kv-0.kv:7401") == "" {
+		t.Error("a newer address was forgotten with an older one")
+	}
+	o.forget("kv-0", "10.0.0.1:7401")
+	if got := o.instead("kv-0", "kv-0.kv:7401"); got != "" {
+		t.Errorf("%q is not forgotten", got)
+	}
+}
