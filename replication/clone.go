@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -19,6 +23,10 @@ const (
 	// cloneChunk is a message of a clone.
 	cloneChunk      = 256 << 10
 	cloneReportTick = 5 * time.Second
+	// resumeWithin is how long a source that was lost is tried again: longer than
+	// a cut of the network that does not matter, and then there are other sources.
+	resumeWithin = 3 * time.Second
+	resumePause  = 100 * time.Millisecond
 )
 
 // clone receives the database from the best source, or says what is missing.
@@ -111,14 +119,14 @@ func (n *Node) cloneFrom(ctx context.Context, source string) (Position, error) {
 	if err != nil {
 		return Position{}, err
 	}
-	stream, err := peerv1.NewPeerServiceClient(conn).Clone(ctx, &peerv1.CloneRequest{})
-	if err != nil {
+	incoming := &incomingClone{ctx: ctx, from: peerv1.NewPeerServiceClient(conn), log: n.log}
+	if err := incoming.open(); err != nil {
 		return Position{}, err
 	}
 	n.progress.begin(source)
 	defer n.progress.end()
 	at, err := n.opts.Receive(&cloneReader{
-		recv: stream.Recv,
+		recv: incoming.recv,
 		got: func(bytes, total int64) {
 			stall.Reset(n.opts.Timing.CloneStall)
 			if p, due := n.progress.got(bytes, total); due {
@@ -135,6 +143,47 @@ func (n *Node) cloneFrom(ctx context.Context, source string) (Position, error) {
 		err = cause
 	}
 	return at, err
+}
+
+// incomingClone is a stream that goes on after its connection was cut.
+type incomingClone struct {
+	ctx    context.Context
+	from   peerv1.PeerServiceClient
+	log    *slog.Logger
+	stream grpc.ServerStreamingClient[peerv1.CloneResponse]
+	id     string // empty until the first chunk
+	bytes  int64
+}
+
+func (c *incomingClone) open() (err error) {
+	c.stream, err = c.from.Clone(c.ctx, &peerv1.CloneRequest{CloneId: c.id, Offset: c.bytes})
+	return err
+}
+
+func (c *incomingClone) recv() (*peerv1.CloneResponse, error) {
+	m, err := c.stream.Recv()
+	for cut := time.Now(); c.resumable(err) && time.Since(cut) < resumeWithin; {
+		sleep(c.ctx, resumePause)
+		if again := c.open(); again != nil {
+			continue
+		}
+		next, again := c.stream.Recv()
+		if again == nil || errors.Is(again, io.EOF) {
+			c.log.Info("a clone that was cut goes on", "bytes", c.bytes)
+		}
+		if m, err = next, again; status.Code(again) == codes.FailedPrecondition {
+			break
+		}
+	}
+	if err == nil {
+		c.id = m.CloneId
+		c.bytes += int64(len(m.Chunk))
+	}
+	return m, err
+}
+
+func (c *incomingClone) resumable(err error) bool {
+	return err != nil && !errors.Is(err, io.EOF) && c.id != "" && c.ctx.Err() == nil
 }
 
 // cloneReader is a clone as a stream of bytes. It ends with io.EOF only when

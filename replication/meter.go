@@ -9,6 +9,7 @@ import (
 type meter struct {
 	commands, entries, refused, readIndexes prometheus.Counter
 	handshakes                              *prometheus.CounterVec
+	cloneSent, cloneWaited                  prometheus.Counter
 }
 
 func newMeter() *meter {
@@ -20,6 +21,8 @@ func newMeter() *meter {
 		entries:     counter("proposed_entries_total", "Log entries that they were gathered into."),
 		refused:     counter("overloaded_commands_total", "Commands refused because the queue was full."),
 		readIndexes: counter("read_indexes_total", "Read indexes got, each for one or many reads."),
+		cloneSent:   counter("clone_sent_bytes_total", "Bytes of its database that this pod sent to others."),
+		cloneWaited: counter("clone_throttled_seconds_total", "Time that clones were held back because this pod had writes to apply."),
 		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "baton_replication_handshakes_refused_total",
 			Help: "Peer connections refused, by this pod (in) or because of what the other said (out).",
@@ -48,6 +51,20 @@ var gauges = []struct {
 	{gauge("ready", "1: this pod is ready."), func(s Status) float64 { return oneIf(s.Ready) }},
 }
 
+// cloning are of a pod that receives its database, by the pod that sends it.
+var cloning = []struct {
+	desc  *prometheus.Desc
+	value func(CloneProgress) int64
+}{
+	{sourced("clone_received_bytes", "Bytes received of the clone under way."), func(p CloneProgress) int64 { return p.Bytes }},
+	{sourced("clone_total_bytes", "Size of the clone under way."), func(p CloneProgress) int64 { return p.Total }},
+	{sourced("clone_bytes_per_second", "Rate of the clone under way."), func(p CloneProgress) int64 { return p.BytesPerSecond }},
+}
+
+func sourced(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("baton_replication_"+name, help, []string{"source"}, nil)
+}
+
 func gauge(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc("baton_replication_"+name, help, nil, nil)
 }
@@ -64,6 +81,9 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, g := range gauges {
 		out <- g.desc
 	}
+	for _, g := range cloning {
+		out <- g.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -72,8 +92,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, g := range gauges {
 		out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s))
 	}
+	if s.Clone == nil {
+		return
+	}
+	for _, g := range cloning {
+		out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, float64(g.value(*s.Clone)), s.Clone.Source)
+	}
 }
 
 func (m *meter) all() []prometheus.Collector {
-	return []prometheus.Collector{m.commands, m.entries, m.refused, m.readIndexes, m.handshakes}
+	return []prometheus.Collector{m.commands, m.entries, m.refused, m.readIndexes, m.handshakes, m.cloneSent, m.cloneWaited}
 }

@@ -27,6 +27,7 @@ type Node struct {
 	meter    *meter
 	progress progress
 	callers  callers
+	clones   clones // that this pod sends
 
 	// engine is there once Start has returned.
 	engine atomic.Pointer[engine]
@@ -205,6 +206,7 @@ func (n *Node) teardown(e *engine) error {
 		e.stopProposing()
 	}
 	n.server.stop()
+	n.clones.close()
 	var err error
 	if e != nil {
 		err = e.stop()

@@ -2,8 +2,6 @@ package replication
 
 import (
 	"context"
-	"errors"
-	"io"
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -130,35 +128,21 @@ func (s *peerService) KeepLog(_ context.Context, req *peerv1.KeepLogRequest) (*p
 
 // Clone sends the database as it is on disk, after what is in memory was
 // written: the newer it is, the less is left to catch up with.
-func (s *peerService) Clone(_ *peerv1.CloneRequest, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
+func (s *peerService) Clone(req *peerv1.CloneRequest, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
 	e := s.node.engine.Load()
 	if e == nil {
 		return status.Error(codes.Unavailable, "this pod has no database yet")
 	}
-	sm := e.storage.sm
-	if err := sm.Flush(stream.Context(), sm.Applied()); err != nil {
-		return status.Error(codes.Unavailable, err.Error())
-	}
-	snap, err := sm.Snapshot()
+	o, err := s.node.outgoing(stream.Context(), e, req)
 	if err != nil {
+		return err
+	}
+	if err := s.node.send(e, o, req.GetOffset(), stream); err != nil {
+		s.node.clones.park(o)
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	defer snap.Close()
-	buf := make([]byte, cloneChunk)
-	for {
-		n, err := io.ReadFull(snap, buf)
-		if n > 0 {
-			if err := stream.Send(&peerv1.CloneResponse{TotalBytes: snap.Size(), Chunk: buf[:n]}); err != nil {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return status.Error(codes.Unavailable, err.Error())
-		}
-	}
+	o.snap.Close()
+	return nil
 }
 
 func (s *peerService) PodStatus(ctx context.Context, _ *peerv1.PodStatusRequest) (*peerv1.PodStatusResponse, error) {

@@ -137,6 +137,27 @@ func (n *Node) Members() []Member {
 	return members
 }
 
+// Guests are the pods that should exist and are no members: those that clone,
+// or wait to. Empty when it is not known which pods should exist.
+func (n *Node) Guests() []string {
+	pods := n.opts.Peers
+	if n.opts.ExpectedOrdinals != nil {
+		covers, known := n.opts.ExpectedOrdinals()
+		if !known {
+			return nil
+		}
+		pods = slices.DeleteFunc(n.neighbours(), func(pod string) bool { return !covers(Ordinal(pod)) })
+	}
+	var guests []string
+	members := n.Members()
+	for _, pod := range pods {
+		if pod != n.opts.Name && !slices.ContainsFunc(members, func(m Member) bool { return m.Pod == pod }) {
+			guests = append(guests, pod)
+		}
+	}
+	return guests
+}
+
 var wireRoles = map[Role]kvv1.PodStatus_Role{
 	RoleMaster:   kvv1.PodStatus_ROLE_MASTER,
 	RoleFollower: kvv1.PodStatus_ROLE_FOLLOWER,
@@ -153,6 +174,12 @@ func (n *Node) PodStatus(context.Context) *kvv1.PodStatus {
 	}
 	if addr, err := n.opts.Resolver(n.opts.Name); err == nil {
 		p.PeerAddress = addr
+	}
+	if s.Clone != nil {
+		p.Role = kvv1.PodStatus_ROLE_LEARNER
+		p.Clone = &kvv1.CloneProgress{
+			Source: s.Clone.Source, Bytes: s.Clone.Bytes, TotalBytes: s.Clone.Total, BytesPerSecond: s.Clone.BytesPerSecond,
+		}
 	}
 	if n.opts.PodStatus != nil {
 		n.opts.PodStatus(p)

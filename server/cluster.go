@@ -29,7 +29,7 @@ func newClusterService(c *core, r *readiness) *clusterService {
 }
 
 // Status works on a pod in any state: it is what a person asks when something
-// is wrong.
+// is wrong. Pods that clone, or wait to, are in it before they are members.
 func (s *clusterService) Status(ctx context.Context, req *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
 	return call(ctx, s.core, s.statusMethod, req, s.status)
 }
@@ -43,8 +43,16 @@ func (s *clusterService) status(ctx context.Context, req *kvv1.StatusRequest) (*
 	if err != nil || req.GetThisPodOnly() {
 		return response, nil //nolint:nilerr // Without a log there are no others to ask.
 	}
-	for _, a := range askAll(ctx, log, s.others(log)) {
-		response.Pods = append(response.Pods, describeMember(a))
+	asked := s.others(log)
+	for _, pod := range log.Guests() {
+		asked = append(asked, replication.Member{Pod: pod, Ordinal: replication.Ordinal(pod)})
+	}
+	for _, a := range askAll(ctx, log, asked) {
+		if a.member.ID != "" {
+			response.Pods = append(response.Pods, describeMember(a))
+		} else if a.err == nil { // A pod that is not there yet is nobody's business.
+			response.Pods = append(response.Pods, a.status)
+		}
 	}
 	slices.SortFunc(response.Pods, func(a, b *kvv1.PodStatus) int {
 		return cmp.Or(cmp.Compare(a.GetOrdinal(), b.GetOrdinal()), strings.Compare(a.GetMemberId(), b.GetMemberId()))

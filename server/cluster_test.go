@@ -62,6 +62,27 @@ func TestStatusOfEveryMember(t *testing.T) {
 	}
 }
 
+// Who should be a member and is none yet is shown if it answers; one that does
+// not exist is not.
+func TestStatusOfGuests(t *testing.T) {
+	pods := three(t)
+	for _, p := range pods {
+		p.log.members = []string{"kv-0", "kv-1"}
+	}
+	pods[0].log.guests = []string{"kv-2", "kv-3"}
+	pods[0].log.peers["kv-3"] = pods[2].conn
+	if err := pods[0].log.peers["kv-3"].Close(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := kvv1.NewClusterServiceClient(pods[0].conn).Status(within5s(t), &kvv1.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := response.GetPods(); len(all) != 3 || all[2].GetName() != "kv-2" {
+		t.Error(all)
+	}
+}
+
 // A follower passes keep-alives on to the master, those of all clients over one
 // stream; when the master is another, the next one goes there.
 func TestKeepAliveThroughAFollower(t *testing.T) {

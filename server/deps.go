@@ -56,6 +56,8 @@ type Log interface {
 	IsMaster() bool
 	Master() (pod string, ok bool)
 	Members() []replication.Member
+	// Guests are pods that should exist and are no members yet.
+	Guests() []string
 	ClusterID() string
 	Status() replication.Status
 	// PodStatus is how this pod is, with what the server adds.

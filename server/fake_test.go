@@ -125,6 +125,7 @@ type fakeLog struct {
 	mu       sync.Mutex
 	master   string
 	members  []string
+	guests   []string
 	peers    map[string]*grpc.ClientConn
 	server   *Server
 	readErr  error
@@ -191,6 +192,8 @@ func (l *fakeLog) Members() []replication.Member {
 	}
 	return members
 }
+
+func (l *fakeLog) Guests() []string { return l.guests }
 
 func (l *fakeLog) ClusterID() string { return "cluster" }
 

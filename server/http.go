@@ -61,7 +61,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		status := (*log).Status()
 		fmt.Fprintf(w, "master: %s\ncommitted: %d\n", status.Master, status.Commit)
 		if clone := status.Clone; clone != nil {
-			fmt.Fprintf(w, "clone: from %s, %d of %d bytes\n", clone.Source, clone.Bytes, clone.Total)
+			fmt.Fprintf(w, "clone: from %s, %d of %d bytes, %d bytes a second\n", clone.Source, clone.Bytes, clone.Total, clone.BytesPerSecond)
 		}
 	}
 	for _, alarm := range own.GetAlarms() {

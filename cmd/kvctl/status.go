@@ -21,9 +21,10 @@ func newStatus(a *app) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show every pod: role, health, lag",
-		Long: `Show every member of the cluster, reachable or not. LAG is how many log entries
-a pod is behind the master. The table looks the same everywhere; colours are
-only for terminals, and not when NO_COLOR is set.`,
+		Long: `Show every member of the cluster, reachable or not, and the pods that clone and
+are no members yet. LAG is how many log entries a pod is behind the master. The
+table looks the same everywhere; colours are only for terminals, and not when
+NO_COLOR is set.`,
 		Example: `  kvctl status
   kvctl status --watch
   kvctl status -o json | jq -r '.pods[] | select(.role == "master") | .name'`,
@@ -64,6 +65,23 @@ type jsonPod struct {
 	PeerAddress     string   `json:"peer_address"`
 	OldestRevision  int64    `json:"oldest_revision"`
 	Alarms          []string `json:"alarms"`
+	// Clone is there while the pod receives its database.
+	Clone *jsonClone `json:"clone,omitempty"`
+}
+
+// jsonClone is how far a clone is.
+type jsonClone struct {
+	Source         string `json:"source"`
+	Bytes          int64  `json:"bytes"`
+	TotalBytes     int64  `json:"total_bytes"`
+	BytesPerSecond int64  `json:"bytes_per_second"`
+}
+
+func cloneJSON(c *kvv1.CloneProgress) *jsonClone {
+	if c == nil {
+		return nil
+	}
+	return &jsonClone{c.GetSource(), c.GetBytes(), c.GetTotalBytes(), c.GetBytesPerSecond()}
 }
 
 func statusJSON(status *kvv1.StatusResponse) any {
@@ -78,7 +96,7 @@ func statusJSON(status *kvv1.StatusResponse) any {
 			Ready: p.GetReady(), NotReadyBecause: p.GetNotReadyBecause(), Term: p.GetTerm(),
 			AppliedIndex: p.GetAppliedIndex(), Revision: p.GetRevision(), Lag: p.GetLag(),
 			DBSizeBytes: p.GetDbSizeBytes(), Version: p.GetVersion(), ClientAddress: p.GetClientAddress(),
-			PeerAddress: p.GetPeerAddress(), OldestRevision: p.GetOldestRevision(), Alarms: alarms,
+			PeerAddress: p.GetPeerAddress(), OldestRevision: p.GetOldestRevision(), Alarms: alarms, Clone: cloneJSON(p.GetClone()),
 		})
 	}
 	return struct {
@@ -128,7 +146,11 @@ func statusRow(p *kvv1.PodStatus) []cell {
 	notes := strings.Join(p.GetAlarms(), "; ")
 	if !p.GetReady() {
 		readyCell = cell{"no", red}
-		if why := p.GetNotReadyBecause(); why != "" {
+		why := p.GetNotReadyBecause()
+		if c := p.GetClone(); c != nil {
+			why = fmt.Sprintf("clones from %s: %s of %s, %s/s", c.GetSource(), size(c.GetBytes()), size(c.GetTotalBytes()), size(c.GetBytesPerSecond()))
+		}
+		if why != "" {
 			notes = strings.TrimSuffix(why+"; "+notes, "; ")
 		}
 	}

@@ -701,7 +701,10 @@ func (*KeepLogResponse) Descriptor() ([]byte, []int) {
 }
 
 type CloneRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With an id: go on with a clone that was cut, from an offset of its stream.
+	CloneId       string `protobuf:"bytes,1,opt,name=clone_id,json=cloneId,proto3" json:"clone_id,omitempty"`
+	Offset        int64  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,10 +739,25 @@ func (*CloneRequest) Descriptor() ([]byte, []int) {
 	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
+func (x *CloneRequest) GetCloneId() string {
+	if x != nil {
+		return x.CloneId
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type CloneResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TotalBytes    int64                  `protobuf:"varint,1,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Chunk         []byte                 `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	CloneId       string                 `protobuf:"bytes,3,opt,name=clone_id,json=cloneId,proto3" json:"clone_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +804,13 @@ func (x *CloneResponse) GetChunk() []byte {
 		return x.Chunk
 	}
 	return nil
+}
+
+func (x *CloneResponse) GetCloneId() string {
+	if x != nil {
+		return x.CloneId
+	}
+	return ""
 }
 
 type PodStatusRequest struct {
@@ -1001,12 +1026,15 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\rLeaveResponse\"-\n" +
 	"\x0eKeepLogRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"\x11\n" +
-	"\x0fKeepLogResponse\"\x0e\n" +
-	"\fCloneRequest\"F\n" +
+	"\x0fKeepLogResponse\"A\n" +
+	"\fCloneRequest\x12\x19\n" +
+	"\bclone_id\x18\x01 \x01(\tR\acloneId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\"a\n" +
 	"\rCloneResponse\x12\x1f\n" +
 	"\vtotal_bytes\x18\x01 \x01(\x03R\n" +
 	"totalBytes\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\x12\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\x12\x19\n" +
+	"\bclone_id\x18\x03 \x01(\tR\acloneId\"\x12\n" +
 	"\x10PodStatusRequest\"C\n" +
 	"\x11PodStatusResponse\x12.\n" +
 	"\x06status\x18\x01 \x01(\v2\x16.baton.kv.v1.PodStatusR\x06status\"!\n" +

@@ -1,0 +1,217 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// keptChunks are what a receiver may not have got of a connection that is cut:
+	// more than callWindow.
+	keptChunks = 32
+	// parkFor is how long a clone that was cut can be resumed. It holds a read
+	// transaction, which keeps old pages of the database from being used again.
+	parkFor = 15 * time.Second
+	// busyRate is what a pod sends at most while it applies writes: half of what
+	// an ordinary volume reads. An idle pod sends as fast as it can.
+	busyRate = 64 << 20
+	// applyBacklog, in entries, or proposeBacklog, in commands, make a clone wait:
+	// the writes come first.
+	applyBacklog, proposeBacklog = 256, 1024
+	backlogPause                 = 5 * time.Millisecond
+	// backlogPatience bounds the wait for each chunk, so that a clone from a pod
+	// that is always behind ends as well.
+	backlogPatience = 200 * time.Millisecond
+)
+
+// outgoingClone is a database on its way to another pod.
+type outgoingClone struct {
+	id   string
+	snap Snapshot
+	// sent is where the stream is; kept are its last chunks, up to there.
+	sent int64
+	kept [][]byte
+}
+
+// clones keeps the one clone that was cut last.
+type clones struct {
+	mu     sync.Mutex // guards the fields below
+	parked *outgoingClone
+	expiry *time.Timer
+	closed bool
+}
+
+// park keeps a clone for a while; the one that was kept before ends.
+func (c *clones) park(o *outgoingClone) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropLocked()
+	if c.closed {
+		o.snap.Close()
+		return
+	}
+	c.parked = o
+	c.expiry = time.AfterFunc(parkFor, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.parked == o {
+			c.dropLocked()
+		}
+	})
+}
+
+func (c *clones) dropLocked() {
+	if c.parked != nil {
+		c.expiry.Stop()
+		c.parked.snap.Close()
+		c.parked = nil
+	}
+}
+
+// close ends what is kept.
+func (c *clones) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.dropLocked()
+}
+
+// take gives a kept clone out again, if its stream still has what follows offset.
+func (c *clones) take(id string, offset int64) *outgoingClone {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil || c.parked.id != id || !c.parked.has(offset) {
+		return nil
+	}
+	o := c.parked
+	c.expiry.Stop()
+	c.parked = nil
+	return o
+}
+
+func (o *outgoingClone) has(offset int64) bool {
+	first := o.sent
+	for _, chunk := range o.kept {
+		first -= int64(len(chunk))
+	}
+	return offset >= first && offset <= o.sent
+}
+
+// since are the kept bytes after offset, in chunks.
+func (o *outgoingClone) since(offset int64) [][]byte {
+	var chunks [][]byte
+	at := o.sent
+	for i := len(o.kept) - 1; i >= 0 && at > offset; i-- {
+		chunk := o.kept[i]
+		at -= int64(len(chunk))
+		chunks = append([][]byte{chunk[max(0, offset-at):]}, chunks...)
+	}
+	return chunks
+}
+
+// next reads a chunk and keeps it.
+func (o *outgoingClone) next() ([]byte, error) {
+	var chunk []byte
+	if len(o.kept) == keptChunks {
+		chunk = o.kept[0][:0]
+		o.kept = append(o.kept[:0], o.kept[1:]...)
+	}
+	if cap(chunk) < cloneChunk {
+		chunk = make([]byte, cloneChunk)
+	}
+	n, err := io.ReadFull(o.snap, chunk[:cloneChunk])
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	if n == 0 {
+		return nil, err
+	}
+	o.kept = append(o.kept, chunk[:n])
+	o.sent += int64(n)
+	return chunk[:n], err
+}
+
+// outgoing is the clone that a pod asks for: a new one, or one that was cut.
+func (n *Node) outgoing(ctx context.Context, e *engine, req *peerv1.CloneRequest) (*outgoingClone, error) {
+	if req.GetCloneId() != "" {
+		o := n.clones.take(req.GetCloneId(), req.GetOffset())
+		if o == nil {
+			return nil, status.Error(codes.FailedPrecondition, "the clone cannot be resumed any more: begin again")
+		}
+		return o, nil
+	}
+	if err := e.storage.sm.Flush(ctx, e.storage.sm.Applied()); err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	snap, err := e.storage.sm.Snapshot()
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &outgoingClone{id: uuid.NewString(), snap: snap}, nil
+}
+
+// send sends a clone from offset to its end.
+func (n *Node) send(e *engine, o *outgoingClone, offset int64, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
+	put := func(chunk []byte) error {
+		n.meter.cloneSent.Add(float64(len(chunk)))
+		return stream.Send(&peerv1.CloneResponse{CloneId: o.id, TotalBytes: o.snap.Size(), Chunk: chunk})
+	}
+	for _, chunk := range o.since(offset) {
+		if err := put(chunk); err != nil {
+			return err
+		}
+	}
+	pace := &pace{engine: e, applied: e.applied.value.Load()}
+	for {
+		waited := pace.wait(stream.Context())
+		n.meter.cloneWaited.Add(waited.Seconds())
+		chunk, err := o.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := put(chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// pace holds a clone back while its source has writes to apply.
+type pace struct {
+	*engine
+	applied uint64    // at the chunk before
+	due     time.Time // when the next chunk may be sent, of a busy pod
+}
+
+// wait returns when the next chunk may be sent.
+func (p *pace) wait(ctx context.Context) (waited time.Duration) {
+	began := time.Now()
+	for p.behind() && time.Since(began) < backlogPatience && ctx.Err() == nil {
+		sleep(ctx, backlogPause)
+	}
+	applied := p.engine.applied.value.Load()
+	busy := applied != p.applied
+	p.applied = applied
+	now := time.Now()
+	if busy && p.due.After(now) {
+		sleep(ctx, p.due.Sub(now))
+	}
+	p.due = time.Now().Add(cloneChunk * time.Second / busyRate)
+	return time.Since(began)
+}
+
+// behind says whether the writes wait already.
+func (p *pace) behind() bool {
+	return p.raft.CommitIndex() > p.engine.applied.value.Load()+applyBacklog || p.proposer.queue.len() > proposeBacklog
+}
