@@ -41,7 +41,7 @@ func newAttendant(n *Node, e *engine) *attendant {
 }
 
 func (a *attendant) run(ctx context.Context) {
-	a.absent = a.absent.Add(-askAfter) // ask at once after a start
+	a.absent = time.Now().Add(-askAfter) // ask at once after a start
 	for ctx.Err() == nil {
 		votes, err := a.review()
 		if err != nil {
