@@ -108,7 +108,7 @@ func openStorage(n *Node, sm StateMachine) (storage, error) {
 	if err != nil {
 		return storage{}, err
 	}
-	votes, err := raftlog.OpenVotes(filepath.Join(dir, "vote.db"), o.Timing.Hang, n.fail)
+	votes, err := raftlog.OpenVotes(filepath.Join(dir, "vote.db"), o.Timing.Hang, n.fail, log.Settle)
 	if err != nil {
 		log.Close()
 		return storage{}, fmt.Errorf("open the votes: %w", err)
@@ -205,7 +205,7 @@ func (e *engine) startRaft(n *Node) error {
 		cancel()
 		return err
 	}
-	e.transport = &transport{acks: e.acks, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	e.transport = &transport{acks: e.acks, log: e.storage.log, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: log,
 		MaxPool: 3, MaxRPCsInFlight: 8, Timeout: n.opts.Timing.Transport,
 	})}
@@ -217,6 +217,11 @@ func (e *engine) startRaft(n *Node) error {
 		e.transport.Close()
 		return fmt.Errorf("start raft: %w", err)
 	}
+	// The library calls StoreLogs as the leader only from the goroutine that
+	// changes its state and its membership: what is read here holds.
+	e.storage.log.Overlap(func() bool {
+		return e.raft.State() == raft.Leader && len(voters(e.raft.GetConfiguration().Configuration())) > 1
+	})
 	e.cancel = cancel
 	return nil
 }

@@ -144,10 +144,57 @@ func TestBadDisk(t *testing.T) {
 				disks[old.name].hang.Store(nil)
 				free()
 			}
-			if err := <-write; !errors.Is(err, ErrUnknown) {
+			// The followers have the entry: once the disk goes on, it may even be
+			// known to be committed.
+			if err := <-write; !errors.Is(err, ErrUnknown) && (how == "fails" || err != nil) {
 				t.Errorf("a write to the disk that %s: %v", how, err)
 			}
 		})
+	}
+}
+
+// The followers get an entry while the master's disk still syncs it, and their
+// answers count only when it has.
+func TestSyncWhileReplicating(t *testing.T) {
+	disks := map[string]*slowFS{}
+	c := newCluster(t, 3)
+	c.adjust = func(o *Options) {
+		disks[o.Name] = &slowFS{FS: fs.New()}
+		o.LogFS = disks[o.Name]
+		o.Timing.Hang = time.Minute
+	}
+	c.boot()
+	master := c.master()
+	master.mustPut("k", "v")
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
+	before := master.node.Status().Last
+	disks[master.name].hang.Store(&release)
+	write := make(chan error, 1)
+	go func() { write <- master.put("k", "w") }()
+	for name, p := range c.pods {
+		if name != master.name {
+			c.eventually(name+" has the entry", func() error {
+				if last := p.node.Status().Last; last <= before {
+					return fmt.Errorf("its log ends at %d", last)
+				}
+				return nil
+			})
+		}
+	}
+	select {
+	case err := <-write:
+		t.Errorf("answered before the master's disk has it: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if s := master.node.Status(); s.Commit > before {
+		t.Errorf("committed up to %d before the master's disk has it", s.Commit)
+	}
+	disks[master.name].hang.Store(nil)
+	free()
+	if err := <-write; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -281,7 +328,7 @@ func TestBootstrapIsRepeatable(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(p.dir, "raft"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			v, err := raftlog.OpenVotes(filepath.Join(p.dir, "raft", "vote.db"), time.Minute, func(error) {})
+			v, err := raftlog.OpenVotes(filepath.Join(p.dir, "raft", "vote.db"), time.Minute, func(error) {}, func() error { return nil })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/raft"
 )
 
@@ -28,6 +29,7 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 type transport struct {
 	*raft.NetworkTransport
 	acks *acks
+	log  *raftlog.Log
 	// ended is closed when nothing is to be waited for any more.
 	ended chan struct{}
 }
@@ -52,8 +54,64 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		t.acks.lost(MemberID(id))
 	case resp.Success && resp.Term == req.Term:
 		t.acks.record(MemberID(id), ack{req.Term, sent})
+		err = t.awaitSync(req)
 	}
 	return err
+}
+
+// awaitSync holds an answer back until this pod's disk has the entries that it
+// confirms: see raftlog.Log.Overlap.
+func (t *transport) awaitSync(req *raft.AppendEntriesRequest) error {
+	if len(req.Entries) == 0 {
+		return nil
+	}
+	return t.log.AwaitSync(req.Entries[len(req.Entries)-1].Index)
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
+	if err != nil {
+		return nil, err
+	}
+	s := &syncedPipeline{AppendPipeline: p, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	go s.run(t)
+	return s, nil
+}
+
+// syncedPipeline is a pipeline whose answers are held back by awaitSync.
+type syncedPipeline struct {
+	raft.AppendPipeline
+	answers chan raft.AppendFuture
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (s *syncedPipeline) run(t *transport) {
+	for {
+		select {
+		case answer := <-s.AppendPipeline.Consumer():
+			if t.awaitSync(answer.Request()) != nil {
+				return // The log has failed, and the pod ends.
+			}
+			select {
+			case s.answers <- answer:
+			case <-s.closed:
+				return
+			}
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// Consumer implements raft.AppendPipeline.
+func (s *syncedPipeline) Consumer() <-chan raft.AppendFuture { return s.answers }
+
+// Close implements raft.AppendPipeline.
+func (s *syncedPipeline) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.AppendPipeline.Close()
 }
 
 // ack says that a member was in term when it got a message sent at sent.

@@ -28,12 +28,12 @@
 //
 // One bbolt file with six buckets:
 //
-//	kv          escaped key, terminator, ^revision -> version of the key
-//	log         revision, part                     -> the keys that it changed, running hash
-//	leases      lease                              -> time to live
-//	lease_keys  lease, key                         -> nothing
-//	requests    client, sequence                   -> result; and number -> client, sequence
-//	meta        state                              -> position in the log, revision, ...
+//	keys        key              -> where its newest version is, and all of it but the value
+//	log         revision, part   -> one version: key, value, the place of the version before; running hash
+//	leases      lease            -> time to live
+//	lease_keys  lease, key       -> nothing
+//	requests    client, sequence -> result; and number -> client, sequence
+//	meta        state            -> position in the log, revision, ...
 //
 // Every record carries a CRC-32C over its key and value.
 //

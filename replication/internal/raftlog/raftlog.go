@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -60,6 +61,11 @@ type Log struct {
 	meta *metadb.BoltMetaDB
 	over chan struct{}
 
+	changing sync.Mutex // held while the library changes files
+	files    *overlapFS
+	overlap  atomic.Pointer[func() bool]
+	unsynced atomic.Pointer[unsynced]
+
 	mu    sync.Mutex // guards the fields below
 	marks marks
 	holds map[string]hold
@@ -76,6 +82,7 @@ func Open(o Options) (*Log, error) {
 	if o.VFS == nil {
 		o.VFS = newFS()
 	}
+	files := &overlapFS{VFS: o.VFS}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -88,14 +95,14 @@ func Open(o Options) (*Log, error) {
 	}
 	w, err := wal.Open(o.Dir,
 		wal.WithMetaStore(meta),
-		wal.WithSegmentFiler(segment.NewFiler(o.Dir, o.VFS)),
+		wal.WithSegmentFiler(segment.NewFiler(o.Dir, files)),
 		wal.WithSegmentSize(int(max(min(o.Limit/4, segmentBytes), minSegment))),
 		wal.WithLogger(o.Logger))
 	if err != nil {
 		meta.Close()
 		return nil, openError(err)
 	}
-	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), holds: map[string]hold{}}
+	l := &Log{opts: o, wal: w, meta: meta, files: files, over: make(chan struct{}, 1), holds: map[string]hold{}}
 	if err := l.measure(); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("read the log: %w", err)
@@ -134,7 +141,10 @@ func (l *Log) bounds() (first, last uint64, err error) {
 }
 
 // Close closes the files. No operation may be running.
-func (l *Log) Close() error { return errors.Join(l.wal.Close(), l.meta.Close()) }
+func (l *Log) Close() error {
+	_ = l.Settle() // Failed was told.
+	return errors.Join(l.wal.Close(), l.meta.Close())
+}
 
 // IsMonotonic tells the library that the log cannot have gaps.
 func (l *Log) IsMonotonic() bool { return true }
@@ -151,10 +161,13 @@ func (l *Log) GetLog(index uint64, e *raft.Log) error { return l.wal.GetLog(inde
 // StoreLog implements raft.LogStore.
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. What it has stored is durable when it
+// returns, or, see Overlap, when AwaitSync does.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
-	err := l.watched("storing log entries", func() error { return l.wal.StoreLogs(entries) })
-	if err != nil {
+	if err := l.Settle(); err != nil {
+		return err
+	}
+	if err := l.write(entries); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -176,6 +189,9 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 // needs; from the end, or the whole (after a snapshot was installed), all that
 // is asked for. The library leaves at least one entry when it truncates.
 func (l *Log) DeleteRange(lo, hi uint64) error {
+	if err := l.Settle(); err != nil {
+		return err
+	}
 	first, last, err := l.bounds()
 	if err != nil {
 		return err
@@ -185,7 +201,10 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 			return nil
 		}
 	}
-	if err := l.watched("truncating the log", func() error { return l.wal.DeleteRange(lo, hi) }); err != nil {
+	l.changing.Lock()
+	err = l.watched("truncating the log", func() error { return l.wal.DeleteRange(lo, hi) })
+	l.changing.Unlock()
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()

@@ -12,17 +12,19 @@ type Votes struct {
 	db     *raftboltdb.BoltStore
 	hang   time.Duration
 	failed func(error)
+	settle func() error
 }
 
 var _ raft.StableStore = (*Votes)(nil)
 
-// OpenVotes opens the file at path.
-func OpenVotes(path string, hang time.Duration, failed func(error)) (*Votes, error) {
+// OpenVotes opens the file at path. settle is called before a term is stored:
+// it makes durable what the log got in the term before.
+func OpenVotes(path string, hang time.Duration, failed func(error), settle func() error) (*Votes, error) {
 	db, err := raftboltdb.NewBoltStore(path)
 	if err != nil {
 		return nil, err
 	}
-	return &Votes{db: db, hang: hang, failed: failed}, nil
+	return &Votes{db: db, hang: hang, failed: failed, settle: settle}, nil
 }
 
 // Set implements raft.StableStore.
@@ -32,6 +34,9 @@ func (v *Votes) Set(key, val []byte) error {
 
 // SetUint64 implements raft.StableStore.
 func (v *Votes) SetUint64(key []byte, val uint64) error {
+	if err := v.settle(); err != nil {
+		return err
+	}
 	return Watch("storing the term", v.hang, v.failed, func() error { return v.db.SetUint64(key, val) })
 }
 
