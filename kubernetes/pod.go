@@ -19,6 +19,7 @@ var (
 	statefulSets = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}
 	configMaps   = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	pods         = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	claims       = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
 	namespaces   = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
 

@@ -1,9 +1,12 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -76,10 +79,12 @@ func (p *Pod) readRecord(ctx context.Context) (*corev1.ConfigMap, error) {
 // Found asks which cluster a member without data belongs to, and whether it is
 // the one that founds it. The member of the lowest ordinal founds a cluster
 // when it creates the record; it is told so again when it asks again, for it
-// may have died in between. An error says what is missing.
-func (p *Pod) Found(ctx context.Context, member string) (cluster string, founder bool, err error) {
+// may have died in between. Without a record, a disk that is not fresh, because
+// it has met a cluster, waits until one of that cluster's pods has written the
+// record again. An error says what is missing.
+func (p *Pod) Found(ctx context.Context, member string, fresh bool) (cluster string, founder bool, err error) {
 	record, err := p.Record(ctx)
-	if errors.Is(err, ErrNoRecord) {
+	if errors.Is(err, ErrNoRecord) && fresh {
 		record, err = p.found(ctx, member)
 	}
 	if err != nil {
@@ -111,16 +116,46 @@ func (p *Pod) found(ctx context.Context, member string) (Record, error) {
 func (p *Pod) create(ctx context.Context, set *appsv1.StatefulSet, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := p.resource(configMaps).Create(ctx, p.configMap(set, r), metav1.CreateOptions{})
+	_, err := p.resource(configMaps).Create(ctx, p.configMap(p.owners(ctx, set, nil), r), metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create the cluster record: %w", err)
 	}
 	return nil
 }
 
-// configMap is the record as an object. The StatefulSet owns it: with both gone
-// and its volumes deleted, the next StatefulSet of the name begins anew.
-func (p *Pod) configMap(set *appsv1.StatefulSet, r Record) *unstructured.Unstructured {
+// owners are those whom the record belongs to: the StatefulSet, and the claim of
+// each volume with data. It goes when the last of them goes: a StatefulSet that
+// is deleted and made again finds the record of its volumes, also if the first
+// pod lost its own; and when the claims are deleted as well, the next
+// StatefulSet of the name begins anew.
+func (p *Pod) owners(ctx context.Context, set *appsv1.StatefulSet, there []metav1.OwnerReference) []metav1.OwnerReference {
+	want := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}}
+	if len(set.Spec.VolumeClaimTemplates) > 0 {
+		name := set.Spec.VolumeClaimTemplates[0].Name + "-" + p.opts.Name
+		if claim, err := p.resource(claims).Get(ctx, name, metav1.GetOptions{}); err == nil {
+			want = append(want, metav1.OwnerReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Name: name, UID: claim.GetUID()})
+		} else {
+			p.opts.Logger.Debug("the cluster record does not belong to this pod's claim", slog.Any("error", err))
+		}
+	}
+	for _, o := range there {
+		// An earlier object of the same name is gone, or about to be.
+		if !slices.ContainsFunc(want, func(w metav1.OwnerReference) bool { return w.Kind == o.Kind && w.Name == o.Name }) {
+			want = append(want, o)
+		}
+	}
+	slices.SortFunc(want, func(a, b metav1.OwnerReference) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return want
+}
+
+// configMap is the record as an object.
+func (p *Pod) configMap(owners []metav1.OwnerReference, r Record) *unstructured.Unstructured {
+	references := []any{}
+	for _, o := range owners {
+		references = append(references, map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": string(o.UID)})
+	}
 	data := map[string]any{keyCluster: r.Cluster, keyFounder: r.Founder}
 	if r.Replaces != "" {
 		data[keyReplaces] = r.Replaces
@@ -129,9 +164,7 @@ func (p *Pod) configMap(set *appsv1.StatefulSet, r Record) *unstructured.Unstruc
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{
 			"name": p.recordName(), "namespace": p.opts.Namespace,
-			"ownerReferences": []any{map[string]any{
-				"apiVersion": "apps/v1", "kind": "StatefulSet", "name": set.Name, "uid": string(set.UID),
-			}},
+			"ownerReferences": references,
 		},
 		"data": data,
 	}}
@@ -140,8 +173,8 @@ func (p *Pod) configMap(set *appsv1.StatefulSet, r Record) *unstructured.Unstruc
 // KeepRecord makes the record say what r says, r being what a pod with data
 // knows, and returns what it says. The record is written when there is none,
 // for it goes when its StatefulSet is deleted; when it names the cluster that r
-// replaces; and when its owner is an earlier StatefulSet, for then it is about
-// to be removed. Any other record stays as it is.
+// replaces; and when it does not belong to this StatefulSet and this pod's
+// claim, see owners. Any other record stays as it is.
 func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 	set, err := p.readSet(ctx)
 	if err != nil {
@@ -163,21 +196,22 @@ func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 	}
 	now := recordIn(there)
 	replaces := r.Replaces != "" && now.Cluster == r.Replaces
-	owned := len(there.OwnerReferences) == 1 && there.OwnerReferences[0].UID == set.UID
+	owners := p.owners(ctx, set, there.OwnerReferences)
+	owned := slices.EqualFunc(owners, there.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
 	switch {
 	case replaces:
 		now = r
 	case now.Cluster != r.Cluster || owned:
 		return now, nil
 	}
-	return now, p.update(ctx, set, there, now)
+	return now, p.update(ctx, owners, there, now)
 }
 
 // update fails when the record has changed since it was read.
-func (p *Pod) update(ctx context.Context, set *appsv1.StatefulSet, there *corev1.ConfigMap, r Record) error {
+func (p *Pod) update(ctx context.Context, owners []metav1.OwnerReference, there *corev1.ConfigMap, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	object := p.configMap(set, r)
+	object := p.configMap(owners, r)
 	object.SetResourceVersion(there.ResourceVersion)
 	if _, err := p.resource(configMaps).Update(ctx, object, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("update the cluster record: %w", err)

@@ -2,11 +2,14 @@ package kubernetes
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -20,7 +23,7 @@ func TestFoundOnce(t *testing.T) {
 		p := newPod(t, client, "kv-0")
 		all.Go(func() {
 			var err error
-			if clusters[i], founders[i], err = p.Found(t.Context(), member); err != nil {
+			if clusters[i], founders[i], err = p.Found(t.Context(), member, true); err != nil {
 				t.Error(err)
 			}
 		})
@@ -31,7 +34,7 @@ func TestFoundOnce(t *testing.T) {
 		if clusters[i] == "" || clusters[i] != clusters[0] {
 			t.Errorf("clusters %q", clusters)
 		}
-		again, founder, err := newPod(t, client, "kv-0").Found(t.Context(), member)
+		again, founder, err := newPod(t, client, "kv-0").Found(t.Context(), member, true)
 		if again != clusters[0] || founder != founders[i] || err != nil {
 			t.Errorf("%s asks again: %s, %t, %v", member, again, founder, err)
 		}
@@ -57,11 +60,26 @@ func TestNotTheFounder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := api(t, statefulSet(c.start, c.replicas))
-			_, founder, err := newPod(t, client, c.pod).Found(t.Context(), c.pod+"/a")
+			_, founder, err := newPod(t, client, c.pod).Found(t.Context(), c.pod+"/a", true)
 			if founder || err == nil || !strings.Contains(err.Error(), c.because) {
 				t.Errorf("founder %t, %v", founder, err)
 			}
 		})
+	}
+}
+
+// A disk that has met a cluster founds none, but hears of the one there is.
+func TestAUsedDiskFoundsNothing(t *testing.T) {
+	client := api(t, statefulSet(0, 3))
+	p := newPod(t, client, "kv-0")
+	if _, founder, err := p.Found(t.Context(), "kv-0/b", false); founder || !errors.Is(err, ErrNoRecord) {
+		t.Errorf("founder %t, %v", founder, err)
+	}
+	if _, err := p.KeepRecord(t.Context(), Record{Cluster: "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	if cluster, founder, err := p.Found(t.Context(), "kv-0/b", false); cluster != "c1" || founder || err != nil {
+		t.Errorf("%s, founder %t, %v", cluster, founder, err)
 	}
 }
 
@@ -70,11 +88,11 @@ func TestNoFoundingWithoutAnAnswer(t *testing.T) {
 	client := api(t, statefulSet(0, 3))
 	back := away(client)
 	p := newPod(t, client, "kv-0")
-	if _, founder, err := p.Found(t.Context(), "kv-0/a"); founder || err == nil {
+	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); founder || err == nil {
 		t.Errorf("founder %t, %v", founder, err)
 	}
 	back()
-	if _, founder, err := p.Found(t.Context(), "kv-0/a"); !founder || err != nil {
+	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); !founder || err != nil {
 		t.Errorf("founder %t, %v", founder, err)
 	}
 }
@@ -116,7 +134,7 @@ func TestKeepRecord(t *testing.T) {
 func TestRecordFollowsItsOwner(t *testing.T) {
 	client := api(t, statefulSet(0, 3))
 	p := newPod(t, client, "kv-0")
-	cluster, _, err := p.Found(t.Context(), "kv-0/a")
+	cluster, _, err := p.Found(t.Context(), "kv-0/a", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +152,42 @@ func TestRecordFollowsItsOwner(t *testing.T) {
 	m, err := p.readRecord(t.Context())
 	if err != nil || len(m.OwnerReferences) != 1 || m.OwnerReferences[0].UID != types.UID("set-2") {
 		t.Errorf("%+v, %v", m.OwnerReferences, err)
+	}
+}
+
+// The record belongs to the claims of the pods that have data, too: it stays
+// when the StatefulSet is deleted, and a first pod with a new disk founds nothing.
+func TestRecordBelongsToClaims(t *testing.T) {
+	set := statefulSet(0, 3)
+	set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}}
+	objects := []runtime.Object{set}
+	for _, pod := range []string{"kv-0", "kv-1"} {
+		objects = append(objects, &corev1.PersistentVolumeClaim{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "data-" + pod, UID: types.UID("claim-" + pod)},
+		})
+	}
+	client := api(t, objects...)
+	cluster, _, err := newPod(t, client, "kv-0").Found(t.Context(), "kv-0/a", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range []string{"kv-0", "kv-1", "kv-2", "kv-1"} { // kv-2 has no claim
+		if _, err := newPod(t, client, pod).KeepRecord(t.Context(), Record{Cluster: cluster}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := newPod(t, client, "kv-0").readRecord(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var owners []string
+	for _, o := range m.OwnerReferences {
+		owners = append(owners, o.Kind+" "+o.Name+" "+string(o.UID))
+	}
+	want := []string{"PersistentVolumeClaim data-kv-0 claim-kv-0", "PersistentVolumeClaim data-kv-1 claim-kv-1", "StatefulSet kv set-1"}
+	if !slices.Equal(owners, want) {
+		t.Errorf("owners %q", owners)
 	}
 }
 

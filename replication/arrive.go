@@ -51,16 +51,16 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 	cluster, because := belongs(own, seen)
 	founder := false
 	if n.opts.Founding != nil && !holds(seen, own) {
-		switch told, founds, err := n.opts.Founding(ctx, n.MemberID()); {
+		switch told, founds, err := n.opts.Founding(ctx, n.MemberID(), own == ""); {
 		case err == nil:
 			cluster, founder, because = told, founds && !holds(seen, told), ""
 		case cluster == "":
 			because = err.Error()
 		}
 	}
-	if cluster != own {
-		// Before a byte is received: a pod that has once heard of a cluster
-		// never founds another.
+	if cluster != own && holds(seen, cluster) {
+		// Before a byte is received: a pod that has once met a cluster never
+		// founds another.
 		if err := n.volume.Update(func(id *volume.Identity) { id.ClusterID = cluster }); err != nil {
 			return "", err
 		}

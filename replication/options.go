@@ -93,9 +93,10 @@ type Options struct {
 	Peers []string
 	// Founding is, without Peers, the sign from outside about a member without
 	// data: which cluster it belongs to, and whether it founds that cluster. It
-	// answers the same when it is asked again; an error says what is missing.
-	// nil: nobody founds.
-	Founding func(ctx context.Context, member MemberID) (clusterID string, founder bool, err error)
+	// answers the same when it is asked again; an error says what is missing. A
+	// disk that is not fresh has met a cluster, and must not found one that there
+	// is not yet. nil: nobody founds.
+	Founding func(ctx context.Context, member MemberID, fresh bool) (clusterID string, founder bool, err error)
 	// ExpectedOrdinals tells which pods should exist; nil, or known false:
 	// nobody is removed for its ordinal.
 	ExpectedOrdinals func() (covers func(ordinal int) bool, known bool)

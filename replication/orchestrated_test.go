@@ -26,10 +26,10 @@ func (c *cluster) orchestrate(replicas func() int) *cluster {
 			return func(o int) bool { return o < n }, n > 0
 		}
 		first := o.Name == c.list[0]
-		o.Founding = func(_ context.Context, m MemberID) (string, bool, error) {
+		o.Founding = func(_ context.Context, m MemberID, fresh bool) (string, bool, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if cluster == "" && !first {
+			if cluster == "" && !(first && fresh) {
 				return "", false, errors.New("only kv-0 may found the cluster")
 			}
 			if cluster == "" {

@@ -59,8 +59,8 @@ func (o *orchestrated) complete(options *replication.Options) {
 	if o == nil {
 		return
 	}
-	options.Founding = func(ctx context.Context, member replication.MemberID) (string, bool, error) {
-		return o.Found(ctx, string(member))
+	options.Founding = func(ctx context.Context, member replication.MemberID, fresh bool) (string, bool, error) {
+		return o.Found(ctx, string(member), fresh)
 	}
 	options.ExpectedOrdinals = func() (func(int) bool, bool) {
 		ordinals, known := o.Ordinals()
