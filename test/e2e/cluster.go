@@ -201,15 +201,20 @@ func (c *Cluster) pod(ordinal int) string {
 // of the newest revision, and a voter, and nobody else is a member.
 func (c *Cluster) settle() {
 	c.t.Helper()
-	deadline := time.Now().Add(settlePatience)
-	why := "nothing was seen yet"
-	for time.Now().Before(deadline) {
-		if why = c.unsettled(); why == "" {
-			return
-		}
-		time.Sleep(poll)
+	if why := c.missing(settlePatience); why != "" {
+		c.t.Fatalf("the cluster is not whole after %v: %s", settlePatience, why)
 	}
-	c.t.Fatalf("the cluster is not whole after %v: %s", settlePatience, why)
+}
+
+// missing waits until the cluster is whole, and says what is missing if it is
+// not in time.
+func (c *Cluster) missing(within time.Duration) (why string) {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(poll) {
+		if why = c.unsettled(); why == "" {
+			return ""
+		}
+	}
+	return why
 }
 
 // unsettled says why the cluster is not whole; empty: it is.

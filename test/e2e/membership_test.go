@@ -51,10 +51,27 @@ func TestS13ScaleDown(t *testing.T) {
 	step(5)
 	step(1)
 	step(3)
-	c.measure("S13 scale 3 to 1, killed", Target{Took: 30 * time.Second, WriteGap: 10 * time.Second}, func() {
-		c.scale(1)
-		c.kubectl("delete", "pod", "kv-1", "kv-2", "--force", "--grace-period=0", "--ignore-not-found")
+}
+
+// The pods that go are killed, and have no time to leave: those who remain remove
+// them, as long as they are a majority. Otherwise nothing is decided, for those
+// who are gone may have what the rest has not, until a person brings them back.
+func TestS13ScaleDownKilled(t *testing.T) {
+	c := install(t, "five", 5)
+	kill := func(to int, pods ...string) {
+		c.scale(to)
+		c.kubectl(append([]string{"delete", "pod", "--force", "--grace-period=0", "--ignore-not-found"}, pods...)...)
+	}
+	c.measure("S13 scale 5 to 3, killed", Target{Took: 30 * time.Second, WriteGap: 10 * time.Second}, func() { kill(3, "kv-3", "kv-4") })
+	c.observe("S13 scale 3 to 1, killed", Target{MayFail: true}, func() {
+		kill(1, "kv-1", "kv-2")
+		time.Sleep(5 * time.Second)
 	})
+	if n := len(strings.Fields(c.members())); n != 3 {
+		t.Errorf("%d members: a minority removed a majority", n)
+	}
+	c.measure("S13 scaled to 3 again", Target{Took: 30 * time.Second, MayFail: true}, func() { c.scale(3) })
+	c.measure("S13 scale 3 to 1, in peace", Target{Took: 30 * time.Second, WriteGap: 300 * time.Millisecond}, func() { c.scale(1) })
 }
 
 // The same with the master on the pod that goes.

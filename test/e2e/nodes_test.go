@@ -102,6 +102,8 @@ func TestS10ForceDeletedPodRunsOn(t *testing.T) {
 	lab := needNodes(t, 4)
 	c := install(t, "", 3)
 	master, node := c.offNode0()
+	c.kubectl("cordon", node) // Kubernetes does not know yet that it cannot be reached.
+	t.Cleanup(func() { c.kubectl("uncordon", node) })
 	c.observe("S10 the master's node is cut off, and the pod replaced", Target{WriteGap: 1500 * time.Millisecond, Masters: 1}, func() {
 		lab.node(node, "cut")
 		c.kubectl("delete", "pod", master, "--force", "--grace-period=0")
