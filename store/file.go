@@ -14,16 +14,29 @@ import (
 type file struct {
 	keys *bbolt.Bucket
 	log  *bbolt.Bucket
+
+	// Cursors, and room for a key: Bucket.Get makes new ones each time.
+	inKeys, inLog *bbolt.Cursor
+	logKey        [placeBytes]byte
 }
 
 func newFile(tx *bbolt.Tx) *file {
-	return &file{keys: tx.Bucket(bucketKeys), log: tx.Bucket(bucketLog)}
+	f := &file{keys: tx.Bucket(bucketKeys), log: tx.Bucket(bucketLog)}
+	f.inKeys, f.inLog = f.keys.Cursor(), f.log.Cursor()
+	return f
+}
+
+func find(cursor *bbolt.Cursor, key []byte) (record []byte) {
+	if found, record := cursor.Seek(key); bytes.Equal(found, key) {
+		return record
+	}
+	return nil
 }
 
 // get finds the version of a key that was valid at a revision: maybe a
 // deletion, maybe one that is not whole. The zero version is none.
 func (f *file) get(key []byte, revision int64) (version, error) {
-	record := f.keys.Get(key)
+	record := find(f.inKeys, key)
 	if record == nil {
 		return version{}, nil
 	}
@@ -58,7 +71,7 @@ func (f *file) back(key []byte, at version, revision int64) (_ version, err erro
 
 // logged reads the version of a key at a place that the file must have.
 func (f *file) logged(key []byte, at place) (version, error) {
-	record := f.log.Get(at.logKey())
+	record := find(f.inLog, at.appendLogKey(f.logKey[:0]))
 	if record == nil {
 		return version{}, corrupt("the log does not have key %.64q at revision %d", key, at.revision)
 	}

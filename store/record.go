@@ -49,9 +49,11 @@ type place struct {
 const placeBytes = 12
 
 // logKey is the key of a place in the log: byte order is the order of writing.
-func (p place) logKey() []byte {
-	key := binary.BigEndian.AppendUint64(make([]byte, 0, placeBytes), uint64(p.revision))
-	return binary.BigEndian.AppendUint32(key, p.part)
+func (p place) logKey() []byte { return p.appendLogKey(make([]byte, 0, placeBytes)) }
+
+func (p place) appendLogKey(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(p.revision))
+	return binary.BigEndian.AppendUint32(dst, p.part)
 }
 
 func readLogKey(key []byte) (place, error) {
