@@ -3,10 +3,10 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"go.etcd.io/bbolt"
 	"slices"
 	"strconv"
 
+	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"

@@ -60,8 +60,9 @@ func newTable(prefix []byte, st state) *table {
 	}
 }
 
-// requestOverhead is about what a remembered request takes besides its result.
-const requestOverhead = 128
+// requestOverhead is about what a remembered request takes besides its result,
+// and enough that a table is full before it has more than are remembered.
+const requestOverhead = 256
 
 // size is about how many bytes the table holds.
 func (t *table) size() int64 { return t.kv.size.Load() + t.requestBytes.Load() }
