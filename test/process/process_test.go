@@ -53,13 +53,13 @@ func (p *pod) end(signal syscall.Signal) error {
 
 func (p *pod) kv() kvv1.KVServiceClient { return kvv1.NewKVServiceClient(p.conn) }
 
-// build makes the binary under test.
-func build(t *testing.T) string {
+// build makes a binary under test.
+func build(t *testing.T, name string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "kvd")
-	output, err := exec.Command("go", "build", "-o", binary, "github.com/batondb/baton/cmd/kvd").CombinedOutput()
+	binary := filepath.Join(t.TempDir(), name)
+	output, err := exec.Command("go", "build", "-o", binary, "github.com/batondb/baton/cmd/"+name).CombinedOutput()
 	if err != nil {
-		t.Fatalf("build kvd: %v\n%s", err, output)
+		t.Fatalf("build %s: %v\n%s", name, err, output)
 	}
 	return binary
 }
@@ -81,7 +81,7 @@ func freeAddresses(t *testing.T, n int) []string {
 
 func startCluster(t *testing.T) []*pod {
 	t.Helper()
-	binary, dir := build(t), t.TempDir()
+	binary, dir := build(t, "kvd"), t.TempDir()
 	addresses := freeAddresses(t, 3*pods)
 	var peers []string
 	for i := range pods {
