@@ -6,10 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // freshFor is how many intervals a reading counts. A removal that rests on it
@@ -50,21 +47,15 @@ func (p *Pod) ReadOrdinals(ctx context.Context) (Ordinals, error) {
 	return ordinalsOf(set), nil
 }
 
-func (p *Pod) readSet(ctx context.Context) (*appsv1.StatefulSet, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	object, err := p.resource(statefulSets).Get(ctx, p.set, metav1.GetOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("read the StatefulSet %s: %w", p.set, err)
-	}
-	set := &appsv1.StatefulSet{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, set); err != nil {
+func (p *Pod) readSet(ctx context.Context) (*statefulSet, error) {
+	set := &statefulSet{}
+	if err := p.get(ctx, statefulSets, p.set, set); err != nil {
 		return nil, fmt.Errorf("read the StatefulSet %s: %w", p.set, err)
 	}
 	return set, nil
 }
 
-func ordinalsOf(set *appsv1.StatefulSet) Ordinals {
+func ordinalsOf(set *statefulSet) Ordinals {
 	o := Ordinals{Replicas: 1} // the API's default
 	if set.Spec.Replicas != nil {
 		o.Replicas = int(*set.Spec.Replicas)

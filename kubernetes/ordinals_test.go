@@ -15,7 +15,7 @@ import (
 
 const namespace = "databases"
 
-func statefulSet(start, replicas int32) *appsv1.StatefulSet {
+func newSet(start, replicas int32) *appsv1.StatefulSet {
 	return &appsv1.StatefulSet{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kv", UID: "set-1"},
@@ -71,7 +71,7 @@ func TestOrdinals(t *testing.T) {
 		"being deleted":    {func(s *appsv1.StatefulSet) { s.DeletionTimestamp = &deleted }, []int{0, 5, 100}, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set := statefulSet(5, 3)
+			set := newSet(5, 3)
 			c.change(set)
 			p := newPod(t, api(t, set), "kv-5")
 			o, err := p.ReadOrdinals(t.Context())
@@ -108,7 +108,7 @@ func TestOrdinalsWithoutStatefulSet(t *testing.T) {
 // What was read is known for a while, then forgotten, and known again when the
 // API is back: an old value must not remove anybody.
 func TestOrdinalsAreForgotten(t *testing.T) {
-	client := api(t, statefulSet(0, 3))
+	client := api(t, newSet(0, 3))
 	p := newPod(t, client, "kv-0")
 	if _, known := p.Ordinals(); known {
 		t.Error("known before it was read")

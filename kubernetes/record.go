@@ -11,12 +11,9 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // ErrNoRecord is returned when the StatefulSet has no cluster record.
@@ -52,25 +49,18 @@ func (p *Pod) Record(ctx context.Context) (Record, error) {
 	return recordIn(m), nil
 }
 
-func recordIn(m *corev1.ConfigMap) Record {
+func recordIn(m *configMap) Record {
 	return Record{Cluster: m.Data[keyCluster], Founder: m.Data[keyFounder], Replaces: m.Data[keyReplaces]}
 }
 
-func (p *Pod) readRecord(ctx context.Context) (*corev1.ConfigMap, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	object, err := p.resource(configMaps).Get(ctx, p.recordName(), metav1.GetOptions{})
-	switch {
+func (p *Pod) readRecord(ctx context.Context) (*configMap, error) {
+	m := &configMap{}
+	switch err := p.get(ctx, configMaps, p.recordName(), m); {
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("%w: ConfigMap %s", ErrNoRecord, p.recordName())
 	case err != nil:
 		return nil, fmt.Errorf("read the cluster record: %w", err)
-	}
-	m := &corev1.ConfigMap{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, m); err != nil {
-		return nil, fmt.Errorf("read the cluster record: %w", err)
-	}
-	if m.Data[keyCluster] == "" {
+	case m.Data[keyCluster] == "":
 		return nil, fmt.Errorf("the cluster record, ConfigMap %s, names no cluster: write it there, or delete the ConfigMap, and pods that have data write it again", p.recordName())
 	}
 	return m, nil
@@ -113,10 +103,10 @@ func (p *Pod) found(ctx context.Context, member string) (Record, error) {
 	return record, err
 }
 
-func (p *Pod) create(ctx context.Context, set *appsv1.StatefulSet, r Record) error {
+func (p *Pod) create(ctx context.Context, set *statefulSet, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := p.resource(configMaps).Create(ctx, p.configMap(p.owners(ctx, set, nil), r), metav1.CreateOptions{})
+	_, err := p.resource(configMaps).Create(ctx, p.recordObject(p.owners(ctx, set, nil), r), metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create the cluster record: %w", err)
 	}
@@ -128,7 +118,7 @@ func (p *Pod) create(ctx context.Context, set *appsv1.StatefulSet, r Record) err
 // is deleted and made again finds the record of its volumes, also if the first
 // pod lost its own; and when the claims are deleted as well, the next
 // StatefulSet of the name begins anew.
-func (p *Pod) owners(ctx context.Context, set *appsv1.StatefulSet, there []metav1.OwnerReference) []metav1.OwnerReference {
+func (p *Pod) owners(ctx context.Context, set *statefulSet, there []metav1.OwnerReference) []metav1.OwnerReference {
 	want := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}}
 	if len(set.Spec.VolumeClaimTemplates) > 0 {
 		name := set.Spec.VolumeClaimTemplates[0].Name + "-" + p.opts.Name
@@ -150,8 +140,8 @@ func (p *Pod) owners(ctx context.Context, set *appsv1.StatefulSet, there []metav
 	return want
 }
 
-// configMap is the record as an object.
-func (p *Pod) configMap(owners []metav1.OwnerReference, r Record) *unstructured.Unstructured {
+// recordObject is the record as the API takes it.
+func (p *Pod) recordObject(owners []metav1.OwnerReference, r Record) *unstructured.Unstructured {
 	references := []any{}
 	for _, o := range owners {
 		references = append(references, map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": string(o.UID)})
@@ -208,10 +198,10 @@ func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 }
 
 // update fails when the record has changed since it was read.
-func (p *Pod) update(ctx context.Context, owners []metav1.OwnerReference, there *corev1.ConfigMap, r Record) error {
+func (p *Pod) update(ctx context.Context, owners []metav1.OwnerReference, there *configMap, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	object := p.configMap(owners, r)
+	object := p.recordObject(owners, r)
 	object.SetResourceVersion(there.ResourceVersion)
 	if _, err := p.resource(configMaps).Update(ctx, object, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("update the cluster record: %w", err)

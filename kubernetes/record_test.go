@@ -15,7 +15,7 @@ import (
 
 // Many ask at once, also with different disks: one founds, and is told so again.
 func TestFoundOnce(t *testing.T) {
-	client := api(t, statefulSet(0, 3))
+	client := api(t, newSet(0, 3))
 	members := []string{"kv-0/a", "kv-0/b", "kv-0/c", "kv-0/d"}
 	clusters, founders := make([]string, len(members)), make([]bool, len(members))
 	var all sync.WaitGroup
@@ -59,7 +59,7 @@ func TestNotTheFounder(t *testing.T) {
 		"numbers not text": {2, 12, "kv-10", "only kv-2 may"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := api(t, statefulSet(c.start, c.replicas))
+			client := api(t, newSet(c.start, c.replicas))
 			_, founder, err := newPod(t, client, c.pod).Found(t.Context(), c.pod+"/a", true)
 			if founder || err == nil || !strings.Contains(err.Error(), c.because) {
 				t.Errorf("founder %t, %v", founder, err)
@@ -70,7 +70,7 @@ func TestNotTheFounder(t *testing.T) {
 
 // A disk that has met a cluster founds none, but hears of the one there is.
 func TestAUsedDiskFoundsNothing(t *testing.T) {
-	client := api(t, statefulSet(0, 3))
+	client := api(t, newSet(0, 3))
 	p := newPod(t, client, "kv-0")
 	if _, founder, err := p.Found(t.Context(), "kv-0/b", false); founder || !errors.Is(err, ErrNoRecord) {
 		t.Errorf("founder %t, %v", founder, err)
@@ -85,7 +85,7 @@ func TestAUsedDiskFoundsNothing(t *testing.T) {
 
 // Silence permits nothing.
 func TestNoFoundingWithoutAnAnswer(t *testing.T) {
-	client := api(t, statefulSet(0, 3))
+	client := api(t, newSet(0, 3))
 	back := away(client)
 	p := newPod(t, client, "kv-0")
 	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); founder || err == nil {
@@ -95,6 +95,15 @@ func TestNoFoundingWithoutAnAnswer(t *testing.T) {
 	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); !founder || err != nil {
 		t.Errorf("founder %t, %v", founder, err)
 	}
+}
+
+func mustRead(t *testing.T, p *Pod) *statefulSet {
+	t.Helper()
+	set, err := p.readSet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
 
 func TestKeepRecord(t *testing.T) {
@@ -112,9 +121,9 @@ func TestKeepRecord(t *testing.T) {
 		"another one than what is replaced": {&Record{Cluster: "c9"}, Record{Cluster: "c3", Replaces: "c1"}, Record{Cluster: "c9"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPod(t, api(t, statefulSet(0, 3)), "kv-1")
+			p := newPod(t, api(t, newSet(0, 3)), "kv-1")
 			if c.there != nil {
-				if err := p.create(t.Context(), statefulSet(0, 3), *c.there); err != nil {
+				if err := p.create(t.Context(), mustRead(t, p), *c.there); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -132,7 +141,7 @@ func TestKeepRecord(t *testing.T) {
 // The StatefulSet is deleted and made again: the record gets the new owner
 // before the old one takes it away.
 func TestRecordFollowsItsOwner(t *testing.T) {
-	client := api(t, statefulSet(0, 3))
+	client := api(t, newSet(0, 3))
 	p := newPod(t, client, "kv-0")
 	cluster, _, err := p.Found(t.Context(), "kv-0/a", true)
 	if err != nil {
@@ -158,7 +167,7 @@ func TestRecordFollowsItsOwner(t *testing.T) {
 // The record belongs to the claims of the pods that have data, too: it stays
 // when the StatefulSet is deleted, and a first pod with a new disk founds nothing.
 func TestRecordBelongsToClaims(t *testing.T) {
-	set := statefulSet(0, 3)
+	set := newSet(0, 3)
 	set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}}
 	objects := []runtime.Object{set}
 	for _, pod := range []string{"kv-0", "kv-1"} {

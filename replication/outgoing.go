@@ -24,6 +24,8 @@ const (
 	// busyRate is what a pod sends at most while it applies writes: half of what
 	// an ordinary volume reads. An idle pod sends as fast as it can.
 	busyRate = 64 << 20
+	// busyFor is how long after a write a pod counts as busy.
+	busyFor = 100 * time.Millisecond
 	// applyBacklog, in entries, or proposeBacklog, in commands, make a clone wait:
 	// the writes come first.
 	applyBacklog, proposeBacklog = 256, 1024
@@ -191,6 +193,7 @@ func (n *Node) send(e *engine, o *outgoingClone, offset int64, stream grpc.Serve
 type pace struct {
 	*engine
 	applied uint64    // at the chunk before
+	wrote   time.Time // when that had grown
 	due     time.Time // when the next chunk may be sent, of a busy pod
 }
 
@@ -200,15 +203,27 @@ func (p *pace) wait(ctx context.Context) (waited time.Duration) {
 	for p.behind() && time.Since(began) < backlogPatience && ctx.Err() == nil {
 		sleep(ctx, backlogPause)
 	}
-	applied := p.engine.applied.value.Load()
-	busy := applied != p.applied
-	p.applied = applied
 	now := time.Now()
-	if busy && p.due.After(now) {
+	if applied := p.engine.applied.value.Load(); applied != p.applied {
+		p.applied, p.wrote = applied, now
+	}
+	if now.Sub(p.wrote) > busyFor {
+		p.due = now
+		return now.Sub(began)
+	}
+	if p.due.After(now) {
 		sleep(ctx, p.due.Sub(now))
 	}
-	p.due = time.Now().Add(cloneChunk * time.Second / busyRate)
+	// From when it was due: what a sleep was too long is made good.
+	p.due = latest(p.due, now.Add(-busyFor)).Add(cloneChunk * time.Second / busyRate)
 	return time.Since(began)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // behind says whether the writes wait already.

@@ -76,9 +76,8 @@ func (s *cutSource) Clone(_ context.Context, req *peerv1.CloneRequest, _ ...grpc
 	}
 	for ; budget > 0; budget-- {
 		chunk, err := o.next()
-		if err != nil {
-			stream.end = io.EOF
-			return stream, nil
+		if stream.end = err; err != nil {
+			return stream, nil //nolint:nilerr // It is the stream's.
 		}
 		add(chunk)
 	}

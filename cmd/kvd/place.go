@@ -34,7 +34,7 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 	for said := ""; ; {
 		disk, err := replication.Examine(c.dataDir)
 		if err != nil || !disk.HasData {
-			return nil //nolint:nilerr // Opening it reports the same.
+			return nil // An error: opening it reports the same.
 		}
 		because, adopt := o.misplaced(ctx, disk)
 		if adopt != "" {

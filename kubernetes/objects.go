@@ -1,0 +1,41 @@
+package kubernetes
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// statefulSet is what is read of a StatefulSet. The API's own types would add
+// four megabytes to the server.
+type statefulSet struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Replicas *int64 `json:"replicas"`
+		Ordinals *struct {
+			Start int64 `json:"start"`
+		} `json:"ordinals"`
+		VolumeClaimTemplates []struct {
+			metav1.ObjectMeta `json:"metadata"`
+		} `json:"volumeClaimTemplates"`
+	} `json:"spec"`
+}
+
+// configMap is what is read of a ConfigMap.
+type configMap struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Data              map[string]string `json:"data"`
+}
+
+// get reads an object of this pod's namespace into one of the types above.
+func (p *Pod) get(ctx context.Context, kind schema.GroupVersionResource, name string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	object, err := p.resource(kind).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, into)
+}
