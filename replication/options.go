@@ -85,6 +85,7 @@ type Options struct {
 	// Name is the pod's, <statefulset>-<ordinal>.
 	Name string
 	// Resolver says where a pod's peer port is, host:port; asked at each dial.
+	// With an error it may say where it would be, for the sake of the port.
 	Resolver func(pod string) (hostport string, err error)
 	// Listener is the peer port. The node closes it.
 	Listener net.Listener

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/google/uuid"
 )
 
@@ -208,6 +210,48 @@ func TestRankHeirs(t *testing.T) {
 		if !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
+	}
+}
+
+// A pod that has come is found though its name does not resolve yet, until it
+// is not there any more.
+func TestDialWhereAPodCameFrom(t *testing.T) {
+	c := newCluster(t, 2)
+	var port atomic.Value // of kv-1, once its name is away
+	c.adjust = func(o *Options) {
+		o.Resolver = func(pod string) (string, error) {
+			if port := port.Load(); port != nil && pod == "kv-1" {
+				return net.JoinHostPort("kv-1.kv", port.(string)), &net.DNSError{Err: "no such host", IsNotFound: true}
+			}
+			return c.net.resolve(pod)
+		}
+	}
+	c.boot()
+	addr, err := c.net.resolve("kv-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port.Store(addr[strings.LastIndexByte(addr, ':')+1:])
+	p := c.pods["kv-0"].node.port
+	dial := func() error {
+		conn, err := p.dial(t.Context(), handshake.Calls, "kv-1", "")
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	if err := dial(); err == nil {
+		t.Error("found without a name")
+	}
+	p.origins.mu.Lock()
+	p.origins.ips["kv-1"] = "127.0.0.1"
+	p.origins.mu.Unlock()
+	if err := dial(); err != nil {
+		t.Error(err)
+	}
+	c.pods["kv-1"].kill()
+	if err := dial(); err == nil || p.origins.instead("kv-1", "kv-1.kv:1") != "" {
+		t.Errorf("a pod that is gone: %v, at %q", err, p.origins.instead("kv-1", "kv-1.kv:1"))
 	}
 }
 

@@ -211,10 +211,7 @@ func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome
 
 // dial is the calling side. member may be empty: any incarnation of the pod.
 func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member MemberID) (net.Conn, error) {
-	addr, err := p.opts.Resolver(pod)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %s: %w", pod, err)
-	}
+	addr, missing := p.opts.Resolver(pod)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if seen := p.origins.instead(pod, addr); seen != "" {
@@ -222,6 +219,9 @@ func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member
 			return conn, nil
 		}
 		p.origins.forget(pod, seen)
+	}
+	if missing != nil {
+		return nil, fmt.Errorf("resolve %s: %w", pod, missing)
 	}
 	return p.dialAt(ctx, kind, pod, member, addr)
 }
