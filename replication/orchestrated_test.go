@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/google/uuid"
 )
@@ -165,6 +166,29 @@ func TestLeave(t *testing.T) {
 	c.pods["kv-1"].awaitStart()
 	c.pods["kv-1"].awaitPodReady()
 	c.pods["kv-1"].mustRead("k", "v")
+}
+
+// A longer log is not more when its last entries are of an earlier term: then
+// nobody confirmed them.
+func TestWhoHasMore(t *testing.T) {
+	c := newCluster(t, 1).boot()
+	e := c.pods["kv-0"].node.engine.Load()
+	c.pods["kv-0"].mustPut("k", "v")
+	index, term := e.lastEntry()
+	if index == 0 || term == 0 {
+		t.Fatalf("the last entry is %d of term %d", index, term)
+	}
+	for _, tc := range []struct {
+		index, term uint64
+		more        bool
+	}{
+		{index, term, false}, {index + 1, term, true}, {index - 1, term, false},
+		{index + 100, term - 1, false}, {1, term + 1, true},
+	} {
+		if got := longer(&peerv1.InspectResponse{LastIndex: tc.index, LastLogTerm: tc.term}, e); got != tc.more {
+			t.Errorf("%d of term %d is more than %d of term %d: %t", tc.index, tc.term, index, term, got)
+		}
+	}
 }
 
 func TestRankHeirs(t *testing.T) {

@@ -46,7 +46,8 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load()
-	answer.Term, answer.LastIndex = e.raft.CurrentTerm(), e.raft.LastIndex()
+	answer.Term = e.raft.CurrentTerm()
+	answer.LastIndex, answer.LastLogTerm = e.lastEntry()
 	if s.node.opts.PodStatus != nil {
 		answer.Revision = s.node.PodStatus(context.Background()).Revision
 	}

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (n *Node) CheckRecovery(ctx context.Context) error {
 		case e == nil:
 			return fmt.Errorf("%w: %s has data and answers: start this pod too, and if they cannot choose a master, run it again then", ErrQuorum, pod)
 		case longer(s, e):
-			return fmt.Errorf("%w: %s has more than this pod (term %d, index %d): run it there", ErrQuorum, pod, s.Term, s.LastIndex)
+			return fmt.Errorf("%w: %s has more than this pod (last_log_term %d, last_index %d): run it there", ErrQuorum, pod, s.LastLogTerm, s.LastIndex)
 		}
 	}
 	for _, id := range all {
@@ -62,9 +63,22 @@ func (n *Node) CheckRecovery(ctx context.Context) error {
 	return nil
 }
 
-// longer says whether a pod's log ends after this one's.
+// longer says whether a pod's log has more than this one's, as votes go: by the
+// term of the last entry first, for a longer log may end in what nobody confirmed.
 func longer(s *peerv1.InspectResponse, e *engine) bool {
-	return s.LastIndex > e.raft.LastIndex()
+	index, term := e.lastEntry()
+	return cmp.Or(cmp.Compare(s.LastLogTerm, term), cmp.Compare(s.LastIndex, index)) > 0
+}
+
+// lastEntry is the end of the log, or of the database if the log is empty.
+func (e *engine) lastEntry() (index, term uint64) {
+	var last raft.Log
+	index, err := e.storage.log.LastIndex()
+	if err == nil && index > 0 && e.storage.log.GetLog(index, &last) == nil {
+		return last.Index, last.Term
+	}
+	at := e.storage.sm.Durable()
+	return at.Index, at.Term
 }
 
 // Recovery is what Recover needs.
@@ -158,7 +172,8 @@ func (r Recovery) replay(ctx context.Context, sm StateMachine) error {
 
 // inventory says what this pod has, for a person who looks at all of them.
 func (n *Node) inventory(e *engine) []any {
-	disk, last := n.Disk(), e.raft.LastIndex()
+	disk := n.Disk()
+	index, term := e.lastEntry()
 	var missing []string
 	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
 		if id != e.self {
@@ -166,7 +181,7 @@ func (n *Node) inventory(e *engine) []any {
 		}
 	}
 	return []any{
-		"cluster", disk.Cluster, "term", e.raft.CurrentTerm(), "last_index", last,
+		"cluster", disk.Cluster, "term", e.raft.CurrentTerm(), "last_log_term", term, "last_index", index,
 		"applied_index", e.applied.value.Load(), "revision", n.PodStatus(context.Background()).Revision,
 		"other_voters", strings.Join(missing, ", "),
 	}

@@ -155,7 +155,7 @@ func recoverCommand() *cobra.Command {
 		Use:   "recover",
 		Short: "Begin a new history with this pod's data, when a majority of the volumes is lost",
 		Long: "Make this pod's data the beginning of a new cluster with this pod as its only member, when the\n" +
-			"volumes of a majority are lost. Run it in the pod whose log says the highest term and last_index:\n\n" +
+			"volumes of a majority are lost. Run it in the pod whose log says the highest last_log_term and, of those, the highest last_index:\n\n" +
 			"  kubectl exec kv-1 -- kvd recover\n\n" +
 			"It is refused while a master or a quorum answers. Writes that only the lost volumes had are gone.\n" +
 			"The old data is kept beside the new one, in replaced-*, and takes as much space.",

@@ -305,7 +305,10 @@ type InspectResponse struct {
 	// The pod has been told to stop, and must not be made the master.
 	Stopping bool `protobuf:"varint,11,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	// The pod knows that too few pods exist for a quorum: a cold start.
-	Cold          bool `protobuf:"varint,12,opt,name=cold,proto3" json:"cold,omitempty"`
+	Cold bool `protobuf:"varint,12,opt,name=cold,proto3" json:"cold,omitempty"`
+	// The term of the entry at last_index: of two logs, the one with the later
+	// term, and then the longer one, has all that was acknowledged.
+	LastLogTerm   uint64 `protobuf:"varint,13,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +425,13 @@ func (x *InspectResponse) GetCold() bool {
 		return x.Cold
 	}
 	return false
+}
+
+func (x *InspectResponse) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -997,7 +1007,7 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x10\n" +
-	"\x0eInspectRequest\"\xe3\x02\n" +
+	"\x0eInspectRequest\"\x87\x03\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
@@ -1013,7 +1023,8 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x13replaces_cluster_id\x18\n" +
 	" \x01(\tR\x11replacesClusterId\x12\x1a\n" +
 	"\bstopping\x18\v \x01(\bR\bstopping\x12\x12\n" +
-	"\x04cold\x18\f \x01(\bR\x04cold\"x\n" +
+	"\x04cold\x18\f \x01(\bR\x04cold\x12\"\n" +
+	"\rlast_log_term\x18\r \x01(\x04R\vlastLogTerm\"x\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
