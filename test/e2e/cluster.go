@@ -341,7 +341,7 @@ func (c *Cluster) followers() []string {
 	return names
 }
 
-// handOver makes a pod the master.
+// handOver makes a pod the master, before anything is measured.
 func (c *Cluster) handOver(to string) {
 	c.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); c.master() != to; time.Sleep(poll) {
@@ -353,6 +353,9 @@ func (c *Cluster) handOver(to string) {
 			c.t.Logf("hand over to %s: %v", to, err)
 		}
 		cancel()
+	}
+	if c.load != nil {
+		c.sample(context.Background()) // So that it is not taken for a later one.
 	}
 }
 
