@@ -217,8 +217,11 @@ func (e *engine) startRaft(n *Node) error {
 		e.transport.Close()
 		return fmt.Errorf("start raft: %w", err)
 	}
-	// The library calls StoreLogs as the leader only from the goroutine that
-	// changes its state and its membership: what is read here holds.
+	// The library stores what it proposes from the goroutine that changes its
+	// membership, and steps down there too, but for a heartbeat of a newer term,
+	// which another goroutine takes. An entry that is stored just then was not
+	// sent yet: the new master does not have it, and this pod cannot be asked to
+	// confirm it. It is replaced or settled by the next write or term.
 	e.storage.log.Overlap(func() bool {
 		return e.raft.State() == raft.Leader && len(voters(e.raft.GetConfiguration().Configuration())) > 1
 	})

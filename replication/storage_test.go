@@ -103,7 +103,7 @@ func (f *slowFile) Sync() error {
 
 // A master whose disk hangs, or fails, is replaced, and says so.
 func TestBadDisk(t *testing.T) {
-	for _, how := range []string{"hangs", "fails"} {
+	for _, how := range []string{"hangs", "fails", "fails late"} {
 		t.Run(how, func(t *testing.T) {
 			disks := map[string]*slowFS{}
 			c := newCluster(t, 3)
@@ -118,10 +118,13 @@ func TestBadDisk(t *testing.T) {
 			release := make(chan struct{})
 			free := sync.OnceFunc(func() { close(release) })
 			defer free()
-			if how == "hangs" {
+			if how != "fails" {
 				disks[old.name].hang.Store(&release)
-			} else {
-				disks[old.name].fail.Store(true)
+			}
+			disks[old.name].fail.Store(how != "hangs")
+			if how == "fails late" {
+				// By then the pipelines to the followers are full of answers.
+				time.AfterFunc(200*time.Millisecond, free)
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), patient)
 			defer cancel()
@@ -146,7 +149,7 @@ func TestBadDisk(t *testing.T) {
 			}
 			// The followers have the entry: once the disk goes on, it may even be
 			// known to be committed.
-			if err := <-write; !errors.Is(err, ErrUnknown) && (how == "fails" || err != nil) {
+			if err := <-write; !errors.Is(err, ErrUnknown) && (how != "hangs" || err != nil) {
 				t.Errorf("a write to the disk that %s: %v", how, err)
 			}
 		})

@@ -92,7 +92,10 @@ func (s *syncedPipeline) run(t *transport) {
 		select {
 		case answer := <-s.AppendPipeline.Consumer():
 			if t.awaitSync(answer.Request()) != nil {
-				return // The log has failed, and the pod ends.
+				// The log has failed, and the pod ends. Whoever sends would wait for
+				// room for its answer, and never come to its own close.
+				_ = s.AppendPipeline.Close()
+				return
 			}
 			select {
 			case s.answers <- answer:

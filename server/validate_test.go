@@ -30,6 +30,10 @@ func txnOp(success, failure []*kvv1.Op) *kvv1.Op {
 
 func ops(o ...*kvv1.Op) []*kvv1.Op { return o }
 
+func rangeOpAt(revision int64) *kvv1.Op {
+	return &kvv1.Op{Op: &kvv1.Op_Range{Range: &kvv1.RangeRequest{Key: []byte("k"), Revision: revision}}}
+}
+
 func nested(depth int) *kvv1.TxnRequest {
 	txn := &kvv1.TxnRequest{Success: ops(putOp("k"))}
 	for range depth - 1 {
@@ -89,6 +93,8 @@ func TestLimitsAtAndOver(t *testing.T) {
 		{"too deep", checkTxn(nested(maxTxnDepth+1), false), tooLarge},
 		{"most operations", checkTxn(&kvv1.TxnRequest{Success: manyOps(maxTxnOps)}, false), fine},
 		{"too many operations", checkTxn(&kvv1.TxnRequest{Success: manyOps(maxTxnOps + 1)}, false), tooLarge},
+		{"a range in the past", checkTxn(&kvv1.TxnRequest{Success: ops(rangeOpAt(3))}, false), invalid},
+		{"a range now", checkTxn(&kvv1.TxnRequest{Success: ops(rangeOpAt(0))}, false), fine},
 		{"empty operation", checkTxn(&kvv1.TxnRequest{Success: ops(&kvv1.Op{})}, false), invalid},
 		{"empty transaction", checkTxn(&kvv1.TxnRequest{}, false), fine},
 		{"largest batch", checkBatch(batchOf(maxBatchWrites, 8)), fine},

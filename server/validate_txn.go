@@ -57,6 +57,11 @@ func (c *txnCheck) txn(req *kvv1.TxnRequest, depth int) error {
 func (c *txnCheck) op(op *kvv1.Op, depth int) error {
 	switch o := op.GetOp().(type) {
 	case *kvv1.Op_Range:
+		// Reading the past takes a step for each later version of a key, and what a
+		// transaction does every pod does in its turn.
+		if o.Range.GetRevision() != 0 {
+			return errInvalid("revision", "a range in a transaction reads what the transaction sees: read revision %d before it", o.Range.Revision)
+		}
 		return checkRange(o.Range)
 	case *kvv1.Op_Put:
 		return checkPut(o.Put, true)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -86,7 +87,7 @@ func (a *applier) begin() error {
 	if err := a.room(); err != nil {
 		return err
 	}
-	v, err := a.store.view()
+	v, err := a.store.view(context.Background())
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func (c *checker) found(format string, args ...any) {
 
 // index walks the keys, and the versions of each.
 func (c *checker) index() {
-	f := newFile(c.tx)
+	f := newFile(c.ctx, c.tx)
 	cursor := f.keys.Cursor()
 	for key, record := cursor.First(); key != nil && c.ctx.Err() == nil; key, record = cursor.Next() {
 		if err := c.key(f, key, record); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -12,6 +13,7 @@ import (
 // at an old revision takes a step for each later version of the key. For one
 // goroutine.
 type file struct {
+	ctx  context.Context
 	keys *bbolt.Bucket
 	log  *bbolt.Bucket
 
@@ -20,8 +22,8 @@ type file struct {
 	logKey        [placeBytes]byte
 }
 
-func newFile(tx *bbolt.Tx) *file {
-	f := &file{keys: tx.Bucket(bucketKeys), log: tx.Bucket(bucketLog)}
+func newFile(ctx context.Context, tx *bbolt.Tx) *file {
+	f := &file{ctx: ctx, keys: tx.Bucket(bucketKeys), log: tx.Bucket(bucketLog)}
 	f.inKeys, f.inLog = f.keys.Cursor(), f.log.Cursor()
 	return f
 }
@@ -49,7 +51,10 @@ func (f *file) get(key []byte, revision int64) (version, error) {
 
 // back goes from a version to the one that was valid at a revision.
 func (f *file) back(key []byte, at version, revision int64) (_ version, err error) {
-	for at.revision > revision {
+	for steps := 1; at.revision > revision; steps++ {
+		if steps%cancelEvery == 0 && f.ctx.Err() != nil {
+			return version{}, f.ctx.Err()
+		}
 		if !at.whole {
 			if at, err = f.logged(key, at.place); err != nil {
 				return version{}, err

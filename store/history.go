@@ -1,12 +1,15 @@
 package store
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
 // events calls add for every version of the revisions from and up to upTo, in
 // order. It fails with COMPACTED when from is not kept, and with what add
 // returns.
-func (s *Store) events(from, upTo int64, add func(v *view, key []byte, ver *version) error) (err error) {
-	v, err := s.view()
+func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, key []byte, ver *version) error) (err error) {
+	v, err := s.view(ctx)
 	if err != nil {
 		return err
 	}

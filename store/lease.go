@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -77,7 +78,7 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 	if !s.leases.has(id) {
 		return nil, errLeaseNotFound(id)
 	}
-	v, err := s.view()
+	v, err := s.view(context.Background())
 	if err != nil {
 		return nil, err
 	}

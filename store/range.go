@@ -37,7 +37,7 @@ func (s *Store) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.RangeR
 }
 
 func (s *Store) rangeOnce(ctx context.Context, req *kvv1.RangeRequest) (resp *kvv1.RangeResponse, err error) {
-	v, err := s.view()
+	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (s *Store) Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(revi
 }
 
 func (s *Store) scanPage(ctx context.Context, req *kvv1.RangeRequest, left int64) (resp *kvv1.RangeResponse, err error) {
-	v, err := s.view()
+	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err
 	}

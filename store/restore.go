@@ -134,7 +134,7 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error
 // removeAbove removes what a flush that had not ended left in the file: no log
 // will write it again.
 func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
-	f := newFile(tx)
+	f := newFile(ctx, tx)
 	back := map[string][]byte{} // What the index has of a key without it; nil: nothing.
 	cursor := f.keys.Cursor()
 	for key, record := cursor.First(); key != nil; key, record = cursor.Next() {

@@ -31,7 +31,7 @@ func (f *flusher) scrub(ctx context.Context) error {
 	f.store.scrubbing.Store(target)
 	for more := true; more; {
 		err := f.store.db.Update(func(tx *bbolt.Tx) (err error) {
-			s := &scrubStep{file: newFile(tx), target: target}
+			s := &scrubStep{file: newFile(ctx, tx), target: target}
 			if from, more, err = s.run(from); err != nil {
 				return err
 			}

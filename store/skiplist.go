@@ -36,8 +36,8 @@ const (
 
 	// nodeOverhead is about what a key takes, and versionOverhead what a version
 	// takes besides its record.
-	nodeOverhead    = 100
-	versionOverhead = 64
+	nodeOverhead    = 120
+	versionOverhead = 88
 )
 
 // node has in one cache line what a search mostly needs: the hint, and the

@@ -215,7 +215,7 @@ func (s *Store) WaitRevision(ctx context.Context, revision int64) error {
 // the newest), the same on every replica. It fails with COMPACTED and
 // FUTURE_REVISION.
 func (s *Store) Hash(revision int64) (_ int64, hash uint64, err error) {
-	v, err := s.view()
+	v, err := s.view(context.Background())
 	if err != nil {
 		return 0, 0, err
 	}

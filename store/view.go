@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"runtime/debug"
 
@@ -18,15 +19,17 @@ type view struct {
 	store    *Store
 	tx       *bbolt.Tx // Begun when first needed.
 	file     *file
-	faults   bool // What a fault did in this goroutine before; see guard.
+	ctx      context.Context // Of a read; one of Apply has no end.
+	faults   bool            // What a fault did in this goroutine before; see guard.
 }
 
-// view takes a view of the newest revision; the caller must close it.
+// view takes a view of the newest revision, for as long as ctx; the caller must
+// close it.
 //
 // The order matters: first the revision, then the tables, then (in disk) the
 // transaction. A flush that ends in between leaves versions in both places,
 // never in none.
-func (s *Store) view() (*view, error) {
+func (s *Store) view(ctx context.Context) (*view, error) {
 	s.swap.RLock()
 	if s.closed {
 		s.swap.RUnlock()
@@ -35,7 +38,7 @@ func (s *Store) view() (*view, error) {
 	revision := s.revision.Load()
 	tables := s.tables.Load().all()
 	return &view{
-		revision: revision, reading: revision, tables: tables, base: tables[len(tables)-1].base, store: s,
+		revision: revision, reading: revision, tables: tables, base: tables[len(tables)-1].base, store: s, ctx: ctx,
 		faults: debug.SetPanicOnFault(true),
 	}, nil
 }
@@ -63,9 +66,10 @@ func (v *view) disk() (*file, error) {
 		return nil, fmt.Errorf("store: read: %w", err)
 	}
 	v.tx = tx // Before anything can panic: close must find it.
-	v.file = newFile(tx)
+	v.file = newFile(v.ctx, tx)
 	// Only now: a scrub that begins later does not change this transaction.
 	if oldest := v.store.scrubbing.Load(); v.reading < oldest {
+		v.release()
 		return nil, errCompacted(v.reading, oldest)
 	}
 	return v.file, nil

@@ -181,7 +181,7 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 			return nil, err
 		}
 		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
-		if err := w.store.events(from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
+		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
 			return nil, w.fail(err)
 		}
 		w.settle(batch)

@@ -615,7 +615,8 @@ type RangeRequest struct {
 	// At most so many keys in this page; 0 means 1,000, the most is 10,000. A
 	// page also ends at 2 MiB.
 	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Read at this revision; 0: the newest.
+	// Read at this revision; 0: the newest. Must be 0 in a transaction. A read of
+	// the past takes time for each later version of its keys.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// From the last key down.
 	Reverse bool `protobuf:"varint,5,opt,name=reverse,proto3" json:"reverse,omitempty"`
