@@ -328,35 +328,80 @@ func TestS20LostMajority(t *testing.T) {
 	s.checkLogs()
 }
 
-// S21: the file of one pod is damaged while it is down.
+// S21: the file of one pod is damaged while it is down. The pod ends, and after
+// that begins anew; but not while nobody else has a master to clone from.
 func TestS21DamagedData(t *testing.T) {
 	t.Parallel()
 	s := newCluster(t, 3)
-	l := s.startLoad()
+	s.startLoad()
 	time.Sleep(time.Second)
-	damaged := s.followers()[1]
-	s.stop(damaged)
-	path := filepath.Join(s.volume(damaged), "store.db")
+	damaged, other := s.followers()[1], s.followers()[0]
+	before := s.members(other)
+	s.stop(0, 1, 2)
+	s.damage(damaged)
+
+	s.start(damaged)
+	s.awaitEnd(damaged)
+	if aside := s.aside(damaged); !s.said(damaged, "corrupt data") || len(aside) > 0 {
+		t.Errorf("without a master it has set aside %v", aside)
+	}
+	s.start(slices.DeleteFunc(ordinals(0, 3), func(o int) bool { return o == damaged })...)
+	s.master()
+	s.start(damaged)
+	s.awaitEnd(damaged)
+	s.start(damaged)
+	s.awaitWhole(0, 1, 2)
+	if aside := s.aside(damaged); len(aside) != 1 {
+		t.Errorf("it has set aside %v", aside)
+	}
+	for i, id := range s.members(other) {
+		if (id == before[i]) != (i != damaged) {
+			t.Errorf("members %v, before %v", s.members(other), before)
+		}
+	}
+	s.verify(0, 1, 2)
+}
+
+// damage changes bytes on every page of a database.
+func (s *set) damage(ordinal int) {
+	s.t.Helper()
+	path := filepath.Join(s.volume(ordinal), "store.db")
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	for i := 0; i < len(text); i += 512 {
 		text[i] ^= 0x55
 	}
 	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	s.start(damaged)
-	p := s.pods[damaged]
-	s.eventually("it ends, or is whole", whole, func() error {
+}
+
+// aside is what a pod keeps of earlier members.
+func (s *set) aside(ordinal int) []string {
+	s.t.Helper()
+	aside, err := filepath.Glob(filepath.Join(s.volume(ordinal), "removed-*", "store.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return aside
+}
+
+// awaitEnd waits until a pod has ended by itself, with an error.
+func (s *set) awaitEnd(ordinal int) {
+	s.t.Helper()
+	p := s.pods[ordinal]
+	s.eventually(p.name+" ends by itself", whole, func() error {
 		select {
 		case <-p.ended:
 			return nil
 		default:
-			return errors.Join(p.readiness(), fmt.Errorf("runs"))
+			return fmt.Errorf("it runs, ready or not: %v", p.readiness())
 		}
 	})
-	t.Log(p.tail())
-	l.noneFailed()
+	if p.command.ProcessState.ExitCode() <= 0 {
+		s.t.Errorf("%s ended with %v", p.name, p.command.ProcessState)
+	}
+	s.kill(ordinal)
 }
