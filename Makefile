@@ -19,7 +19,7 @@ NODES   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-race test-faults bench lint fmt proto fuzz clean \
-	image image-twice build-args e2e e2e-local e2e-test
+	scenarios image image-twice build-args e2e e2e-local e2e-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ e2e-local: ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RU
 	NODES=$(KUBE_NODES) $(KUBE_DIR)/up
 	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
 	$(KUBE_DIR)/run $(MAKE) e2e IMAGE_LOAD=$(abspath $(KUBE_DIR))/load E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
+
+scenarios: ## Write docs/scenarios.md from the tests
+	$(GO) test ./test/scenarios -run TestPage -count 1 -args -write
 
 bench: build ## Measure against etcd, and write docs/benchmarks.md
 	cd bench && $(GO) run .

@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	// programVariable says where kvd is, and that the namespaces are made.
-	programVariable = "SCENARIOS_KVD"
-	dnsAddress      = "127.0.10.53"
-	namespace       = "databases"
-	domain          = namespace + ".svc.cluster.local"
-	accountDir      = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// programsVariable says where kvd and kvctl are, and that the namespaces are made.
+	programsVariable = "SCENARIOS_PROGRAMS"
+	dnsAddress       = "127.0.10.53"
+	namespace        = "databases"
+	domain           = namespace + ".svc.cluster.local"
+	accountDir       = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
 // names is the DNS server of all tests; each set has a Service of its own.
@@ -32,7 +32,7 @@ var names *nameServer
 func TestMain(m *testing.M) {
 	var code int
 	var err error
-	if os.Getenv(programVariable) == "" {
+	if os.Getenv(programsVariable) == "" {
 		code, err = runInside()
 	} else if names, err = prepare(); err == nil {
 		code = m.Run()
@@ -44,19 +44,18 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runInside builds kvd, and runs this program again in its own namespaces.
+// runInside builds kvd and kvctl, and runs this program again in its own namespaces.
 func runInside() (int, error) {
 	dir, err := os.MkdirTemp("", "scenarios")
 	if err != nil {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "kvd")
-	// Without C its resolver is Go's own, as in the image.
-	build := exec.Command("go", "build", "-o", program, "github.com/batondb/baton/cmd/kvd")
+	// Without C their resolver is Go's own, as in the image.
+	build := exec.Command("go", "build", "-o", dir+"/", "github.com/batondb/baton/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build kvd: %w\n%s", err, output)
+		return 1, fmt.Errorf("build: %w\n%s", err, output)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -64,7 +63,7 @@ func runInside() (int, error) {
 	}
 	inside := exec.Command(self, os.Args[1:]...)
 	inside.Stdout, inside.Stderr = os.Stdout, os.Stderr
-	inside.Env = append(os.Environ(), programVariable+"="+program)
+	inside.Env = append(os.Environ(), programsVariable+"="+dir)
 	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
 		attributes := inside.SysProcAttr

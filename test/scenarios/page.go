@@ -109,9 +109,9 @@ the tests by ` + "`make scenarios`" + `, and a test fails when it is not what th
 that find each other through a DNS server of the test's own. **K** is tested on a real Kubernetes: ` + "`make e2e RUN=S01`" + ` on
 the one of your KUBECONFIG, ` + "`make e2e-local RUN=S01`" + ` on one that is started for it.
 
-Checked in all of ` + "`test/scenarios`" + ` and ` + "`test/e2e`" + `: no acknowledged write is lost; at most one master a term, and one cluster
-uuid; no reader's revision goes back; all pods are ready again with no human within 60 s; the voters are the pods that
-should exist; no data is removed without proof.
+Checked as well by the tests of ` + "`test/scenarios`" + ` and ` + "`test/e2e`" + ` whose cluster lives on as the same one: no acknowledged write
+is lost; at most one master a term, and one cluster uuid; no reader's revision goes back; all pods are ready again with no
+human within 60 s; the voters are the pods that should exist.
 
 | id | what happens | must | | tests | how to run |
 |---|---|---|---|---|---|

@@ -122,7 +122,7 @@ func (s *set) volume(ordinal int) string { return filepath.Join(s.dir, podName(o
 // command is kvd in a pod of this set.
 func (s *set) command(ordinal int, ip, clientIP string) *exec.Cmd {
 	host, port, _ := net.SplitHostPort(s.api.server.Listener.Addr().String())
-	c := exec.Command(os.Getenv(programVariable), "serve", "--name", podName(ordinal), "--data-dir", s.volume(ordinal),
+	c := exec.Command(filepath.Join(os.Getenv(programsVariable), "kvd"), "serve", "--name", podName(ordinal), "--data-dir", s.volume(ordinal),
 		"--service", s.service, "--listen-client", clientIP+":7400", "--listen-peer", ip+":7401", "--listen-http", ip+":7402")
 	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -370,6 +370,9 @@ func (s *set) awaitUnready(ordinal int, reason string) {
 	s.t.Helper()
 	s.eventually(podName(ordinal)+" is not ready: "+reason, whole, func() error {
 		err := s.pods[ordinal].readiness()
+		if _, code, live := s.pods[ordinal].get("/livez"); err != nil && live == nil && code != http.StatusOK {
+			s.t.Errorf("%s is not alive because it is not ready", podName(ordinal))
+		}
 		if err == nil || !strings.Contains(err.Error(), reason) {
 			return fmt.Errorf("it says %v", err)
 		}

@@ -286,7 +286,9 @@ func TestS19LowestVolumeLost(t *testing.T) {
 }
 
 // S20: a majority loses its volumes, and the wiped pods start first. Nothing
-// happens until a person recovers on the survivor.
+// happens until a person recovers on the survivor. All of them are alive meanwhile.
+//
+// Scenario: S32
 func TestS20LostMajority(t *testing.T) {
 	t.Parallel()
 	s := newCluster(t, 3)
