@@ -127,7 +127,6 @@ func TestResolver(t *testing.T) {
 	}
 }
 
-// Scenario: S33
 func TestMemoryLimit(t *testing.T) {
 	root := t.TempDir()
 	write := func(path, text string) string {
