@@ -248,6 +248,7 @@ func follow(t *testing.T, c *client.Client) (await func(events int64)) {
 	}
 }
 
+// Scenario: S38
 func TestKillTheMasterUnderLoad(t *testing.T) {
 	r, c := startKvd(t)
 	ctx := within(t, 2*time.Minute)

@@ -31,6 +31,7 @@ func times(n int32, method string, err error) func(int, string) error {
 	}
 }
 
+// Scenario: S38, S39
 func TestWriteWithALostAnswerIsAppliedOnce(t *testing.T) {
 	for _, lost := range []error{errBroken, errUnknown} {
 		fake, c := cluster(t, 3)
@@ -77,6 +78,7 @@ func TestExpiredRequestID(t *testing.T) {
 	}
 }
 
+// Scenario: S38
 func TestDeadlineHoldsAndSaysWhatIsKnown(t *testing.T) {
 	fake, c := cluster(t, 2)
 	start := time.Now()
@@ -96,6 +98,7 @@ func TestDeadlineHoldsAndSaysWhatIsKnown(t *testing.T) {
 	}
 }
 
+// Scenario: S38
 func TestNobodyThereIsUnavailableNotUnknown(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
+// Scenario: S41
 func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 	fake, c := cluster(t, 3)
 	ctx := within(t, 20*time.Second)
@@ -143,6 +144,7 @@ func TestWatchLeavesAHungPod(t *testing.T) {
 	}
 }
 
+// Scenario: S41
 func TestWatchOfACompactedRevision(t *testing.T) {
 	_, c := cluster(t, 1)
 	ctx := within(t, 5*time.Second)

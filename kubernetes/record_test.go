@@ -14,6 +14,8 @@ import (
 )
 
 // Many ask at once, also with different disks: one founds, and is told so again.
+//
+// Scenario: S01
 func TestFoundOnce(t *testing.T) {
 	client := api(t, newSet(0, 3))
 	members := []string{"kv-0/a", "kv-0/b", "kv-0/c", "kv-0/d"}

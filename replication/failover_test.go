@@ -137,6 +137,7 @@ func TestKilledMaster(t *testing.T) {
 	old.mustRead("after", "the kill")
 }
 
+// Scenario: S10, S40
 func TestCutOffMasterServesNothing(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	old := c.master()
@@ -182,6 +183,8 @@ func TestCutOffMasterServesNothing(t *testing.T) {
 
 // A pause (SIGSTOP) leaves an answer from before it in the socket. It must not
 // confirm a read that begins after it.
+//
+// Scenario: S40
 func TestOldAnswersConfirmNothing(t *testing.T) {
 	a := newAcks()
 	all := []MemberID{"kv-0/a", "kv-1/b", "kv-2/c"}
@@ -204,6 +207,7 @@ func TestOldAnswersConfirmNothing(t *testing.T) {
 	}
 }
 
+// Scenario: S23
 func TestHandOverUnderLoad(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	l := c.load(12)
@@ -228,6 +232,7 @@ func TestHandOverUnderLoad(t *testing.T) {
 	t.Logf("longest gap between acknowledged writes: %s", l.longestGap)
 }
 
+// Scenario: S23
 func TestCloseHandsOver(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	old := c.master()
@@ -270,6 +275,7 @@ func TestAllKilled(t *testing.T) {
 	}
 }
 
+// Scenario: S38
 func TestUnknownOutcome(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	follower, master := c.follower(), c.master()
@@ -323,6 +329,7 @@ func TestNoMaster(t *testing.T) {
 	})
 }
 
+// Scenario: S40
 func TestBoundedRead(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	p := c.follower()

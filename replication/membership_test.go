@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// Scenario: S01
 func TestStartInAnyOrder(t *testing.T) {
 	for _, order := range [][]int{{2, 1, 0}, {1, 0, 2}, {2, 0, 1}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
@@ -63,6 +64,8 @@ func TestOnePod(t *testing.T) {
 
 // The lowest ordinal loses its volume while a peer does not answer: it must not
 // found a second cluster.
+//
+// Scenario: S19
 func TestSilenceDecidesNothing(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	first := c.pods["kv-0"]
@@ -87,6 +90,7 @@ func TestSilenceDecidesNothing(t *testing.T) {
 	first.mustRead("k", "v")
 }
 
+// Scenario: S18
 func TestWipedPod(t *testing.T) {
 	for _, wiped := range []string{"kv-2", "master"} {
 		t.Run(wiped, func(t *testing.T) {
@@ -124,6 +128,8 @@ func TestWipedPod(t *testing.T) {
 
 // A write was acknowledged by kv-0 and kv-2 while kv-1 lagged. With kv-2's disk
 // lost and kv-0 down, kv-1 and the new kv-2 must not go on without it.
+//
+// Scenario: S18
 func TestForgottenLogDoesNotVote(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
@@ -165,6 +171,8 @@ func TestForgottenLogDoesNotVote(t *testing.T) {
 
 // A member that was removed while it was down finds out, sets its data aside
 // and comes back as a new member, without disturbing anyone.
+//
+// Scenario: S14
 func TestRemovedWhileDown(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	p := c.pods["kv-2"]
@@ -212,6 +220,8 @@ func TestRemovedWhileDown(t *testing.T) {
 }
 
 // A clone that is cut after any number of bytes is never taken for data.
+//
+// Scenario: S28
 func TestCloneCutAtAnyByte(t *testing.T) {
 	c := newCluster(t, 3)
 	c.boot()
@@ -257,28 +267,7 @@ func TestCloneReader(t *testing.T) {
 	}
 }
 
-// A read that waits for the answer of a voter goes on when that one is removed:
-// nobody answers any more who would wake it.
-func TestReadWhileTheOtherVoterIsRemoved(t *testing.T) {
-	c := newCluster(t, 2).boot()
-	master, other := c.master(), c.follower()
-	e := master.node.engine.Load()
-	c.net.isolate(other.name)
-	ctx, cancel := context.WithTimeout(context.Background(), patient)
-	defer cancel()
-	read := make(chan error, 1)
-	go func() {
-		_, err := e.confirmIndex(ctx)
-		read <- err
-	}()
-	if err := e.raft.RemoveServer(raft.ServerID(other.node.MemberID()), 0, patient).Error(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-read; err != nil {
-		t.Error(err)
-	}
-}
-
+// Scenario: S13, S17
 func TestMembershipPolicy(t *testing.T) {
 	voter := func(id string) raft.Server { return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id)} }
 	learner := func(id string) raft.Server { return raft.Server{Suffrage: raft.Nonvoter, ID: raft.ServerID(id)} }

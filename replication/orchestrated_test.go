@@ -57,6 +57,8 @@ func (p *pod) awaitPodReady() {
 
 // S02 and S19: all pods are deleted, and come back one after the other, the
 // next one only once the one before is ready; the first of them with a new disk.
+//
+// Scenario: S02
 func TestColdStartInOrder(t *testing.T) {
 	for _, wiped := range []string{"", "kv-0", "kv-1", "kv-2"} {
 		t.Run("wiped "+wiped, func(t *testing.T) {
@@ -97,6 +99,8 @@ func TestColdStartInOrder(t *testing.T) {
 
 // With every pod there, one that misses a quorum is not ready: nothing would be
 // gained, and clients would come.
+//
+// Scenario: S02
 func TestNotColdWhenAllPodsExist(t *testing.T) {
 	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
 	for _, name := range c.list {
@@ -132,6 +136,8 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 }
 
 // 5 to 1 at once: all that go ask to be removed at the same time.
+//
+// Scenario: S13
 func TestLeave(t *testing.T) {
 	var replicas atomic.Int64
 	replicas.Store(5)
@@ -191,6 +197,7 @@ func TestWhoHasMore(t *testing.T) {
 	}
 }
 
+// Scenario: S22
 func TestRankHeirs(t *testing.T) {
 	heirs := func(pods ...string) []heir {
 		var hs []heir

@@ -89,6 +89,8 @@ func (s *cutSource) Clone(_ context.Context, req *peerv1.CloneRequest, _ ...grpc
 
 // S28: a clone whose connection is cut goes on where it was, from the same
 // database, also when the last chunks were lost on the way.
+//
+// Scenario: S28, S29
 func TestCloneGoesOn(t *testing.T) {
 	data := make([]byte, 40*cloneChunk+12345)
 	random := rand.NewChaCha8([32]byte{1})
@@ -119,6 +121,8 @@ func TestCloneGoesOn(t *testing.T) {
 
 // More was lost than is kept, or the source has forgotten: the clone fails, and
 // is begun again elsewhere.
+//
+// Scenario: S28
 func TestCloneCannotGoOn(t *testing.T) {
 	s := &cutSource{data: make([]byte, 40*cloneChunk), sent: []int{39}, lost: keptChunks + 1}
 	in := &incomingClone{ctx: t.Context(), from: s, log: slog.New(slog.DiscardHandler)}

@@ -13,6 +13,8 @@ import (
 // No election under full load: writers on all pods, and something that takes
 // all the processor time it can get. BATON_TEST_STEADY=seconds makes it longer,
 // and strict: on a machine with other work an election proves little.
+//
+// Scenario: S34
 func TestSteadyUnderLoad(t *testing.T) {
 	d := 2 * time.Second
 	seconds, err := strconv.Atoi(os.Getenv("BATON_TEST_STEADY"))

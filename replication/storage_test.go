@@ -102,6 +102,8 @@ func (f *slowFile) Sync() error {
 }
 
 // A master whose disk hangs, or fails, is replaced, and says so.
+//
+// Scenario: S31
 func TestBadDisk(t *testing.T) {
 	for _, how := range []string{"hangs", "fails", "fails late"} {
 		t.Run(how, func(t *testing.T) {
@@ -201,6 +203,7 @@ func TestSyncWhileReplicating(t *testing.T) {
 	}
 }
 
+// Scenario: S26
 func TestUnknownEntryStopsThePod(t *testing.T) {
 	c := newCluster(t, 1).boot()
 	p := c.pods["kv-0"]
@@ -228,6 +231,7 @@ func TestUnknownEntryStopsThePod(t *testing.T) {
 	}
 }
 
+// Scenario: S10
 func TestLock(t *testing.T) {
 	c := newCluster(t, 1).boot()
 	p := c.pods["kv-0"]
@@ -252,6 +256,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// Scenario: S21
 func TestReclone(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	p := c.follower()
@@ -391,6 +396,7 @@ func TestForeignVolume(t *testing.T) {
 	}
 }
 
+// Scenario: S06
 func TestStrayFilesAreNotData(t *testing.T) {
 	c := newCluster(t, 1)
 	p := c.pods["kv-0"]
@@ -416,6 +422,7 @@ func counted(t *testing.T, c prometheus.Counter) float64 {
 	return m.GetCounter().GetValue()
 }
 
+// Scenario: S09
 func TestHandshakeRefusals(t *testing.T) {
 	c := newCluster(t, 1).boot()
 	p := c.pods["kv-0"]
@@ -481,6 +488,8 @@ func TestHandshakeRefusals(t *testing.T) {
 
 // A name that leads to another pod, or to a pod of another cluster, is refused
 // by the caller as well: an old address may be anyone's now.
+//
+// Scenario: S09
 func TestWrongPodAnswers(t *testing.T) {
 	a, b := newCluster(t, 1).boot(), newCluster(t, 1).boot()
 	addr, _ := b.net.resolve("kv-0")

@@ -179,6 +179,8 @@ func TestJudge(t *testing.T) {
 
 // The pod that differs gives up its data and refuses service; the others raise
 // an alarm and go on.
+//
+// Scenario: S21
 func TestDivergence(t *testing.T) {
 	pods := three(t)
 	pods[1].store.hash = 43
@@ -206,6 +208,8 @@ func TestDivergence(t *testing.T) {
 }
 
 // A volume that runs full, this pod's or another's, stops writes but no deletes.
+//
+// Scenario: S30
 func TestSpace(t *testing.T) {
 	pods := three(t)
 	look := func(free uint64) {
@@ -281,6 +285,7 @@ func TestCompactor(t *testing.T) {
 	}
 }
 
+// Scenario: S32
 func TestHTTP(t *testing.T) {
 	p := newPod(t, "kv-0")
 	get := func(path string) (int, string) {

@@ -17,6 +17,7 @@ func testLeaser(s Store, c *clock) *leaser {
 	return l
 }
 
+// Scenario: S37
 func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
 	s, c := newFakeStore(), &clock{}
 	s.setLease(1, 10)

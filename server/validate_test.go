@@ -58,6 +58,7 @@ func batchOf(n, size int) *kvv1.WriteBatch {
 	return b
 }
 
+// Scenario: S35
 func TestLimitsAtAndOver(t *testing.T) {
 	id := &kvv1.RequestId{ClientId: filled(16), Sequence: 1}
 	bounded := &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_BOUNDED}

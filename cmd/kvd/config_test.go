@@ -127,6 +127,7 @@ func TestResolver(t *testing.T) {
 	}
 }
 
+// Scenario: S33
 func TestMemoryLimit(t *testing.T) {
 	root := t.TempDir()
 	write := func(path, text string) string {

@@ -286,6 +286,8 @@ func (s *statefulSet) label(name string) string {
 
 // S01, S13, S14: the record permits one founding; pods that are not wanted
 // leave, all at once; their old volumes come back as new members.
+//
+// Scenario: S01, S13, S14
 func TestScale(t *testing.T) {
 	s := newStatefulSet(t, 5)
 	all := []string{"kv-4", "kv-3", "kv-2", "kv-1", "kv-0"}
@@ -319,6 +321,8 @@ func TestScale(t *testing.T) {
 
 // S15, S16: a StatefulSet that is scaled to zero, deleted, or whose API is away
 // is a stop: the members stay.
+//
+// Scenario: S15, S16
 func TestStopIsNoDeparture(t *testing.T) {
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}

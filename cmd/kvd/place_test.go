@@ -13,6 +13,7 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
+// Scenario: S11
 func TestJudgePlace(t *testing.T) {
 	const here, there = "databases/here", "databases/there"
 	adopted := replication.AdoptedCluster("c1", here)
@@ -47,6 +48,8 @@ func TestJudgePlace(t *testing.T) {
 
 // S11: volumes that are copied into another namespace serve nobody until one
 // of them is adopted, and are a cluster of their own then.
+//
+// Scenario: S11
 func TestCopiedVolumes(t *testing.T) {
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
@@ -97,6 +100,8 @@ func TestCopiedVolumes(t *testing.T) {
 
 // S15 and S19: the record goes with its StatefulSet, the pods that have data
 // write it again, and the first pod's new disk joins.
+//
+// Scenario: S15, S19
 func TestRecordIsWrittenBack(t *testing.T) {
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}

@@ -70,9 +70,21 @@ func (p *pod) wait(ctx context.Context) error {
 	case err := <-p.misplaced:
 		return fmt.Errorf("the data must not be served here: %w", err)
 	case err := <-p.store.Failed():
-		return fmt.Errorf("the database cannot go on: %w: check the volume; if the data is damaged, "+
-			"delete the volume, and the pod clones again", err)
+		return p.unusable(fmt.Errorf("the database cannot go on: %w", err))
 	}
+}
+
+// unusable says what becomes of a database that cannot be served. One that is
+// damaged is given up, as long as another pod leads; without one it is kept, for
+// it may be needed.
+func (p *pod) unusable(err error) error {
+	if !errors.Is(err, store.ErrCorrupt) {
+		return fmt.Errorf("%w: check the volume", err)
+	}
+	if kept := p.log.Reclone(err.Error()); kept != nil {
+		return fmt.Errorf("%w: restart this pod when there is a master; then it sets the damaged data aside and clones", kept)
+	}
+	return fmt.Errorf("%w: at its next start this pod sets the damaged data aside and clones", err)
 }
 
 func logFailed(err error) error {

@@ -74,6 +74,8 @@ func (s *statefulSet) recorded() string {
 
 // S20: a majority of the volumes is lost, and the wiped pods start first. There
 // is no new cluster until a person decides, on the survivor.
+//
+// Scenario: S20
 func TestLostMajority(t *testing.T) {
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}

@@ -54,7 +54,7 @@ func run(ctx context.Context, c config) (err error) {
 
 	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry})
 	if err != nil {
-		return fmt.Errorf("open the database: %w: if it is damaged, delete this pod's volume; the pod then clones again", err)
+		return p.unusable(fmt.Errorf("open the database: %w", err))
 	}
 	p.server.UseStore(serverStore{p.store})
 	if err := p.log.Start(stateMachine{p.store}); err != nil {

@@ -24,6 +24,8 @@ var (
 )
 
 // TestFaults runs a cluster, breaks it, heals it, and checks what clients saw.
+//
+// Scenario: S10, S16, S18, S22, S23, S28, S38, S39, S40, S41
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")

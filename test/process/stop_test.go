@@ -79,6 +79,8 @@ const stopGap = 250 * time.Millisecond
 // S22, S23: a roll-out, from the highest ordinal down. Each stop of the master
 // costs one short gap and no failed write, and the baton changes hands once,
 // twice at most when the highest ordinal had it.
+//
+// Scenario: S22, S23
 func TestRollOut(t *testing.T) {
 	all := startCluster(t)
 	master := allReady(t, all[0])

@@ -41,6 +41,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// Scenario: S26
 func TestRefusals(t *testing.T) {
 	good := encode(t, put("a", "1"))
 	newer := append([]byte{}, good...)

@@ -106,6 +106,7 @@ func TestTruncation(t *testing.T) {
 	fill(t, again, 95, 96, 2, 100)
 }
 
+// Scenario: S29
 func TestHoldLimit(t *testing.T) {
 	floor := uint64(1000)
 	l := open(t, t.TempDir(), 256<<10, &floor)
