@@ -75,13 +75,15 @@ e2e-test: # the program alone
 
 e2e: image e2e-test ## Run the tests on the Kubernetes of KUBECONFIG (RUN=, IMAGE_LOAD=)
 	$(if $(IMAGE_LOAD),$(IMAGE_LOAD) $(ARCHIVE))
-	bin/e2e.test -test.v -test.timeout 0 -test.run '$(RUN)' $(E2E_ARGS)
+	bin/e2e.test -test.v -test.timeout 0 -test.run '$(RUN)' -version '$(VERSION)' $(E2E_ARGS)
 
-# hostPath volumes are root's, and fsGroup does not change them.
-e2e-local: ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RUN=, KUBE_NODES=)
+# hostPath volumes are root's, and fsGroup does not change them. The status of
+# load is that of a node that may not exist; the tests look at the version.
+e2e-local: image ## Start the test Kubernetes of KUBE_DIR, and run the tests on it (RUN=, KUBE_NODES=)
 	NODES=$(KUBE_NODES) $(KUBE_DIR)/up
 	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
-	$(KUBE_DIR)/run $(MAKE) e2e IMAGE_LOAD=$(abspath $(KUBE_DIR))/load E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
+	-$(KUBE_DIR)/load $(ARCHIVE)
+	$(KUBE_DIR)/run $(MAKE) e2e E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
 
 scenarios: ## Write docs/scenarios.md from the tests
 	$(GO) test ./test/scenarios -run TestPage -count 1 -args -write

@@ -267,6 +267,28 @@ func TestCloneReader(t *testing.T) {
 	}
 }
 
+// A read that waits for the answer of a voter goes on when that one is removed:
+// nobody answers any more who would wake it.
+func TestReadWhileTheOtherVoterIsRemoved(t *testing.T) {
+	c := newCluster(t, 2).boot()
+	master, other := c.master(), c.follower()
+	e := master.node.engine.Load()
+	c.net.isolate(other.name)
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	read := make(chan error, 1)
+	go func() {
+		_, err := e.confirmIndex(ctx)
+		read <- err
+	}()
+	if err := e.raft.RemoveServer(raft.ServerID(other.node.MemberID()), 0, patient).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
 // Scenario: S13, S17
 func TestMembershipPolicy(t *testing.T) {
 	voter := func(id string) raft.Server { return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id)} }

@@ -137,9 +137,13 @@ func (e *engine) confirmIndex(ctx context.Context) (uint64, error) {
 		// Asks for an immediate round of heartbeats; its own answer is of no use.
 		e.raft.VerifyLeader()
 	}
+	// The voters may become fewer, and the last one has nobody to wake it.
+	again := time.NewTicker(e.timing.Lease / 4)
+	defer again.Stop()
 	for !e.confirmedSince(v, since) {
 		select {
 		case <-e.acks.changed:
+		case <-again.C:
 		case <-v.changed:
 			return 0, ErrNoMaster
 		case <-ctx.Done():

@@ -54,6 +54,11 @@ func install(t *testing.T, overlay string, replicas int) *Cluster {
 func (c *Cluster) begin() {
 	c.t.Helper()
 	c.settle()
+	for _, p := range c.status().GetPods() {
+		if *version != "" && p.GetVersion() != *version {
+			c.t.Fatalf("%s has the version %s, not %s: load the image into the nodes", p.GetName(), p.GetVersion(), *version)
+		}
+	}
 	if err := c.startLoad(); err != nil {
 		c.t.Fatal(err)
 	}

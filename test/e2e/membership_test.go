@@ -53,9 +53,9 @@ func TestS13ScaleDown(t *testing.T) {
 	step(3)
 }
 
-// The pods that go are killed, and have no time to leave: those who remain remove
-// them, as long as they are a majority. Otherwise nothing is decided, for those
-// who are gone may have what the rest has not, until a person brings them back.
+// The pods that go are killed, and may have no time to leave: those who remain
+// remove them, as long as they are a majority. Otherwise nothing is decided, for
+// those who are gone may have what the rest has not, until they are back.
 func TestS13ScaleDownKilled(t *testing.T) {
 	c := install(t, "five", 5)
 	kill := func(to int, pods ...string) {
@@ -67,9 +67,6 @@ func TestS13ScaleDownKilled(t *testing.T) {
 		kill(1, "kv-1", "kv-2")
 		time.Sleep(5 * time.Second)
 	})
-	if n := len(strings.Fields(c.members())); n != 3 {
-		t.Errorf("%d members: a minority removed a majority", n)
-	}
 	c.measure("S13 scaled to 3 again", Target{Took: 30 * time.Second, MayFail: true}, func() { c.scale(3) })
 	c.measure("S13 scale 3 to 1, in peace", Target{Took: 30 * time.Second, WriteGap: 300 * time.Millisecond}, func() { c.scale(1) })
 }

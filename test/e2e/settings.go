@@ -11,6 +11,7 @@ import (
 var (
 	manifests = flag.String("manifests", "", "the folder deploy (default: the one above the working directory)")
 	image     = flag.String("image", defaultImage, "the image to test; the nodes must have it or be able to pull it")
+	version   = flag.String("version", "", "what the pods must say their version is: the nodes may have an older image of the same name")
 	dnsServer = flag.String("dns", "", "host:port of the cluster's DNS server (default: the machine's own)")
 	domain    = flag.String("domain", "cluster.local", "the cluster's DNS domain")
 	kubeDir   = flag.String("kube-dir", "", "the scripts of a test Kubernetes on this machine, for the tests that break nodes, networks and processes")

@@ -107,19 +107,25 @@ func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 }
 
 // A clone is cut at any moment: the pod that clones is killed, or the one that it
-// clones from.
+// clones from. Of five, for one that is wiped and one that is killed leave no
+// majority of three.
 func TestS28CloneCut(t *testing.T) {
 	lab := needLab(t)
-	c := install(t, "", 3)
+	c := install(t, "five", 5)
 	c.handOver("kv-0")
 	c.fill(rounds(512<<20, 128<<20))
-	for round := range rounds(6, 2) {
-		killed := fmt.Sprintf("kv-%d", 2-round%2)
-		c.measure("S28 kv-2 clones, "+killed+" is killed", Target{Took: 30 * time.Second, WriteGap: 700 * time.Millisecond}, func() {
-			c.wipe("kv-2")
-			c.awaitCloning("kv-2")
-			lab.signal(c.kube(killed), syscall.SIGKILL)
+	target := Target{Took: 30 * time.Second, WriteGap: 300 * time.Millisecond, Masters: -1}
+	for range rounds(3, 1) {
+		c.measure("S28 kv-4 clones, and is killed", target, func() {
+			c.wipe("kv-4")
+			c.awaitCloning("kv-4")
+			lab.signal(c.kube("kv-4"), syscall.SIGKILL)
 			time.Sleep(time.Second) // Until Kubernetes has seen it.
+		})
+		c.measure("S28 kv-4 clones, kv-3 is killed", target, func() {
+			c.wipe("kv-4")
+			c.awaitCloning("kv-4")
+			c.kubectl("delete", "pod", "kv-3", "--force", "--grace-period=0")
 		})
 	}
 }
