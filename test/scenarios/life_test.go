@@ -21,7 +21,7 @@ import (
 func TestS02AllPodsDeleted(t *testing.T) {
 	t.Parallel()
 	s := newCluster(t, 3)
-	l := s.startLoad()
+	s.startLoad()
 	members := s.members(0)
 	for _, policy := range []string{"OrderedReady", "Parallel"} {
 		s.stop(0, 1, 2)
@@ -56,7 +56,6 @@ func TestS02AllPodsDeleted(t *testing.T) {
 	if after := s.members(0); !slices.Equal(members, after) {
 		t.Errorf("members %v, before %v", after, members)
 	}
-	l.noneFailed()
 	s.verify(0, 1, 2)
 }
 
@@ -104,7 +103,6 @@ func TestS06VolumesAndOrdinals(t *testing.T) {
 	if s.said(first, warning) || !s.said(9, warning) {
 		t.Error("the warning is not for the data that is on no mount alone")
 	}
-	s.load.noneFailed()
 	s.verify(ordinals(first, count)...)
 }
 
@@ -127,7 +125,6 @@ func TestS12ScaleUp(t *testing.T) {
 	}
 	s.start(4)
 	s.awaitWhole(ordinals(0, 7)...)
-	l.noneFailed()
 	s.verify(ordinals(0, 7)...)
 }
 
@@ -167,7 +164,6 @@ func TestS13ScaleDown(t *testing.T) {
 	if gap > 10*time.Second {
 		t.Errorf("no write for %s", gap)
 	}
-	l.noneFailed()
 	s.verify(0, 1)
 }
 
@@ -229,7 +225,7 @@ func TestS15StopAndStart(t *testing.T) {
 // cannot be asked.
 func TestS16RestartIsNoDeparture(t *testing.T) {
 	s := newCluster(t, 3)
-	l := s.startLoad()
+	s.startLoad()
 	members := s.members(0)
 	for o := range 3 {
 		s.stop(o)
@@ -249,6 +245,5 @@ func TestS16RestartIsNoDeparture(t *testing.T) {
 	if after := s.members(0); !slices.Equal(members, after) {
 		t.Errorf("members %v, before %v", after, members)
 	}
-	l.noneFailed()
 	s.verify(0, 1, 2)
 }

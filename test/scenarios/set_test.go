@@ -49,8 +49,9 @@ type set struct {
 	apart bool
 	// unpublished: the addresses of pods that start do not get into DNS.
 	unpublished bool
-	// cluster is the uuid, once it is known.
-	cluster string
+	// cluster is the uuid, once it is known; former is the one that it goes on
+	// from after a recovery.
+	cluster, former string
 }
 
 // pod is one process.
@@ -254,8 +255,8 @@ func (s *set) wholeness(want []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		if status.GetClusterId() == "" {
-			return fmt.Errorf("%s has no data", p.name)
+		if id := status.GetClusterId(); id == "" || id == s.former {
+			return fmt.Errorf("%s has no data of the cluster yet", p.name)
 		}
 		if s.cluster == "" {
 			s.cluster = status.GetClusterId()
