@@ -108,6 +108,7 @@ func TestS10ForceDeletedPodRunsOn(t *testing.T) {
 		lab.node(node, "cut")
 		c.kubectl("delete", "pod", master, "--force", "--grace-period=0")
 		c.awaitLog(master, "another process has this data directory open", time.Minute)
+		time.Sleep(10 * time.Second) // Until the others go on.
 	})
 	c.measure("S10 the node is healed", Target{Took: 60 * time.Second, WriteGap: 300 * time.Millisecond}, func() { lab.node(node, "heal") })
 }

@@ -49,33 +49,45 @@ func (c *Cluster) verify() {
 	c.t.Logf("checked %d calls, %d revisions, %d samples", len(h.Ops), l.Last(), len(h.Samples))
 }
 
-// historian watches everything from the first revision to the newest one.
+// historian watches everything from the first revision to the newest one, over
+// as many streams as it takes: a connection may be of before a pod was cut off.
 func (c *Cluster) historian(ctx context.Context) (*history.Watch, error) {
+	w := history.NewWatch("historian", "\x00", history.Everything, 1, true)
+	for {
+		err := c.receive(ctx, w)
+		if err == nil || ctx.Err() != nil {
+			return w, err
+		}
+		c.t.Logf("the history is read on after: %v", err)
+		sleep(ctx, poll)
+	}
+}
+
+func (c *Cluster) receive(ctx context.Context, w *history.Watch) error {
 	conn, err := c.conn(c.pod(0))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w := history.NewWatch("historian", "\x00", history.Everything, 1, true)
 	newest, err := kvv1.NewKVServiceClient(conn).Range(ctx, &kvv1.RangeRequest{Key: []byte("none")})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	last := newest.GetHeader().GetRevision()
+	w.Open()
 	stream, err := kvv1.NewWatchServiceClient(conn).Watch(ctx, &kvv1.WatchRequest{
-		Key: []byte(w.Key), RangeEnd: []byte(w.End), StartRevision: w.Start, PrevKv: w.PrevKV, ProgressIntervalMs: 200,
+		Key: []byte(w.Key), RangeEnd: []byte(w.End), StartRevision: w.Next(), PrevKv: w.PrevKV, ProgressIntervalMs: 200,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w.Open()
 	for w.Through < last {
 		message, err := stream.Recv()
 		if err != nil {
-			return nil, fmt.Errorf("at revision %d of %d: %w", w.Through, last, err)
+			return fmt.Errorf("at revision %d of %d: %w", w.Through, last, err)
 		}
 		w.Receive(message, c.load.recorder.Now())
 	}
-	return w, nil
+	return nil
 }
 
 // sameHash compares what all pods have at a revision.
