@@ -70,22 +70,26 @@ func versionText() string {
 }
 
 func serveCommand() *cobra.Command {
-	var c config
-	cmd := &cobra.Command{
+	return podCommand(&cobra.Command{
 		Use:   "serve",
 		Short: "Run one pod",
 		Long: "Run one pod until SIGTERM, which hands the baton over and ends what is in flight.\n" +
 			"Every flag can be given as an environment variable: --data-dir as BATON_DATA_DIR.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
-				return err
-			}
-			if err := c.complete(); err != nil {
-				return err
-			}
-			return serve(cmd.Context(), c)
-		},
+	}, func(cmd *cobra.Command, c *config) error { return serve(cmd.Context(), *c) })
+}
+
+// podCommand gives a command the configuration of one pod.
+func podCommand(cmd *cobra.Command, run func(*cobra.Command, *config) error) *cobra.Command {
+	c := &config{}
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := fromEnvironment(cmd.Flags()); err != nil {
+			return err
+		}
+		if err := c.complete(); err != nil {
+			return err
+		}
+		return run(cmd, c)
 	}
 	c.register(cmd.Flags())
 	return cmd

@@ -153,32 +153,21 @@ func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk
 }
 
 func adoptCommand() *cobra.Command {
-	var c config
-	cmd := &cobra.Command{
+	return podCommand(&cobra.Command{
 		Use:   "adopt",
 		Short: "Make a copy of a cluster's volumes a cluster of its own",
 		Long: "Make data that was copied into another namespace or Kubernetes cluster a cluster of its own,\n" +
 			"with an id of its own. Run it in one pod of the copy; the others follow:\n\n" +
 			"  kubectl exec kv-0 -- kvd adopt\n\n" +
 			"The original is not touched.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
-				return err
-			}
-			if err := c.complete(); err != nil {
-				return err
-			}
-			disk, err := adopt(cmd.Context(), &c)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is of the cluster %s now, in %s; it goes on from %s\n", disk.Member, disk.Cluster, disk.Place, disk.Replaces)
-			return nil
-		},
-	}
-	c.register(cmd.Flags())
-	return cmd
+	}, func(cmd *cobra.Command, c *config) error {
+		disk, err := adopt(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s is of the cluster %s now, in %s; it goes on from %s\n", disk.Member, disk.Cluster, disk.Place, disk.Replaces)
+		return nil
+	})
 }
 
 // adopt writes the record first: it is what the other pods follow.

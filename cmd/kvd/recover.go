@@ -150,8 +150,7 @@ func writeHistory(ctx context.Context, dir string, snapshot io.Reader, configura
 }
 
 func recoverCommand() *cobra.Command {
-	var c config
-	cmd := &cobra.Command{
+	return podCommand(&cobra.Command{
 		Use:   "recover",
 		Short: "Begin a new history with this pod's data, when a majority of the volumes is lost",
 		Long: "Make this pod's data the beginning of a new cluster with this pod as its only member, when the\n" +
@@ -159,24 +158,14 @@ func recoverCommand() *cobra.Command {
 			"  kubectl exec kv-1 -- kvd recover\n\n" +
 			"It is refused while a master or a quorum answers. Writes that only the lost volumes had are gone.\n" +
 			"The old data is kept beside the new one, in replaced-*, and takes as much space.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
-				return err
-			}
-			if err := c.complete(); err != nil {
-				return err
-			}
-			text, err := recoverPod(cmd.Context(), &c)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), text)
-			return nil
-		},
-	}
-	c.register(cmd.Flags())
-	return cmd
+	}, func(cmd *cobra.Command, c *config) error {
+		text, err := recoverPod(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), text)
+		return nil
+	})
 }
 
 // recoverPod asks the pod that runs, or does it itself if none does.
