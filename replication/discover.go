@@ -105,7 +105,8 @@ func (n *Node) absent(pod string) bool {
 
 // othersAbsent says, for a pod without data, that this is a cold start: each
 // other pod that should exist does not yet, or says of itself that it waits for
-// the next one to be created.
+// the next one to be created, or has no data either. (Two pods without data must
+// not each wait until the other one says that it is a cold start.)
 func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	if n.opts.ExpectedOrdinals == nil {
 		return false
@@ -117,7 +118,7 @@ func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	absent := 0
 	for _, pod := range n.neighbours() {
 		switch s := seen[pod]; {
-		case !covers(Ordinal(pod)) || s != nil && s.Cold:
+		case !covers(Ordinal(pod)) || s != nil && (s.Cold || !s.HasData):
 		case s == nil && n.absent(pod):
 			absent++
 		default:

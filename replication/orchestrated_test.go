@@ -135,6 +135,37 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 	}
 }
 
+// When a pod without data is ready all the same, so that the next one is created.
+func TestOthersAbsent(t *testing.T) {
+	n := &Node{opts: Options{
+		Name:             "kv-1",
+		ExpectedOrdinals: func() (func(int) bool, bool) { return func(o int) bool { return o < 3 }, true },
+		Resolver: func(pod string) (string, error) {
+			if pod == "kv-2" {
+				return "", &net.DNSError{Err: "no such host", Name: pod, IsNotFound: true}
+			}
+			return pod, nil
+		},
+	}}
+	for name, tc := range map[string]struct {
+		first *peerv1.InspectResponse
+		want  bool
+	}{
+		"has no data either, and does not say more": {&peerv1.InspectResponse{}, true},
+		"has data, and waits for the next pod":      {&peerv1.InspectResponse{HasData: true, Cold: true}, true},
+		"has data":                                  {&peerv1.InspectResponse{HasData: true}, false},
+		"does not answer":                           {nil, false},
+	} {
+		seen := map[string]*peerv1.InspectResponse{}
+		if tc.first != nil {
+			seen["kv-0"] = tc.first
+		}
+		if got := n.othersAbsent(seen); got != tc.want {
+			t.Errorf("kv-0 %s: %t", name, got)
+		}
+	}
+}
+
 // 5 to 1 at once: all that go ask to be removed at the same time.
 //
 // Scenario: S13
