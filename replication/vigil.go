@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"syscall"
 	"time"
@@ -12,7 +13,9 @@ import (
 )
 
 const (
-	// probePause lies between the two probes of a master that went away.
+	// probes is how often a master that went away is called, with probePause after
+	// each time: a process that ends is gone within it.
+	probes     = 10
 	probePause = 20 * time.Millisecond
 	// rankPause is left to each voter before this one to be elected.
 	rankPause = 100 * time.Millisecond
@@ -78,26 +81,35 @@ func (g *vigil) rank(gone MemberID) (rank int, votes bool) {
 	return 0, false
 }
 
+// dead looks again when a connection breaks at once: a process that ends closes
+// its connections and its listener one after the other.
 func (g *vigil) dead(ctx context.Context, m MemberID) bool {
-	for i := range 2 {
-		if i > 0 {
-			sleep(ctx, probePause)
-		}
-		if g.port.connected(m) || !g.refuses(ctx, m) {
+	refused := 0
+	for range probes {
+		if g.port.connected(m) {
 			return false
 		}
+		switch err := g.probe(ctx, m); {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			if refused++; refused == 2 {
+				return true
+			}
+		case !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF):
+			return false // It answers, or nothing does.
+		}
+		sleep(ctx, probePause)
 	}
-	return true
+	return false
 }
 
-func (g *vigil) refuses(ctx context.Context, m MemberID) bool {
+func (g *vigil) probe(ctx context.Context, m MemberID) error {
 	ctx, cancel := context.WithTimeout(ctx, g.timing.Heartbeat/2)
 	defer cancel()
 	conn, err := g.port.dial(ctx, handshake.Calls, m.Pod(), m)
 	if err == nil {
 		conn.Close()
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	return err
 }
 
 // stand makes this pod a candidate at once, as a master that hands over does.

@@ -1,0 +1,43 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What a pod that calls a master's port sees, and whether the master is dead.
+func TestVigilDead(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	reset := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
+	for name, test := range map[string]struct {
+		seen []error // the last one again and again
+		dead bool
+	}{
+		"gone":                     {[]error{refused}, true},
+		"its listener closes last": {[]error{reset, io.EOF, refused}, true},
+		"breaks every connection":  {[]error{reset}, false},
+		"restarted":                {[]error{refused, errors.New("it says who it is")}, false},
+		"cut off":                  {[]error{context.DeadlineExceeded}, false},
+	} {
+		calls := 0
+		g := &vigil{engine: &engine{timing: Timing{Heartbeat: time.Second}}, port: &port{
+			origins: &origins{ips: map[string]string{}}, callers: map[MemberID]int{},
+			opts: &Options{
+				Resolver: func(string) (string, error) { return "127.0.0.1:1", nil },
+				Dial: func(context.Context, string) (net.Conn, error) {
+					err := test.seen[min(calls, len(test.seen)-1)]
+					calls++
+					return nil, err
+				},
+			},
+		}}
+		if g.dead(t.Context(), "kv-0/a") != test.dead {
+			t.Errorf("%s: dead is %t", name, !test.dead)
+		}
+	}
+}
