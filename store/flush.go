@@ -316,7 +316,7 @@ func (s *flushSteps) index(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if err := bucket.Put(n.key, appendIndexRecord(nil, n.key, &newest)); err != nil {
+				if err := bucket.Put(n.key, indexRecord(n.key, &newest)); err != nil {
 					return err
 				}
 				left--

@@ -176,18 +176,16 @@ func takeApart(at place, record []byte) (key []byte, v version, err error) {
 // An index record says of a key where its newest version is, and all of it but
 // the value: checksum, then as uvarints revision, part, version, and unless it
 // is a deletion revision - create_revision and lease.
-func appendIndexRecord(dst, key []byte, v *version) []byte {
-	at := len(dst)
-	dst = append(dst, make([]byte, checksumBytes)...)
-	dst = binary.AppendUvarint(dst, uint64(v.revision))
-	dst = binary.AppendUvarint(dst, uint64(v.part))
-	dst = binary.AppendUvarint(dst, uint64(v.version))
+func indexRecord(key []byte, v *version) []byte {
+	record := make([]byte, checksumBytes, checksumBytes+5*binary.MaxVarintLen64)
+	record = binary.AppendUvarint(record, uint64(v.revision))
+	record = binary.AppendUvarint(record, uint64(v.part))
+	record = binary.AppendUvarint(record, uint64(v.version))
 	if v.exists() {
-		dst = binary.AppendUvarint(dst, uint64(v.revision-v.create))
-		dst = binary.AppendUvarint(dst, uint64(v.lease))
+		record = binary.AppendUvarint(record, uint64(v.revision-v.create))
+		record = binary.AppendUvarint(record, uint64(v.lease))
 	}
-	seal(key, dst[at:])
-	return dst
+	return seal(key, record)
 }
 
 func readIndexRecord(key, record []byte) (version, error) {

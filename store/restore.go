@@ -154,7 +154,7 @@ func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
 		}
 		back[string(key)] = nil
 		if f.log.Get(before.logKey()) != nil { // Else none, or a deletion that is gone already.
-			back[string(key)] = appendIndexRecord(nil, key, &before)
+			back[string(key)] = indexRecord(key, &before)
 		}
 	}
 	for _, key := range sortedKeys(back) {
