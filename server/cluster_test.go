@@ -66,14 +66,13 @@ func TestStatusOfEveryMember(t *testing.T) {
 // not exist is not.
 func TestStatusOfGuests(t *testing.T) {
 	pods := three(t)
-	for _, p := range pods {
-		p.log.members = []string{"kv-0", "kv-1"}
-	}
-	pods[0].log.guests = []string{"kv-2", "kv-3"}
-	pods[0].log.peers["kv-3"] = pods[2].conn
-	if err := pods[0].log.peers["kv-3"].Close(); err != nil {
+	if err := pods[2].conn.Close(); err != nil {
 		t.Fatal(err)
 	}
+	log := pods[0].log
+	log.mu.Lock()
+	log.members, log.guests, log.peers["kv-3"] = []string{"kv-0", "kv-1"}, []string{"kv-2", "kv-3"}, pods[2].conn
+	log.mu.Unlock()
 	response, err := kvv1.NewClusterServiceClient(pods[0].conn).Status(within5s(t), &kvv1.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -161,10 +161,14 @@ func (l *fakeLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
 	if !ok {
 		return nil, replication.ErrNoMaster
 	}
-	return l.peers[master], nil
+	return l.PeerConn(master)
 }
 
-func (l *fakeLog) PeerConn(pod string) (*grpc.ClientConn, error) { return l.peers[pod], nil }
+func (l *fakeLog) PeerConn(pod string) (*grpc.ClientConn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peers[pod], nil
+}
 
 func (l *fakeLog) IsMaster() bool {
 	master, _ := l.Master()
@@ -184,6 +188,8 @@ func (l *fakeLog) setMaster(pod string) {
 }
 
 func (l *fakeLog) Members() []replication.Member {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var members []replication.Member
 	for _, pod := range l.members {
 		members = append(members, replication.Member{
@@ -193,7 +199,11 @@ func (l *fakeLog) Members() []replication.Member {
 	return members
 }
 
-func (l *fakeLog) Guests() []string { return l.guests }
+func (l *fakeLog) Guests() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.guests
+}
 
 func (l *fakeLog) ClusterID() string { return "cluster" }
 
