@@ -12,8 +12,9 @@ import (
 
 // Check flushes, and verifies every invariant of the file: bbolt's own; the
 // checksum of every record; that the versions of a key follow each other and none
-// is left over; that the running hash follows from them; that leases and their keys agree; and that requests and their order agree. It
-// reads everything. It fails with ErrCorrupt and all that it found.
+// is left over; that the running hash follows from them; that leases and their
+// keys agree; and that requests and their order agree. It reads everything. It
+// fails with ErrCorrupt and all that it found.
 func (s *Store) Check(ctx context.Context) (err error) {
 	if err := s.Flush(ctx, s.Applied()); err != nil {
 		return err
@@ -140,7 +141,7 @@ func (c *checker) versions(f *file, key []byte, at version) error {
 			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", key, at.revision, c.st.Compacted)
 		}
 		if at.prev.revision == 0 {
-			if at.exists() && (at.version != 1 || at.create != at.revision) || !at.exists() {
+			if !at.exists() || at.version != 1 || at.create != at.revision {
 				c.found("key %q: version %d (revision %d) follows none", key, at.version, at.revision)
 			}
 			return nil

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"math"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -57,13 +58,7 @@ func (l *Log) AwaitSync(index uint64) error {
 
 // Settle returns when the disk has all that was stored. After an error the log
 // stores nothing more.
-func (l *Log) Settle() error {
-	if u := l.unsynced.Load(); u != nil {
-		<-u.done
-		return u.err
-	}
-	return nil
-}
+func (l *Log) Settle() error { return l.AwaitSync(math.MaxUint64) }
 
 // write stores entries and lets the sync overlap if it may.
 func (l *Log) write(entries []*raft.Log) error {
