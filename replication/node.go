@@ -263,6 +263,14 @@ func (n *Node) Master() (pod string, ok bool) {
 	return m.Pod(), m != ""
 }
 
+// Term is Raft's; 0 before Start.
+func (n *Node) Term() uint64 {
+	if e := n.engine.Load(); e != nil {
+		return e.raft.CurrentTerm()
+	}
+	return 0
+}
+
 // ClusterID is the cluster's uuid; empty before this pod belongs to one.
 func (n *Node) ClusterID() string { return n.volume.Identity().ClusterID }
 

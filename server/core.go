@@ -198,11 +198,8 @@ func call[Request, Response any](ctx context.Context, c *core, m *method, req Re
 	handle func(context.Context, Request) (Response, error),
 ) (Response, error) {
 	start := time.Now()
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
-		defer cancel()
-	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
 	response, err := handle(ctx, req)
 	if err != nil {
 		var none Response
@@ -212,6 +209,14 @@ func call[Request, Response any](ctx context.Context, c *core, m *method, req Re
 	}
 	m.done(start, nil)
 	return response, nil
+}
+
+// withDeadline bounds a unary request that came without a deadline.
+func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, defaultDeadline)
 }
 
 // stream runs one streaming request: it ends when the pod stops, and its error

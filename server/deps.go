@@ -59,6 +59,9 @@ type Log interface {
 	// Guests are pods that should exist and are no members yet.
 	Guests() []string
 	ClusterID() string
+	// MemberID is this pod's.
+	MemberID() replication.MemberID
+	Term() uint64
 	Status() replication.Status
 	// PodStatus is how this pod is, with what the server adds.
 	PodStatus(ctx context.Context) *kvv1.PodStatus

@@ -207,6 +207,9 @@ func (l *fakeLog) Guests() []string {
 
 func (l *fakeLog) ClusterID() string { return "cluster" }
 
+func (l *fakeLog) MemberID() replication.MemberID { return replication.MemberID(l.name + "/1") }
+func (l *fakeLog) Term() uint64                   { return 1 }
+
 func (l *fakeLog) Status() replication.Status {
 	master, _ := l.Master()
 	return replication.Status{Master: master, Commit: 5, Applied: 3, Ready: master != "", Because: map[bool]string{true: "no master is known"}[master == ""]}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/server/etcd"
 	"github.com/batondb/baton/store"
 )
 
@@ -32,6 +33,7 @@ func run(ctx context.Context, c config) (err error) {
 	registry := newRegistry()
 	p := &pod{name: c.name, dir: c.dataDir, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
 		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
+	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
 

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+)
+
+// Backend is what services of other packages stand on, so that they have the
+// same log, the same copy of the data and the same rules as Baton's own. All
+// methods may be called by any goroutine; their errors are for Describe.
+type Backend struct {
+	core    *core
+	cluster *clusterService
+	leases  *leaseService
+}
+
+// Propose puts a command into the log, on any pod, and returns what applying it
+// gave. A refusal is an error. The command must not be changed afterwards.
+func (b *Backend) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	return b.core.propose(ctx, command)
+}
+
+// Read returns this pod's copy of the data when it is as fresh as the options
+// ask; nil asks for every write that was acknowledged before.
+func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+	return b.core.prepareRead(ctx, options)
+}
+
+// Log is NOT_READY while the pod starts.
+func (b *Backend) Log() (Log, error) { return b.core.needLog() }
+
+// Term is Raft's; 0 while the pod starts.
+func (b *Backend) Term() uint64 {
+	if log := b.core.log.Load(); log != nil {
+		return (*log).Term()
+	}
+	return 0
+}
+
+// KeepAlive gives a lease its full time again and returns it; 0: there is no
+// such lease.
+func (b *Backend) KeepAlive(ctx context.Context, lease int64) (ttlSeconds int64, err error) {
+	response, err := b.leases.keepAlive(ctx, &kvv1.KeepAliveRequest{Id: lease})
+	return response.GetTtlSeconds(), err
+}
+
+// TimeToLive is the method of the native API.
+func (b *Backend) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+	return b.leases.timeToLive(ctx, req)
+}
+
+// Status is how the pods are, or this one alone.
+func (b *Backend) Status(ctx context.Context, thisPodOnly bool) (*kvv1.StatusResponse, error) {
+	return b.cluster.status(ctx, &kvv1.StatusRequest{ThisPodOnly: thisPodOnly})
+}
+
+// Pod is this pod's name.
+func (b *Backend) Pod() string { return b.core.options.Name }
+
+// StreamContext ends with a stream's context, or when the pod stops. The
+// returned function frees it.
+func (b *Backend) StreamContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return b.core.streamContext(ctx)
+}
+
+// Describe says what an error of these methods, of the Store or of the Log is.
+// The reason is 0 when the code says all.
+func (b *Backend) Describe(err error) (codes.Code, kvv1.ErrorReason) {
+	code, reason, _ := describe(err)
+	return code, reason
+}
+
+// Register adds services to the client port. Call it before Start. Their unary
+// calls get the default deadline if they have none, and all are in the metrics.
+func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
+	register(instrumented{s.grpc, s.core}, &Backend{
+		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaser, s.relay),
+	})
+}
+
+// instrumented registers services whose methods are counted.
+type instrumented struct {
+	server *grpc.Server
+	core   *core
+}
+
+func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
+	counted := *desc
+	counted.Methods, counted.Streams = nil, nil
+	for _, m := range desc.Methods {
+		counts, handle := i.core.metrics.unary("/"+desc.ServiceName+"/"+m.MethodName), m.Handler
+		m.Handler = func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			start := time.Now()
+			ctx, cancel := withDeadline(ctx)
+			defer cancel()
+			response, err := handle(service, ctx, decode, interceptor)
+			counts.done(start, err)
+			return response, err
+		}
+		counted.Methods = append(counted.Methods, m)
+	}
+	for _, s := range desc.Streams {
+		counts, handle := i.core.metrics.stream("/"+desc.ServiceName+"/"+s.StreamName), s.Handler
+		s.Handler = func(service any, stream grpc.ServerStream) error {
+			start := time.Now()
+			counts.open.Inc()
+			defer counts.open.Dec()
+			err := handle(service, stream)
+			counts.done(start, err)
+			return err
+		}
+		counted.Streams = append(counted.Streams, s)
+	}
+	i.server.RegisterService(&counted, service)
+}
+
+var _ grpc.ServiceRegistrar = instrumented{}
+
+var _ Log = (*replication.Node)(nil)

@@ -1,0 +1,49 @@
+package etcd
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// errorOf is etcd's error for each reason. Clients compare the text, so a
+// reason that etcd does not have is given as the one that makes them do the
+// right thing.
+var errorOf = map[kvv1.ErrorReason]error{
+	kvv1.ErrorReason_ERROR_REASON_TOO_LARGE:       rpctypes.ErrGRPCRequestTooLarge,
+	kvv1.ErrorReason_ERROR_REASON_COMPACTED:       rpctypes.ErrGRPCCompacted,
+	kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION: rpctypes.ErrGRPCFutureRev,
+	kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND: rpctypes.ErrGRPCLeaseNotFound,
+	kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS:    rpctypes.ErrGRPCLeaseExist,
+	kvv1.ErrorReason_ERROR_REASON_NO_MASTER:       rpctypes.ErrGRPCNoLeader,
+	// What etcd answers to a write that was under way when the leader was lost.
+	kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN: rpctypes.ErrGRPCTimeoutDueToLeaderFail,
+	kvv1.ErrorReason_ERROR_REASON_OVERLOADED:      rpctypes.ErrGRPCRequestTooManyRequests,
+	kvv1.ErrorReason_ERROR_REASON_NOT_READY:       rpctypes.ErrGRPCStopped,
+	kvv1.ErrorReason_ERROR_REASON_NO_SPACE:        rpctypes.ErrGRPCNoSpace,
+	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:   rpctypes.ErrGRPCKeyNotFound,
+	kvv1.ErrorReason_ERROR_REASON_CORRUPT:         rpctypes.ErrGRPCCorrupt,
+	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:        rpctypes.ErrGRPCRequestTooManyRequests,
+}
+
+// fail is err as etcd says it.
+func (p *pod) fail(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	code, reason := p.Describe(err)
+	if known := errorOf[reason]; known != nil {
+		return known
+	}
+	switch {
+	case reason == 0 && status.Code(err) != codes.Unknown:
+		return err // It is etcd's already, or another pod's.
+	case code == codes.DeadlineExceeded || ctx.Err() != nil:
+		return rpctypes.ErrGRPCTimeout
+	}
+	return status.Error(code, "etcdserver: "+err.Error())
+}

@@ -1,0 +1,54 @@
+package etcd
+
+import (
+	"hash/fnv"
+	"sync/atomic"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/batondb/baton/server"
+)
+
+// Register adds etcd's services to a server's client port.
+func Register(registrar grpc.ServiceRegistrar, backend *server.Backend) {
+	p := &pod{Backend: backend}
+	pb.RegisterKVServer(registrar, &kvService{pod: p})
+}
+
+// pod is what the services share.
+type pod struct {
+	*server.Backend
+	ids atomic.Pointer[identity]
+}
+
+// identity is the pod's in etcd's terms: numbers made of the uuids.
+type identity struct{ cluster, member uint64 }
+
+// header is that of an answer of a revision.
+func (p *pod) header(revision int64) *pb.ResponseHeader {
+	ids := p.identity()
+	return &pb.ResponseHeader{ClusterId: ids.cluster, MemberId: ids.member, Revision: revision, RaftTerm: p.Term()}
+}
+
+// identity never changes once the pod belongs to a cluster.
+func (p *pod) identity() identity {
+	if ids := p.ids.Load(); ids != nil {
+		return *ids
+	}
+	log, err := p.Log()
+	if err != nil || log.ClusterID() == "" {
+		return identity{}
+	}
+	ids := identity{cluster: number(log.ClusterID()), member: number(string(log.MemberID()))}
+	p.ids.Store(&ids)
+	return ids
+}
+
+// number makes an etcd id of a name: 64 bits of its hash, never 0, which means
+// "none" to etcd's clients.
+func number(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name)) //nolint:errcheck // A hash takes everything.
+	return max(h.Sum64(), 1)
+}
