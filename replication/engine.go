@@ -264,7 +264,7 @@ func (e *engine) run(n *Node) {
 		e.reads.run,
 		attendant.run,
 		attendant.catchUp,
-		(&vigil{engine: e, port: n.port}).run,
+		(&vigil{engine: e, port: n.port, inspect: n.inspect}).run,
 		func(ctx context.Context) { e.views.observe(e.raft, ctx.Done()) },
 		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
 		e.truncate,

@@ -275,6 +275,24 @@ func TestAllKilled(t *testing.T) {
 	}
 }
 
+// When all pods start together nobody waits for an election timeout: here it is
+// longer than the test.
+func TestAllStartTogether(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	c.master().mustPut("k", "v")
+	for _, name := range c.list {
+		c.pods[name].kill()
+	}
+	c.adjust = func(o *Options) { o.Timing.Heartbeat, o.Timing.Election = 2*patient, 2*patient }
+	for _, name := range c.list {
+		c.pods[name].start()
+	}
+	for _, p := range c.pods {
+		p.awaitStart()
+	}
+	c.master().mustRead("k", "v")
+}
+
 // Scenario: S38
 func TestUnknownOutcome(t *testing.T) {
 	c := newCluster(t, 3).boot()

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/hashicorp/raft"
 )
@@ -34,12 +36,12 @@ const (
 type vigil struct {
 	*engine
 	port *port
+	// inspect asks pods what they have.
+	inspect func(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse
 }
 
 func (g *vigil) run(ctx context.Context) {
-	if all := voters(g.raft.GetConfiguration().Configuration()); len(all) == 1 && all[0] == g.self {
-		g.stand() // there is nobody to wait for
-	}
+	g.assemble(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,6 +57,61 @@ func (g *vigil) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// assemble looks, after a start, whether every voter has started and none has a
+// master: nobody has to be waited for then, and the one with the best log stands
+// at once.
+func (g *vigil) assemble(ctx context.Context) {
+	all := voters(g.raft.GetConfiguration().Configuration())
+	if !slices.Contains(all, g.self) {
+		return
+	}
+	var others []string
+	for _, m := range all {
+		if m != g.self {
+			others = append(others, m.Pod())
+		}
+	}
+	for began := time.Now(); ctx.Err() == nil && time.Since(began) < 2*g.timing.Heartbeat; sleep(ctx, probePause) {
+		seen := g.inspect(ctx, others)
+		if g.views.load().last != "" || slices.ContainsFunc(all, func(m MemberID) bool { return seen[m.Pod()].GetMaster() }) {
+			return
+		}
+		if best, complete := g.best(all, seen); complete {
+			if best == g.self {
+				g.slog.Info("every voter has just started; this pod has the best log and stands for election")
+				g.stand()
+			}
+			return
+		}
+	}
+}
+
+// best is the voter that the others will vote for: the one with the latest
+// entry, of those the lowest ordinal. It is known when all have told what they
+// have.
+func (g *vigil) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (best MemberID, complete bool) {
+	type candidate struct {
+		id          MemberID
+		index, term uint64
+	}
+	var candidates []candidate
+	for _, m := range all {
+		c := candidate{id: m}
+		if m == g.self {
+			c.index, c.term = g.lastEntry()
+		} else if s := seen[m.Pod()]; s.GetMemberId() == string(m) {
+			c.index, c.term = s.GetLastIndex(), s.GetLastLogTerm()
+		}
+		if c.index == 0 {
+			return "", false
+		}
+		candidates = append(candidates, c)
+	}
+	return slices.MinFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.term, a.term), cmp.Compare(b.index, a.index), byOrdinal(a.id.Pod(), b.id.Pod()))
+	}).id, true
 }
 
 // missed says whether m was the last master, and no other one is known. That
