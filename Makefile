@@ -18,7 +18,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-faults bench lint fmt proto fuzz clean \
+.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean \
 	scenarios image image-twice build-args e2e e2e-local e2e-test
 
 help: ## Show this
@@ -40,6 +40,10 @@ test: ## Run the tests (under ten minutes on two cores)
 
 test-race: ## Run all tests under the race detector; takes its time
 	$(GO) test -p 1 -timeout 30m -race ./...
+
+# A module of its own: it builds the real etcd.
+test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients on it
+	cd test/etcd && $(GO) test -p 1 -timeout 5m -race ./...
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))

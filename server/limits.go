@@ -5,14 +5,14 @@ import "time"
 // Limits on requests. They bound what one request can cost every pod: all of
 // it is held in memory, written to each pod's log and sent over each stream.
 const (
-	// maxKeyBytes: keys live in the branch pages of bbolt, which are 4 KiB and
+	// MaxKeyBytes: keys live in the branch pages of bbolt, which are 4 KiB and
 	// hold at least two keys.
-	maxKeyBytes = 4 << 10
+	MaxKeyBytes = 4 << 10
 	// maxBoundBytes: the end of a range, or the key that a page goes on from,
 	// may be the successor of the longest key, which is one zero byte longer.
-	maxBoundBytes = maxKeyBytes + 1
-	// maxValueBytes: etcd's default, so that what fits there fits here.
-	maxValueBytes = 3 << 19
+	maxBoundBytes = MaxKeyBytes + 1
+	// MaxValueBytes: etcd's default, so that what fits there fits here.
+	MaxValueBytes = 3 << 19
 	// maxTxnOps counts operations and compares, nesting included: etcd's
 	// default. Applying one stops every other write for its time.
 	maxTxnOps = 128

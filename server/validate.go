@@ -15,8 +15,8 @@ func checkKey(field string, key []byte) error {
 	if len(key) == 0 {
 		return errInvalid(field, "is empty; the first possible key is a zero byte")
 	}
-	if len(key) > maxKeyBytes {
-		return errTooLarge(field, maxKeyBytes, len(key))
+	if len(key) > MaxKeyBytes {
+		return errTooLarge(field, MaxKeyBytes, len(key))
 	}
 	return nil
 }
@@ -39,8 +39,8 @@ func checkBounds(key, end []byte) error {
 }
 
 func checkValue(field string, value []byte) error {
-	if len(value) > maxValueBytes {
-		return errTooLarge(field, maxValueBytes, len(value))
+	if len(value) > MaxValueBytes {
+		return errTooLarge(field, MaxValueBytes, len(value))
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -17,14 +16,13 @@ type kvService struct {
 }
 
 func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	if len(req.GetKey()) == 0 {
-		return nil, rpctypes.ErrGRPCEmptyKey
+	if err := checkPut(req); err != nil {
+		return nil, err
 	}
-	put := &kvv1.PutRequest{
-		Key: req.GetKey(), Value: req.GetValue(), Lease: req.GetLease(),
-		PrevKv: req.GetPrevKv(), IgnoreValue: req.GetIgnoreValue(), IgnoreLease: req.GetIgnoreLease(),
+	if err := checkSize(req); err != nil {
+		return nil, err
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: put}})
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -32,12 +30,73 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	return &pb.PutResponse{Header: s.header(response.GetHeader().GetRevision()), PrevKv: keyValue(response.GetPrevKv())}, nil
 }
 
+func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	if err := checkDelete(req); err != nil {
+		return nil, err
+	}
+	if err := checkSize(req); err != nil {
+		return nil, err
+	}
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Delete{Delete: nativeDelete(req)}})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	response := deleted(result.GetDelete())
+	response.Header = s.header(result.GetDelete().GetHeader().GetRevision())
+	return response, nil
+}
+
+// Compact returns when no read of an older revision is possible any more, on any
+// pod. The space is free later, also for a physical compaction: each pod takes
+// its own time for that, so that writes do not wait.
+func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	compact := &kvv1.CompactRequest{Revision: req.GetRevision()}
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: compact}})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return &pb.CompactionResponse{Header: s.header(result.GetCompact().GetHeader().GetRevision())}, nil
+}
+
+func nativePut(req *pb.PutRequest) *kvv1.PutRequest {
+	return &kvv1.PutRequest{
+		Key: req.GetKey(), Value: req.GetValue(), Lease: req.GetLease(),
+		PrevKv: req.GetPrevKv(), IgnoreValue: req.GetIgnoreValue(), IgnoreLease: req.GetIgnoreLease(),
+	}
+}
+
+func nativeDelete(req *pb.DeleteRangeRequest) *kvv1.DeleteRequest {
+	return &kvv1.DeleteRequest{Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), PrevKv: req.GetPrevKv()}
+}
+
+// deleted has no header.
+func deleted(response *kvv1.DeleteResponse) *pb.DeleteRangeResponse {
+	return &pb.DeleteRangeResponse{Deleted: response.GetDeleted(), PrevKvs: keyValues(response.GetPrevKvs())}
+}
+
 func keyValue(kv *kvv1.KeyValue) *mvccpb.KeyValue {
 	if kv == nil {
 		return nil
 	}
-	return &mvccpb.KeyValue{
-		Key: kv.GetKey(), Value: kv.GetValue(), Lease: kv.GetLease(),
-		CreateRevision: kv.GetCreateRevision(), ModRevision: kv.GetModRevision(), Version: kv.GetVersion(),
+	converted := &mvccpb.KeyValue{}
+	convert(converted, kv)
+	return converted
+}
+
+// keyValues makes one allocation for all.
+func keyValues(kvs []*kvv1.KeyValue) []*mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
 	}
+	all, converted := make([]mvccpb.KeyValue, len(kvs)), make([]*mvccpb.KeyValue, len(kvs))
+	for i, kv := range kvs {
+		convert(&all[i], kv)
+		converted[i] = &all[i]
+	}
+	return converted
+}
+
+func convert(to *mvccpb.KeyValue, kv *kvv1.KeyValue) {
+	to.Key, to.Value, to.Lease = kv.GetKey(), kv.GetValue(), kv.GetLease()
+	to.CreateRevision, to.ModRevision, to.Version = kv.GetCreateRevision(), kv.GetModRevision(), kv.GetVersion()
 }

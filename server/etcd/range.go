@@ -1,0 +1,219 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"sort"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
+)
+
+// Range answers from this pod's copy of the data. etcd bounds the number of keys
+// only by the limit, and so does this: an answer is held in memory as a whole.
+func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if err := checkRange(req); err != nil {
+		return nil, err
+	}
+	st, err := s.Read(ctx, freshness(req.GetSerializable()))
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	for {
+		found, err := read(ctx, st, req, max(req.GetRevision(), 0))
+		if err != nil && req.GetRevision() <= 0 && s.compacted(err) {
+			continue // A compaction overtook a read of several parts: begin anew.
+		}
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		response := found.answer(req)
+		if req.GetRevision() > 0 {
+			found.revision = st.Status().Revision // etcd's header has the newest, too.
+		}
+		response.Header = s.header(found.revision)
+		return response, nil
+	}
+}
+
+func (s *kvService) compacted(err error) bool {
+	_, reason := s.Describe(err)
+	return reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED
+}
+
+func freshness(serializable bool) *kvv1.ReadOptions {
+	if serializable {
+		return &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
+	}
+	return nil
+}
+
+// keys are what a range has at a revision: all of them, or, under a limit, the
+// first ones and one more, so that more can be told.
+type keys struct {
+	revision int64
+	kvs      []*kvv1.KeyValue
+	count    int64 // Of all keys in the range.
+}
+
+// read reads what etcd would, for answer, at a revision (0: the newest).
+func read(ctx context.Context, st server.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
+	native := &kvv1.RangeRequest{
+		Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), Revision: revision,
+		KeysOnly: withoutValues(req), CountOnly: req.GetCountOnly(),
+	}
+	if len(req.GetRangeEnd()) > 0 && !req.GetCountOnly() {
+		return scan(ctx, st, req, native)
+	}
+	page, err := st.Range(ctx, native)
+	if err != nil {
+		return nil, err
+	}
+	return &keys{page.GetHeader().GetRevision(), page.GetKvs(), page.GetCount()}, nil
+}
+
+// scan reads a range of keys. When a limit cuts it off, the rest is counted.
+func scan(ctx context.Context, st server.Store, req *pb.RangeRequest, native *kvv1.RangeRequest) (*keys, error) {
+	native.Limit = readLimit(req)
+	native.Reverse = fromTheEnd(req)
+	found := &keys{}
+	err := st.Scan(ctx, native, func(revision int64, kvs []*kvv1.KeyValue) error {
+		found.revision = revision
+		if found.kvs == nil {
+			found.kvs = kvs
+		} else {
+			found.kvs = append(found.kvs, kvs...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	found.count = int64(len(found.kvs))
+	if native.Limit == 0 || found.count < native.Limit {
+		return found, nil
+	}
+	rest := &kvv1.RangeRequest{Key: native.Key, RangeEnd: native.RangeEnd, Revision: found.revision, CountOnly: true}
+	switch last := found.kvs[len(found.kvs)-1].GetKey(); {
+	case !native.Reverse:
+		rest.Key = after(last)
+	case bytes.Equal(last, firstKey):
+		return found, nil // As the end of a range it would mean another thing.
+	default:
+		rest.RangeEnd = last
+	}
+	page, err := st.Range(ctx, rest)
+	found.count += page.GetCount()
+	return found, err
+}
+
+// firstKey is the first possible one.
+var firstKey = []byte{0}
+
+// after is the first possible key after another one.
+func after(key []byte) []byte { return append(bytes.Clone(key), 0) }
+
+// withoutValues: only a sort by value needs values that are not asked for.
+func withoutValues(req *pb.RangeRequest) bool {
+	return req.GetKeysOnly() && req.GetSortTarget() != pb.RangeRequest_VALUE
+}
+
+func defaultOrder(req *pb.RangeRequest) bool {
+	return req.GetSortOrder() == pb.RangeRequest_NONE ||
+		req.GetSortTarget() == pb.RangeRequest_KEY && req.GetSortOrder() == pb.RangeRequest_ASCEND
+}
+
+func filtered(req *pb.RangeRequest) bool {
+	return req.GetMinModRevision() != 0 || req.GetMaxModRevision() != 0 ||
+		req.GetMinCreateRevision() != 0 || req.GetMaxCreateRevision() != 0
+}
+
+// fromTheEnd: the last keys come first, and only they need be read.
+func fromTheEnd(req *pb.RangeRequest) bool {
+	return req.GetSortTarget() == pb.RangeRequest_KEY && req.GetSortOrder() == pb.RangeRequest_DESCEND && !filtered(req)
+}
+
+// readLimit is how many keys are read; 0: all, which sorting and filtering need.
+// A sort without an order, which etcd takes for ascending, only sorts what the
+// limit lets through, as in etcd.
+func readLimit(req *pb.RangeRequest) int64 {
+	if filtered(req) || !defaultOrder(req) && !fromTheEnd(req) || req.GetLimit() <= 0 || req.GetLimit() == math.MaxInt64 {
+		return 0
+	}
+	return req.GetLimit() + 1
+}
+
+// answer filters, sorts and cuts off, in etcd's order. It has no header.
+func (k *keys) answer(req *pb.RangeRequest) *pb.RangeResponse {
+	kvs := k.filter(req)
+	if by := sorting(req); by != nil && !fromTheEnd(req) {
+		sort.Sort(by(kvs))
+	}
+	response := &pb.RangeResponse{Count: k.count}
+	if limit := req.GetLimit(); limit > 0 && int64(len(kvs)) > limit {
+		kvs, response.More = kvs[:limit], true
+	}
+	response.Kvs = keyValues(kvs)
+	if req.GetKeysOnly() {
+		for _, kv := range response.Kvs {
+			kv.Value = nil
+			if withoutValues(req) {
+				kv.Lease = 0 // etcd takes these from its index, which has no leases.
+			}
+		}
+	}
+	return response
+}
+
+func (k *keys) filter(req *pb.RangeRequest) []*kvv1.KeyValue {
+	if !filtered(req) {
+		return k.kvs
+	}
+	var kept []*kvv1.KeyValue
+	within := func(revision, least, most int64) bool {
+		return (least == 0 || revision >= least) && (most == 0 || revision <= most)
+	}
+	for _, kv := range k.kvs {
+		if within(kv.GetModRevision(), req.GetMinModRevision(), req.GetMaxModRevision()) &&
+			within(kv.GetCreateRevision(), req.GetMinCreateRevision(), req.GetMaxCreateRevision()) {
+			kept = append(kept, kv)
+		}
+	}
+	return kept
+}
+
+// byField sorts as etcd does: with the same function of the library, for of
+// equal ones the order is whatever it gives.
+type byField struct {
+	kvs  []*kvv1.KeyValue
+	less func(a, b *kvv1.KeyValue) bool
+}
+
+func (b byField) Len() int           { return len(b.kvs) }
+func (b byField) Less(i, j int) bool { return b.less(b.kvs[i], b.kvs[j]) }
+func (b byField) Swap(i, j int)      { b.kvs[i], b.kvs[j] = b.kvs[j], b.kvs[i] }
+
+var lessOf = map[pb.RangeRequest_SortTarget]func(a, b *kvv1.KeyValue) bool{
+	pb.RangeRequest_KEY:     func(a, b *kvv1.KeyValue) bool { return bytes.Compare(a.GetKey(), b.GetKey()) < 0 },
+	pb.RangeRequest_VERSION: func(a, b *kvv1.KeyValue) bool { return a.GetVersion() < b.GetVersion() },
+	pb.RangeRequest_CREATE:  func(a, b *kvv1.KeyValue) bool { return a.GetCreateRevision() < b.GetCreateRevision() },
+	pb.RangeRequest_MOD:     func(a, b *kvv1.KeyValue) bool { return a.GetModRevision() < b.GetModRevision() },
+	pb.RangeRequest_VALUE:   func(a, b *kvv1.KeyValue) bool { return bytes.Compare(a.GetValue(), b.GetValue()) < 0 },
+}
+
+// sorting is nil when the keys are in the right order as they are read.
+func sorting(req *pb.RangeRequest) func([]*kvv1.KeyValue) sort.Interface {
+	if req.GetSortTarget() == pb.RangeRequest_KEY && req.GetSortOrder() != pb.RangeRequest_DESCEND {
+		return nil
+	}
+	return func(kvs []*kvv1.KeyValue) sort.Interface {
+		by := byField{kvs, lessOf[req.GetSortTarget()]}
+		if req.GetSortOrder() == pb.RangeRequest_DESCEND {
+			return sort.Reverse(by)
+		}
+		return by
+	}
+}

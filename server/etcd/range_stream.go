@@ -1,0 +1,93 @@
+package etcd
+
+import (
+	"context"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
+)
+
+// streamDeadline is for the beginning of a stream, which has none of its own:
+// etcd's for any request.
+const streamDeadline = 7 * time.Second
+
+// RangeStream hands a range on in parts, all of one revision, as they are read.
+// Only the last part has the header and the count.
+func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServer) error {
+	if err := checkRangeStream(req); err != nil {
+		return err
+	}
+	ctx, release := s.StreamContext(out.Context())
+	defer release()
+	begin, cancel := context.WithTimeout(ctx, streamDeadline)
+	st, err := s.Read(begin, freshness(req.GetSerializable()))
+	cancel()
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	stream := &rangeStream{store: st, req: req, send: func(part *pb.RangeResponse) error {
+		return out.Send(&pb.RangeStreamResponse{RangeResponse: part})
+	}}
+	last, err := stream.run(ctx)
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	last.Header = s.header(stream.newest)
+	return stream.send(last)
+}
+
+// rangeStream is one range on its way to the client.
+type rangeStream struct {
+	store  server.Store
+	req    *pb.RangeRequest
+	send   func(*pb.RangeResponse) error
+	newest int64 // The newest revision at the beginning, whatever revision is read.
+}
+
+// run returns the last part, without a header.
+func (r *rangeStream) run(ctx context.Context) (*pb.RangeResponse, error) {
+	native := &kvv1.RangeRequest{
+		Key: r.req.GetKey(), RangeEnd: r.req.GetRangeEnd(), Revision: max(r.req.GetRevision(), 0), KeysOnly: withoutValues(r.req),
+	}
+	r.newest = r.store.Status().Revision
+	if native.Revision == 0 {
+		native.Revision = r.newest
+	}
+	if r.req.GetCountOnly() {
+		return r.count(ctx, native, &pb.RangeResponse{})
+	}
+	native.Limit = max(r.req.GetLimit(), 0)
+	part, count, first := &keys{}, int64(0), true
+	err := r.store.Scan(ctx, native, func(_ int64, kvs []*kvv1.KeyValue) error {
+		if !first {
+			if err := r.send(part.answer(r.req)); err != nil {
+				return err
+			}
+		}
+		part.kvs, count, first = kvs, count+int64(len(kvs)), false
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	last := part.answer(r.req)
+	last.Count = count
+	if native.Limit == 0 || count < native.Limit || len(native.RangeEnd) == 0 {
+		return last, nil
+	}
+	native.Key = after(part.kvs[len(part.kvs)-1].GetKey())
+	return r.count(ctx, native, last)
+}
+
+// count adds the number of keys in a range to a part.
+func (r *rangeStream) count(ctx context.Context, native *kvv1.RangeRequest, part *pb.RangeResponse) (*pb.RangeResponse, error) {
+	page, err := r.store.Range(ctx, &kvv1.RangeRequest{
+		Key: native.Key, RangeEnd: native.RangeEnd, Revision: native.Revision, CountOnly: true,
+	})
+	part.More = len(part.GetKvs()) > 0 && page.GetCount() > 0
+	part.Count += page.GetCount()
+	return part, err
+}
