@@ -60,6 +60,17 @@ func (b *Backend) Status(ctx context.Context, thisPodOnly bool) (*kvv1.StatusRes
 	return b.cluster.status(ctx, &kvv1.StatusRequest{ThisPodOnly: thisPodOnly})
 }
 
+// ClientAddress is where clients reach a pod; empty: it was never heard of.
+func (b *Backend) ClientAddress(pod string) string {
+	if pod == b.core.options.Name {
+		return b.core.options.ClientAddress
+	}
+	return b.core.neighbours.clientAddress(pod)
+}
+
+// Space is how much room this pod's volume has.
+func (b *Backend) Space() (Space, error) { return b.core.options.Space() }
+
 // Pod is this pod's name.
 func (b *Backend) Pod() string { return b.core.options.Name }
 

@@ -33,6 +33,9 @@ func (s Space) reserve() uint64 {
 	return min(reserveBytes, s.Total/reserveFraction)
 }
 
+// Usable is what writes can still take, in bytes.
+func (s Space) Usable() uint64 { return s.Free - min(s.Free, s.reserve()) }
+
 // nearlyFull has some slack for coming back, so that it does not flap.
 func (s Space) nearlyFull(already bool) bool {
 	if already {

@@ -19,7 +19,7 @@ import (
 // Apply.
 func (s *Store) Restore(r io.Reader) error {
 	temporary := s.path() + ".receiving"
-	st, err := receive(temporary, r)
+	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
 	if err == nil && st.Revision < s.revision.Load() {
 		err = fmt.Errorf("store: a snapshot of revision %d cannot replace revision %d", st.Revision, s.revision.Load())
 	}

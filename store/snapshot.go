@@ -237,7 +237,7 @@ func readStream(w io.Writer, r io.Reader) error {
 // checked and synced. The store must not be open there.
 func Receive(dir string, r io.Reader) (Position, error) {
 	temporary := filepath.Join(dir, FileName+".receiving")
-	st, err := receive(temporary, r)
+	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
 	if err != nil {
 		return Position{}, errors.Join(err, os.RemoveAll(temporary))
 	}
@@ -247,12 +247,12 @@ func Receive(dir string, r io.Reader) (Position, error) {
 	return st.position(), nil
 }
 
-func receive(path string, r io.Reader) (state, error) {
+func receive(path string, read func(io.Writer) error) (state, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return state{}, fmt.Errorf("store: receive: %w", err)
 	}
-	err = readStream(file, r)
+	err = read(file)
 	if err == nil {
 		err = file.Sync()
 	}

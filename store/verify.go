@@ -63,7 +63,8 @@ func receiveFile(ctx context.Context, path, to string, progress func(done, total
 	if err != nil {
 		return err
 	}
-	_, err = receive(to, &countingReader{ctx: ctx, r: file, total: stat.Size(), progress: progress})
+	counting := &countingReader{ctx: ctx, r: file, total: stat.Size(), progress: progress}
+	_, err = receive(to, func(w io.Writer) error { return readFile(w, counting, stat.Size()) })
 	return err
 }
 

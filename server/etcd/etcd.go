@@ -14,6 +14,9 @@ import (
 func Register(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 	p := &pod{Backend: backend}
 	pb.RegisterKVServer(registrar, &kvService{pod: p})
+	pb.RegisterMaintenanceServer(registrar, &maintenanceService{pod: p})
+	pb.RegisterClusterServer(registrar, &clusterService{pod: p})
+	pb.RegisterAuthServer(registrar, &authService{pod: p})
 }
 
 // pod is what the services share.

@@ -1,0 +1,247 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
+)
+
+// opsStore has what the services other than KV, Watch and Lease read.
+type opsStore struct {
+	server.Store
+	database []byte
+}
+
+func (opsStore) Status() store.Status {
+	return store.Status{Revision: 9, Compacted: 4, FileBytes: 8192, FreeBytes: 4096}
+}
+
+func (opsStore) Hash(revision int64) (int64, uint64, error) { return max(revision, 9), 1<<32 | 2, nil }
+
+func (s opsStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
+	return io.NopCloser(bytes.NewReader(s.database)), int64(len(s.database)), nil
+}
+
+// opsLog is that of the master of two pods; a third clones.
+type opsLog struct {
+	server.Log
+	master string
+	server *server.Server
+}
+
+var opsMembers = []replication.Member{
+	{ID: "kv-0/a", Pod: "kv-0", Voter: true, Address: "host-0:7401"},
+	{ID: "kv-1/b", Pod: "kv-1", Voter: true, Address: "host-1:7401"},
+	{ID: "kv-2/c", Pod: "kv-2", Ordinal: 2},
+}
+
+func (l *opsLog) LinearizableRead(context.Context) error    { return nil }
+func (l *opsLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, errors.New("not there") }
+func (l *opsLog) IsMaster() bool                            { return l.master == "kv-0" }
+func (l *opsLog) Master() (string, bool)                    { return l.master, l.master != "" }
+func (l *opsLog) Members() []replication.Member             { return opsMembers }
+func (l *opsLog) Guests() []string                          { return nil }
+func (l *opsLog) ClusterID() string                         { return "cluster" }
+func (l *opsLog) MemberID() replication.MemberID            { return "kv-0/a" }
+func (l *opsLog) Term() uint64                              { return 3 }
+func (l *opsLog) HandOver(_ context.Context, to string) (string, error) {
+	l.master = to
+	return to, nil
+}
+
+func (l *opsLog) Status() replication.Status {
+	return replication.Status{Master: l.master, Term: 3, Commit: 12, Applied: 11}
+}
+
+func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
+	s := &kvv1.PodStatus{Name: "kv-0", MemberId: "kv-0/a"}
+	l.server.CompleteStatus(s)
+	return s
+}
+
+// opsPod is a pod with the volume's free space, and a connection to it.
+func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
+	t.Helper()
+	s := server.New(server.Options{
+		Name: "kv-0", ClientAddress: "host-0:7400",
+		Space: func() (server.Space, error) { return server.Space{Free: free, Total: 100 << 30}, nil },
+	})
+	s.Register(Register)
+	client, web := listen(t), listen(t)
+	s.UseLog(&opsLog{master: "kv-0", server: s})
+	s.UseStore(opsStore{database: database})
+	s.Start(client, web)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s.Stop(ctx)
+	})
+	conn, err := grpc.NewClient(client.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestStatus(t *testing.T) {
+	s, err := pb.NewMaintenanceClient(opsPod(t, nil, 50<<30)).Status(t.Context(), &pb.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.GetLeader() != number("kv-0/a") || s.GetHeader().GetMemberId() != s.GetLeader() || s.GetHeader().GetRevision() != 9 {
+		t.Errorf("leader %d, header %v", s.GetLeader(), s.GetHeader())
+	}
+	if s.GetDbSize() != 8192 || s.GetDbSizeInUse() != 4096 || s.GetDbSizeQuota() <= 40<<30 {
+		t.Errorf("sizes %d, %d, %d", s.GetDbSize(), s.GetDbSizeInUse(), s.GetDbSizeQuota())
+	}
+	if s.GetRaftIndex() != 12 || s.GetRaftAppliedIndex() != 11 || len(s.GetErrors()) != 0 {
+		t.Errorf("%v", s)
+	}
+}
+
+// A nearly full volume is an alarm that nobody needs to disarm.
+func TestAlarmNoSpace(t *testing.T) {
+	conn := opsPod(t, nil, 1<<20)
+	maintenance, kv := pb.NewMaintenanceClient(conn), pb.NewKVClient(conn)
+	alarm := &pb.AlarmMember{MemberID: number("kv-0/a"), Alarm: pb.AlarmType_NOSPACE}
+	ask := func(action pb.AlarmRequest_AlarmAction, kind pb.AlarmType) ([]*pb.AlarmMember, error) {
+		r, err := maintenance.Alarm(t.Context(), &pb.AlarmRequest{Action: action, MemberID: alarm.MemberID, Alarm: kind})
+		return r.GetAlarms(), err
+	}
+	for _, kind := range []pb.AlarmType{pb.AlarmType_NONE, pb.AlarmType_NOSPACE} {
+		if got, err := ask(pb.AlarmRequest_GET, kind); err != nil || len(got) != 1 || got[0].String() != alarm.String() {
+			t.Errorf("get %v: %v, %v", kind, got, err)
+		}
+	}
+	if got, err := ask(pb.AlarmRequest_GET, pb.AlarmType_CORRUPT); err != nil || len(got) != 0 {
+		t.Errorf("get CORRUPT: %v, %v", got, err)
+	}
+	if _, err := ask(pb.AlarmRequest_DEACTIVATE, pb.AlarmType_NOSPACE); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("deactivate: %v", err)
+	}
+	if _, err := ask(pb.AlarmRequest_DEACTIVATE, pb.AlarmType_CORRUPT); err != nil {
+		t.Errorf("deactivate what is not: %v", err)
+	}
+	if _, err := ask(pb.AlarmRequest_ACTIVATE, pb.AlarmType_CORRUPT); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("activate: %v", err)
+	}
+	now, err := maintenance.Status(t.Context(), &pb.StatusRequest{})
+	if err != nil || len(now.GetErrors()) != 1 || !strings.Contains(now.GetErrors()[0], "NOSPACE") {
+		t.Errorf("status: %v, %v", now.GetErrors(), err)
+	}
+	if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k")}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("put: %v", err)
+	}
+}
+
+func TestSnapshotEndsWithItsChecksum(t *testing.T) {
+	for _, size := range []int{1, sectorBytes, sectorBytes + 1, snapshotChunkBytes, 3*snapshotChunkBytes + 7} {
+		database := bytes.Repeat([]byte{7}, size)
+		stream, err := pb.NewMaintenanceClient(opsPod(t, database, 50<<30)).Snapshot(t.Context(), &pb.SnapshotRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for {
+			r, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r.GetBlob()...)
+			if whole := (size + sectorBytes - 1) / sectorBytes * sectorBytes; int(r.GetRemainingBytes()) != max(0, whole-len(got)) {
+				t.Fatalf("%d of %d bytes, and %d remain", len(got), whole, r.GetRemainingBytes())
+			}
+		}
+		if len(got)%sectorBytes != sha256.Size || !bytes.HasPrefix(got, database) {
+			t.Fatalf("%d bytes of %d", len(got), size)
+		}
+		if sum := sha256.Sum256(got[:len(got)-sha256.Size]); !bytes.HasSuffix(got, sum[:]) {
+			t.Fatalf("%d bytes: wrong checksum", size)
+		}
+	}
+}
+
+func TestMoveLeader(t *testing.T) {
+	maintenance := pb.NewMaintenanceClient(opsPod(t, nil, 50<<30))
+	for _, c := range []struct {
+		to   string
+		want string
+	}{
+		{"kv-9/x", "etcdserver: bad leader transferee"},
+		{"kv-2/c", "etcdserver: bad leader transferee"}, // A learner.
+		{"kv-0/a", ""},
+		{"kv-1/b", ""},
+		{"kv-1/b", "etcdserver: not leader"},
+	} {
+		_, err := maintenance.MoveLeader(t.Context(), &pb.MoveLeaderRequest{TargetID: number(c.to)})
+		if status.Convert(err).Message() != c.want {
+			t.Errorf("%s: %v, want %q", c.to, err, c.want)
+		}
+	}
+}
+
+func TestMembers(t *testing.T) {
+	cluster := pb.NewClusterClient(opsPod(t, nil, 50<<30))
+	list, err := cluster.MemberList(t.Context(), &pb.MemberListRequest{Linearizable: true})
+	if err != nil || len(list.GetMembers()) != 3 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	me, learner := list.GetMembers()[0], list.GetMembers()[2]
+	if me.GetName() != "kv-0" || me.GetClientURLs()[0] != "http://host-0:7400" || me.GetPeerURLs()[0] != "http://host-0:7401" || me.GetIsLearner() {
+		t.Errorf("%v", me)
+	}
+	if !learner.GetIsLearner() || len(learner.GetClientURLs()) != 0 {
+		t.Errorf("%v", learner)
+	}
+	_, add := cluster.MemberAdd(t.Context(), &pb.MemberAddRequest{PeerURLs: []string{"http://x:1"}})
+	_, remove := cluster.MemberRemove(t.Context(), &pb.MemberRemoveRequest{ID: me.GetID()})
+	_, update := cluster.MemberUpdate(t.Context(), &pb.MemberUpdateRequest{ID: me.GetID()})
+	_, promote := cluster.MemberPromote(t.Context(), &pb.MemberPromoteRequest{ID: learner.GetID()})
+	_, voter := cluster.MemberPromote(t.Context(), &pb.MemberPromoteRequest{ID: me.GetID()})
+	_, unknown := cluster.MemberRemove(t.Context(), &pb.MemberRemoveRequest{ID: 1})
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{add, "scale the StatefulSet up"},
+		{remove, "scale the StatefulSet down"},
+		{update, "found by its name"},
+		{promote, "votes by itself"},
+		{voter, "can only promote a learner"},
+		{unknown, "member not found"},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%v, want %q", c.err, c.want)
+		}
+	}
+}
