@@ -47,6 +47,6 @@ func (c *Cluster) fillOne(to *client.Client, n int) {
 	op := &history.Op{Client: writers + readers, Name: "fill", Writes: []history.Write{{Key: key, Value: value}}}
 	c.load.record(op, func(ctx context.Context) (history.Answer, error) {
 		r, err := to.Put(ctx, key, history.Expand(value))
-		return answer(r.GetHeader()), err
+		return history.NewAnswer(r.GetHeader()), err
 	})
 }

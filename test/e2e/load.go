@@ -2,14 +2,12 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/batondb/baton/client"
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
 )
 
@@ -98,7 +96,7 @@ func (l *load) put(_ context.Context, to *client.Client, self, n int) {
 	op := &history.Op{Client: self, Name: "put", Writes: []history.Write{{Key: key, Value: value}}}
 	l.record(op, func(ctx context.Context) (history.Answer, error) {
 		r, err := to.Put(ctx, key, []byte(value))
-		return answer(r.GetHeader()), err
+		return history.NewAnswer(r.GetHeader()), err
 	})
 }
 
@@ -107,7 +105,7 @@ func (l *load) get(_ context.Context, to *client.Client, self, _ int) {
 	op := &history.Op{Client: self, Name: "get", Read: &history.Read{Key: key, Consistency: history.Linearizable}}
 	l.record(op, func(ctx context.Context) (history.Answer, error) {
 		page, err := to.Range(ctx, client.Key(key))
-		a := answer(page.GetHeader())
+		a := history.NewAnswer(page.GetHeader())
 		for _, kv := range page.GetKvs() {
 			a.KVs = append(a.KVs, history.NewKV(kv))
 		}
@@ -115,28 +113,10 @@ func (l *load) get(_ context.Context, to *client.Client, self, _ int) {
 	})
 }
 
-func answer(h *kvv1.ResponseHeader) history.Answer {
-	return history.Answer{Revision: h.GetRevision(), Pod: h.GetPod(), Replayed: h.GetReplayed(), Succeeded: true}
-}
-
 // record makes one call, and notes what came of it. A call that has begun is
 // never cut off by the end of the test.
 func (l *load) record(op *history.Op, call func(context.Context) (history.Answer, error)) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	op.Attempts = 1
-	l.recorder.Begin(op)
-	a, err := call(ctx)
-	switch {
-	case err == nil:
-		op.Answer, op.Outcome = a, history.OK
-	case errors.Is(err, client.ErrUnavailable):
-		op.Outcome = history.Refused // "Nothing was applied."
-	}
-	if err != nil {
-		op.Error = err.Error()
-	}
-	l.recorder.End(op)
+	err := l.recorder.Call(context.Background(), op, patience, call)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done = append(l.done, done{at: time.Now(), write: len(op.Writes) > 0, err: err})
@@ -145,14 +125,10 @@ func (l *load) record(op *history.Op, call func(context.Context) (history.Answer
 // sample asks every pod about itself.
 func (c *Cluster) sample(ctx context.Context) {
 	for _, s := range c.self(ctx) {
-		own := s.GetPods()[0]
-		master := own.GetRole() == kvv1.PodStatus_ROLE_MASTER
-		c.load.recorder.Sample(history.Sample{
-			Cluster: s.GetClusterId(), Pod: own.GetName(), Member: own.GetMemberId(),
-			Master: master, Term: own.GetTerm(), Revision: own.GetRevision(),
-		})
-		if master {
-			c.load.reigned(own.GetName(), own.GetTerm())
+		own := history.NewSample(s)
+		c.load.recorder.Sample(own)
+		if own.Master {
+			c.load.reigned(own.Pod, own.Term)
 		}
 	}
 }

@@ -164,10 +164,7 @@ func (w *workload) sample(ctx context.Context) {
 			if err != nil {
 				continue
 			}
-			w.recorder.Sample(history.Sample{
-				Cluster: s.ClusterId, Pod: own.Name, Member: own.MemberId,
-				Master: own.Role == kvv1.PodStatus_ROLE_MASTER, Term: own.Term, Revision: own.Revision,
-			})
+			w.recorder.Sample(history.NewSample(s))
 			for _, alarm := range own.Alarms {
 				w.alarm(p.Name, alarm)
 			}

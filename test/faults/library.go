@@ -40,22 +40,8 @@ func (l *library) close() error { return errors.Join(l.batcher.Close(), l.client
 
 // write runs an op through the library.
 func (s *session) writeByLibrary(ctx context.Context, op *history.Op) {
-	op.Client, op.Attempts = s.client, 1
-	s.recorder.Begin(op)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	answer, err := s.sendByLibrary(ctx, op)
-	switch {
-	case err == nil:
-		op.Answer, op.Outcome = answer, history.OK
-	case errors.Is(err, client.ErrUnknown):
-	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrLeaseNotFound):
-		op.Outcome = history.Refused // "Nothing was applied."
-	}
-	if err != nil {
-		op.Error = err.Error()
-	}
-	s.recorder.End(op)
+	op.Client = s.client
+	_ = s.recorder.Call(ctx, op, patience, func(ctx context.Context) (history.Answer, error) { return s.sendByLibrary(ctx, op) })
 	s.learn(op)
 }
 
@@ -74,12 +60,12 @@ func (s *session) sendByLibrary(ctx context.Context, op *history.Op) (history.An
 		return history.Answer{Revision: revision, Succeeded: true}, err
 	case w.Delete:
 		r, err := s.library.client.Delete(ctx, client.Key(w.Key))
-		a := answerOf(r.GetHeader())
+		a := history.NewAnswer(r.GetHeader())
 		a.Deleted = r.GetDeleted()
 		return a, err
 	}
 	r, err := s.library.client.Put(ctx, w.Key, history.Expand(w.Value))
-	return answerOf(r.GetHeader()), err
+	return history.NewAnswer(r.GetHeader()), err
 }
 
 func (s *session) txnByLibrary(ctx context.Context, op *history.Op) (history.Answer, error) {
@@ -126,7 +112,7 @@ func (s *session) readByLibrary(ctx context.Context, r *history.Read, scan bool)
 		}
 	}
 	page, err := s.library.client.Range(ctx, keys, options)
-	a := answerOf(page.GetHeader())
+	a := history.NewAnswer(page.GetHeader())
 	for _, kv := range page.GetKvs() {
 		a.KVs = append(a.KVs, history.NewKV(kv))
 	}

@@ -69,7 +69,7 @@ func writeRequest(op *history.Op, id *kvv1.RequestId, rng *rand.Rand) call {
 		deletion.RequestId = id
 		return func(ctx context.Context, conn *grpc.ClientConn) (history.Answer, error) {
 			r, err := kvv1.NewKVServiceClient(conn).Delete(ctx, deletion)
-			a := answerOf(r.GetHeader())
+			a := history.NewAnswer(r.GetHeader())
 			a.Deleted = r.GetDeleted()
 			return a, err
 		}
@@ -78,12 +78,8 @@ func writeRequest(op *history.Op, id *kvv1.RequestId, rng *rand.Rand) call {
 	put.RequestId = id
 	return func(ctx context.Context, conn *grpc.ClientConn) (history.Answer, error) {
 		r, err := kvv1.NewKVServiceClient(conn).Put(ctx, put)
-		return answerOf(r.GetHeader()), err
+		return history.NewAnswer(r.GetHeader()), err
 	}
-}
-
-func answerOf(h *kvv1.ResponseHeader) history.Answer {
-	return history.Answer{Revision: h.GetRevision(), Pod: h.GetPod(), Replayed: h.GetReplayed(), Succeeded: true}
 }
 
 func sendTxn(txn *kvv1.TxnRequest) call {
@@ -94,7 +90,7 @@ func sendTxn(txn *kvv1.TxnRequest) call {
 }
 
 func txnAnswer(r *kvv1.TxnResponse) history.Answer {
-	a := answerOf(r.GetHeader())
+	a := history.NewAnswer(r.GetHeader())
 	a.Succeeded = r.GetSucceeded()
 	for _, result := range r.GetResults() {
 		a.Deleted += result.GetDelete().GetDeleted()
@@ -133,7 +129,7 @@ func sendBatch(op *history.Op, id *kvv1.RequestId) call {
 		if e := r.GetError(); e != nil {
 			return history.Answer{}, refusal(e)
 		}
-		a := answerOf(r.GetResult().GetHeader())
+		a := history.NewAnswer(r.GetResult().GetHeader())
 		result := r.GetResult().GetResults()[0]
 		if e := result.GetError(); e != nil {
 			return history.Answer{}, refusal(e)
@@ -173,7 +169,7 @@ func sendRange(r *history.Read) call {
 	request := rangeRequest(r)
 	return func(ctx context.Context, conn *grpc.ClientConn) (history.Answer, error) {
 		page, err := kvv1.NewKVServiceClient(conn).Range(ctx, request)
-		a := answerOf(page.GetHeader())
+		a := history.NewAnswer(page.GetHeader())
 		for _, kv := range page.GetKvs() {
 			a.KVs = append(a.KVs, history.NewKV(kv))
 		}
@@ -198,7 +194,7 @@ func sendScan(r *history.Read) call {
 				return history.Answer{}, err
 			}
 			kvs := a.KVs
-			a = answerOf(part.GetHeader())
+			a = history.NewAnswer(part.GetHeader())
 			a.KVs = kvs
 			for _, kv := range part.GetKvs() {
 				a.KVs = append(a.KVs, history.NewKV(kv))

@@ -4,7 +4,6 @@ package scenarios
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -102,7 +101,7 @@ func (l *load) put(self, n int) {
 	op := &history.Op{Client: self, Name: "put", Writes: []history.Write{{Key: key, Value: value}}}
 	err := l.record(op, func(ctx context.Context) (history.Answer, error) {
 		r, err := l.client.Put(ctx, key, []byte(value))
-		return answer(r.GetHeader()), err
+		return history.NewAnswer(r.GetHeader()), err
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,7 +118,7 @@ func (l *load) get(self int) {
 	op := &history.Op{Client: self, Name: "get", Read: &history.Read{Key: key, Consistency: history.Linearizable}}
 	err := l.record(op, func(ctx context.Context) (history.Answer, error) {
 		page, err := l.client.Range(ctx, client.Key(key))
-		a := answer(page.GetHeader())
+		a := history.NewAnswer(page.GetHeader())
 		for _, kv := range page.GetKvs() {
 			a.KVs = append(a.KVs, history.NewKV(kv))
 		}
@@ -132,26 +131,8 @@ func (l *load) get(self int) {
 	}
 }
 
-func answer(h *kvv1.ResponseHeader) history.Answer {
-	return history.Answer{Revision: h.GetRevision(), Pod: h.GetPod(), Replayed: h.GetReplayed(), Succeeded: true}
-}
-
 func (l *load) record(op *history.Op, call func(context.Context) (history.Answer, error)) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	l.recorder.Begin(op)
-	a, err := call(ctx)
-	switch {
-	case err == nil:
-		op.Answer, op.Outcome = a, history.OK
-	case errors.Is(err, client.ErrUnavailable):
-		op.Outcome = history.Refused // "Nothing was applied."
-	}
-	if err != nil {
-		op.Error = err.Error()
-	}
-	l.recorder.End(op)
-	return err
+	return l.recorder.Call(context.Background(), op, patience, call)
 }
 
 // sample asks the pods about themselves; those that have gone say nothing.
@@ -164,11 +145,7 @@ func (l *load) sample() {
 		if err != nil || len(status.GetPods()) != 1 {
 			continue
 		}
-		own := status.GetPods()[0]
-		l.recorder.Sample(history.Sample{
-			Cluster: status.GetClusterId(), Pod: own.GetName(), Member: own.GetMemberId(),
-			Master: own.GetRole() == kvv1.PodStatus_ROLE_MASTER, Term: own.GetTerm(), Revision: own.GetRevision(),
-		})
+		l.recorder.Sample(history.NewSample(status))
 	}
 	time.Sleep(10 * pace)
 }

@@ -43,7 +43,7 @@ func (s *set) putTo(p *pod, key string) (revision int64, err error) {
 	op := &history.Op{Client: -1, Name: "put", Writes: []history.Write{{Key: key, Value: value}}}
 	send := func(ctx context.Context) (history.Answer, error) {
 		r, err := kvv1.NewKVServiceClient(p.conn).Put(ctx, &kvv1.PutRequest{Key: []byte(key), Value: []byte(value)})
-		return answer(r.GetHeader()), err
+		return history.NewAnswer(r.GetHeader()), err
 	}
 	if s.load != nil {
 		err = s.load.record(op, send)
