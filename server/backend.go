@@ -32,6 +32,10 @@ func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (Store, e
 	return b.core.prepareRead(ctx, options)
 }
 
+// Watch returns a cursor over this pod's changes; it must be closed. It is
+// TOO_MANY when the pod has all the watches that it can have.
+func (b *Backend) Watch(req *kvv1.WatchRequest) (Watcher, error) { return b.core.watch(req) }
+
 // Log is NOT_READY while the pod starts.
 func (b *Backend) Log() (Log, error) { return b.core.needLog() }
 

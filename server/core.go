@@ -24,6 +24,7 @@ type core struct {
 	diverged atomic.Pointer[string]
 	// differs: this pod's data and that of some other do.
 	differs atomic.Bool
+	watches atomic.Int64
 }
 
 // needLog returns the log, or NOT_READY while the pod starts.

@@ -24,6 +24,8 @@ type Store interface {
 	// Hash returns the running hash at a revision; 0 is the newest.
 	Hash(revision int64) (int64, uint64, error)
 	Status() store.Status
+	// Revision is the newest one.
+	Revision() int64
 	WaitRevision(ctx context.Context, revision int64) error
 	// Snapshot returns the database, with all that was applied before the call,
 	// as a stream of a known size.
@@ -39,6 +41,9 @@ type Watcher interface {
 	Next(ctx context.Context) (*kvv1.WatchResponse, error)
 	// Progress: every change up to this revision was returned by Next.
 	Progress() int64
+	// Taken is Progress for other goroutines than that of Next: what Next has
+	// returned counts as soon as it is called again.
+	Taken() int64
 	Close()
 }
 

@@ -87,6 +87,8 @@ func (s *fakeStore) Status() store.Status {
 	return store.Status{Revision: s.revision, Compacted: 1, FileBytes: 4096, Applied: 3}
 }
 
+func (s *fakeStore) Revision() int64 { return s.revision }
+
 func (s *fakeStore) WaitRevision(ctx context.Context, revision int64) error {
 	if revision <= s.revision {
 		return nil
@@ -104,6 +106,7 @@ type fakeWatcher struct{ store *fakeStore }
 
 func (w *fakeWatcher) Start() int64    { return w.store.revision }
 func (w *fakeWatcher) Progress() int64 { return w.store.revision + 1 }
+func (w *fakeWatcher) Taken() int64    { return w.Progress() }
 func (w *fakeWatcher) Close()          {}
 func (w *fakeWatcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	select {

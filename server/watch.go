@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,7 +17,6 @@ type watchService struct {
 	kvv1.UnsafeWatchServiceServer
 	*core
 	watchMethod *method
-	watches     atomic.Int64
 }
 
 func newWatchService(c *core) *watchService {
@@ -30,26 +28,13 @@ func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingSer
 		if err := checkWatch(req); err != nil {
 			return err
 		}
-		if s.watches.Add(1) > maxWatches {
-			s.watches.Add(-1)
-			return errTooMany("watches", maxWatches)
-		}
-		s.metrics.watches.Inc()
-		defer func() {
-			s.watches.Add(-1)
-			s.metrics.watches.Dec()
-		}()
 		return s.follow(ctx, req, out)
 	})
 }
 
 // follow sends what the watcher finds, and progress when it finds nothing.
 func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
-	st, err := s.needStore()
-	if err != nil {
-		return err
-	}
-	watcher, err := st.Watch(req)
+	watcher, err := s.watch(req)
 	if err != nil {
 		return err
 	}
@@ -77,6 +62,37 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 			return errNotReady(*why)
 		}
 	}
+}
+
+// watch counts the watchers, those of all services together.
+func (c *core) watch(req *kvv1.WatchRequest) (Watcher, error) {
+	if c.watches.Add(1) > maxWatches {
+		c.watches.Add(-1)
+		return nil, errTooMany("watches", maxWatches)
+	}
+	var watcher Watcher
+	st, err := c.needStore()
+	if err == nil {
+		watcher, err = st.Watch(req)
+	}
+	if err != nil {
+		c.watches.Add(-1)
+		return nil, err
+	}
+	c.metrics.watches.Inc()
+	return countedWatcher{watcher, c}, nil
+}
+
+// countedWatcher is one of a limited number.
+type countedWatcher struct {
+	Watcher
+	core *core
+}
+
+func (w countedWatcher) Close() {
+	w.Watcher.Close()
+	w.core.watches.Add(-1)
+	w.core.metrics.watches.Dec()
 }
 
 func (s *watchService) progress(out grpc.ServerStreamingServer[kvv1.WatchResponse], revision int64) error {

@@ -196,6 +196,9 @@ func (s *Store) Status() Status {
 	return status
 }
 
+// Revision is the newest one.
+func (s *Store) Revision() int64 { return s.revision.Load() }
+
 // WaitRevision returns when the store has a revision, or with the context's error.
 func (s *Store) WaitRevision(ctx context.Context, revision int64) error {
 	for {

@@ -29,6 +29,7 @@ type Watcher struct {
 
 	// Under watches.mu:
 	pending int64 // The first revision that may have events to return; 0: none.
+	handing int64 // The first revision that Next reads or has returned last; 0: it waits.
 	wake    chan struct{}
 	err     error
 }
@@ -156,10 +157,27 @@ func (w *Watcher) Progress() int64 {
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
+	return w.progress()
+}
+
+// Taken is Progress for other goroutines than that of Next: what Next has
+// returned counts as soon as it is called again.
+func (w *Watcher) Taken() int64 {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	if w.handing != 0 {
+		return w.handing - 1
+	}
+	return w.progress()
+}
+
+// progress is Progress; the hub's mu is held.
+func (w *Watcher) progress() int64 {
 	if w.pending != 0 {
 		return w.pending - 1
 	}
-	return max(hub.notified, w.start)
+	return max(w.store.watches.notified, w.start)
 }
 
 // Close ends the watcher.
@@ -182,7 +200,7 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 		}
 		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
 		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
-			return nil, w.fail(err)
+			return nil, w.fail(ctx, from, err)
 		}
 		w.settle(batch)
 		if len(batch.resp.Events) > 0 {
@@ -196,10 +214,12 @@ func (w *Watcher) due(ctx context.Context) (from, upTo int64, err error) {
 	hub := w.store.watches
 	for {
 		hub.mu.Lock()
+		w.handing = 0
 		from, upTo, err = w.pending, hub.notified, w.err
 		due := from != 0 && from <= upTo
 		if due {
 			w.pending = 0 // From here on notify tells of what comes after upTo.
+			w.handing = from
 		}
 		hub.mu.Unlock()
 		if err != nil || due {
@@ -213,11 +233,16 @@ func (w *Watcher) due(ctx context.Context) (from, upTo int64, err error) {
 	}
 }
 
-// fail makes an error final: after it there would be a gap.
-func (w *Watcher) fail(err error) error {
+// fail makes an error final: after it there would be a gap. A read that the
+// caller has ended is done again by the next call.
+func (w *Watcher) fail(ctx context.Context, from int64, err error) error {
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
+	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
+		w.pending, w.handing = from, 0
+		return err
+	}
 	w.err = err
 	return err
 }
@@ -257,7 +282,9 @@ func (b *watchBatch) add(v *view, key []byte, ver *version) error {
 		}
 		b.revision, b.taken = revision, 0
 	}
-	if b.size >= watchMessageBytes || len(b.resp.Events) >= watchMessageEvents {
+	// A batch is not left in the middle of a revision unless more of it follows.
+	full := b.size >= watchMessageBytes || len(b.resp.Events) >= watchMessageEvents
+	if full && b.resp.Header.GetRevision() != revision {
 		b.full = true
 		return errFull
 	}
@@ -268,6 +295,11 @@ func (b *watchBatch) add(v *view, key []byte, ver *version) error {
 	event, err := b.event(v, key, ver)
 	if err != nil || event == nil {
 		return err
+	}
+	if full {
+		b.taken--
+		b.full = true
+		return errFull
 	}
 	b.resp.Header = &kvv1.ResponseHeader{Revision: revision}
 	b.resp.Events = append(b.resp.Events, event)

@@ -13,10 +13,13 @@ import (
 // Register adds etcd's services to a server's client port.
 func Register(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 	p := &pod{Backend: backend}
+	registrar = newLeaderCheck(registrar, p)
 	pb.RegisterKVServer(registrar, &kvService{pod: p})
 	pb.RegisterMaintenanceServer(registrar, &maintenanceService{pod: p})
 	pb.RegisterClusterServer(registrar, &clusterService{pod: p})
 	pb.RegisterAuthServer(registrar, &authService{pod: p})
+	pb.RegisterWatchServer(registrar, &watchService{pod: p})
+	pb.RegisterLeaseServer(registrar, &leaseService{pod: p})
 }
 
 // pod is what the services share.

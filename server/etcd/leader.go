@@ -1,0 +1,142 @@
+package etcd
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	// leaderless is how long a stream that needs a leader outlives the last one:
+	// three of etcd's election timeouts. A new stream costs much more than a
+	// refused call, and an election takes about a second.
+	leaderless = 3 * time.Second
+	// leaderInterval is how often the streams look for one.
+	leaderInterval = leaderless / 6
+)
+
+// leaderCheck registers services whose calls may say that they need a leader
+// (clientv3.WithRequireLeader): they fail when this pod knows no master, and
+// streams end when it has known none for long.
+type leaderCheck struct {
+	registrar grpc.ServiceRegistrar
+	pod       *pod
+
+	mu      sync.Mutex // guards streams
+	streams map[*leaderStream]struct{}
+}
+
+// leaderStream is a stream that needs a leader.
+type leaderStream struct {
+	grpc.ServerStream
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+func (s *leaderStream) Context() context.Context { return s.ctx }
+
+func newLeaderCheck(registrar grpc.ServiceRegistrar, p *pod) *leaderCheck {
+	return &leaderCheck{registrar: registrar, pod: p, streams: map[*leaderStream]struct{}{}}
+}
+
+// RegisterService makes leaderCheck a grpc.ServiceRegistrar.
+func (c *leaderCheck) RegisterService(desc *grpc.ServiceDesc, service any) {
+	checked := *desc
+	checked.Methods, checked.Streams = nil, nil
+	for _, m := range desc.Methods {
+		handle := m.Handler
+		m.Handler = func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			if needsLeader(ctx) && !c.hasLeader() {
+				return nil, rpctypes.ErrGRPCNoLeader
+			}
+			return handle(service, ctx, decode, interceptor)
+		}
+		checked.Methods = append(checked.Methods, m)
+	}
+	for _, s := range desc.Streams {
+		handle := s.Handler
+		s.Handler = func(service any, stream grpc.ServerStream) error {
+			if needsLeader(stream.Context()) {
+				return c.guard(stream, func(stream grpc.ServerStream) error { return handle(service, stream) })
+			}
+			return handle(service, stream)
+		}
+		checked.Streams = append(checked.Streams, s)
+	}
+	c.registrar.RegisterService(&checked, service)
+}
+
+// needsLeader does not copy the metadata, as every call comes through here.
+func needsLeader(ctx context.Context) bool {
+	values := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(values) > 0 && values[0] == rpctypes.MetadataHasLeader
+}
+
+func (c *leaderCheck) hasLeader() bool {
+	log, err := c.pod.Log()
+	if err != nil {
+		return false
+	}
+	_, ok := log.Master()
+	return ok
+}
+
+// guard runs a stream for as long as there is a leader.
+func (c *leaderCheck) guard(stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
+	if !c.hasLeader() {
+		return rpctypes.ErrGRPCNoLeader
+	}
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	guarded := &leaderStream{ServerStream: stream, ctx: ctx, end: end}
+	c.add(guarded)
+	defer c.remove(guarded)
+	err := handle(guarded)
+	if context.Cause(ctx) == rpctypes.ErrGRPCNoLeader { //nolint:errorlint // Nobody wraps it.
+		return rpctypes.ErrGRPCNoLeader
+	}
+	return err
+}
+
+// add starts the one goroutine that looks for a leader with the first stream.
+func (c *leaderCheck) add(s *leaderStream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams[s] = struct{}{}
+	if len(c.streams) == 1 {
+		go c.look()
+	}
+}
+
+func (c *leaderCheck) remove(s *leaderStream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, s)
+}
+
+// look returns when there are no streams any more.
+func (c *leaderCheck) look() {
+	tick := time.NewTicker(leaderInterval)
+	defer tick.Stop()
+	for seen := time.Now(); ; <-tick.C {
+		if c.hasLeader() {
+			seen = time.Now()
+		}
+		c.mu.Lock()
+		if time.Since(seen) >= leaderless {
+			for s := range c.streams {
+				s.end(rpctypes.ErrGRPCNoLeader)
+			}
+			clear(c.streams)
+		}
+		over := len(c.streams) == 0
+		c.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package etcd
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	// minTTL and maxTTL are etcd's, in seconds: it raises what is below, and
+	// refuses what is above.
+	minTTL = 2
+	maxTTL = 9_000_000_000
+	// maxKeepAlives of one stream are on their way to the master at a time; the
+	// stream is not read further then.
+	maxKeepAlives = 64
+	// keepAlivePatience is for a change of master, during which a stream waits
+	// rather than end: longer than most elections, and short enough that the
+	// client can try another pod within the shortest lease.
+	keepAlivePatience = 1500 * time.Millisecond
+	// keepAliveRetry is how often the master is looked for meanwhile.
+	keepAliveRetry = 50 * time.Millisecond
+)
+
+// leaseService answers etcdserverpb.Lease.
+type leaseService struct {
+	pb.UnsafeLeaseServer
+	*pod
+}
+
+func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	switch {
+	case req.GetTTL() > maxTTL:
+		return nil, rpctypes.ErrGRPCLeaseTTLTooLarge
+	case req.GetID() < 0:
+		return nil, status.Error(codes.InvalidArgument, "etcdserver: lease IDs are positive")
+	}
+	grant := &kvv1.GrantRequest{Id: req.GetID(), TtlSeconds: max(req.GetTTL(), minTTL)}
+	if grant.Id == 0 {
+		grant.Id = rand.Int64N(1<<63-1) + 1
+	}
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	granted := result.GetGrant()
+	return &pb.LeaseGrantResponse{
+		Header: s.header(granted.GetHeader().GetRevision()), ID: granted.GetId(), TTL: granted.GetTtlSeconds(),
+	}, nil
+}
+
+func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if req.GetID() <= 0 {
+		return nil, rpctypes.ErrGRPCLeaseNotFound
+	}
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: req.GetID()}}})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return &pb.LeaseRevokeResponse{Header: s.header(result.GetRevoke().GetHeader().GetRevision())}, nil
+}
+
+// LeaseTimeToLive answers with a time of -1 for a lease that does not exist.
+func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	st, err := s.Read(ctx, local)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	none := &pb.LeaseTimeToLiveResponse{Header: s.header(st.Revision()), ID: req.GetID(), TTL: -1}
+	if req.GetID() <= 0 {
+		return none, nil
+	}
+	lease, err := s.TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: req.GetID(), Keys: req.GetKeys()})
+	if err != nil {
+		if _, reason := s.Describe(err); reason == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND || status.Code(err) == codes.NotFound {
+			return none, nil
+		}
+		return nil, s.fail(ctx, err)
+	}
+	return &pb.LeaseTimeToLiveResponse{
+		Header: s.header(lease.GetHeader().GetRevision()), ID: lease.GetId(),
+		TTL: lease.GetRemainingSeconds(), GrantedTTL: lease.GetGrantedTtlSeconds(), Keys: lease.GetKeys(),
+	}, nil
+}
+
+func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	st, err := s.Read(ctx, nil)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	response := &pb.LeaseLeasesResponse{Header: s.header(st.Revision())}
+	leases, _ := st.Leases()
+	for _, lease := range leases {
+		response.Leases = append(response.Leases, &pb.LeaseStatus{ID: lease.GetId()})
+	}
+	return response, nil
+}
+
+// keepAliveStream answers many messages at a time, in any order.
+type keepAliveStream struct {
+	*pod
+	both  pb.Lease_LeaseKeepAliveServer
+	end   context.CancelCauseFunc
+	slots chan struct{}
+	all   sync.WaitGroup
+
+	sending sync.Mutex // One Send at a time.
+}
+
+func (s *leaseService) LeaseKeepAlive(both pb.Lease_LeaseKeepAliveServer) error {
+	ctx, release := s.StreamContext(both.Context())
+	defer release()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	stream := &keepAliveStream{pod: s.pod, both: both, end: end, slots: make(chan struct{}, maxKeepAlives)}
+	requests := make(chan *pb.LeaseKeepAliveRequest)
+	go receive(ctx, both.Recv, requests, end)
+	stream.run(ctx, requests)
+	stream.all.Wait()
+	return s.fail(ctx, context.Cause(ctx))
+}
+
+// run returns when the client has no more to say, or when ctx ends.
+func (s *keepAliveStream) run(ctx context.Context, requests <-chan *pb.LeaseKeepAliveRequest) {
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case req, more := <-requests:
+			if !more {
+				return
+			}
+			s.all.Go(func() {
+				if err := s.answer(ctx, req.GetID()); err != nil {
+					s.end(err)
+				}
+				<-s.slots
+			})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answer says 0 for a lease that does not exist. The revision is from before
+// the renewal, so that a lease that has ended at some revision is never seen to
+// live at a later one.
+func (s *keepAliveStream) answer(ctx context.Context, lease int64) error {
+	st, err := s.Read(ctx, local)
+	if err != nil {
+		return err
+	}
+	response := &pb.LeaseKeepAliveResponse{Header: s.header(st.Revision()), ID: lease}
+	if lease > 0 {
+		if response.TTL, err = s.renew(ctx, lease); err != nil {
+			return err
+		}
+	}
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.both.Send(response)
+}
+
+// renew waits for the next master while there is none. Repeating is safe.
+func (s *keepAliveStream) renew(ctx context.Context, lease int64) (ttl int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, keepAlivePatience)
+	defer cancel()
+	for {
+		ttl, err = s.KeepAlive(ctx, lease)
+		if code, _ := s.Describe(err); err == nil || code != codes.Unavailable && status.Code(err) != codes.Unavailable {
+			return ttl, err
+		}
+		select {
+		case <-time.After(keepAliveRetry):
+		case <-ctx.Done():
+			return 0, err
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	// progressInterval of watches with progress_notify. etcd's default is ten
+	// minutes; this is what Kubernetes sets its etcd to, and it costs a message
+	// of some bytes.
+	progressInterval = 5 * time.Second
+	// progressPatience is how long the answer to a progress request waits for the
+	// master's word on what is newest. Without it the pod's own has to do.
+	progressPatience = time.Second
+	// progressPoll is how often watches are asked whether they have caught up.
+	progressPoll = 2 * time.Millisecond
+	// maxWatchBound is the longest key and the byte after it.
+	maxWatchBound = 4<<10 + 1
+	// noWatch is the id of an answer that is for none or for all.
+	noWatch = -1
+)
+
+// What etcd says of a watch that it does not create.
+const (
+	duplicateWatch = "mvcc: duplicate watch ID provided on the WatchStream"
+	emptyRange     = "mvcc: watcher range is empty"
+)
+
+// local reads of this pod; it only asks whether the pod may serve.
+var local = &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
+
+// watchService answers etcdserverpb.Watch.
+type watchService struct {
+	pb.UnsafeWatchServer
+	*pod
+}
+
+// watchStream is one stream with its watches: each is a goroutine with a cursor
+// over the store's changes, and holds no events but those that it sends.
+type watchStream struct {
+	*pod
+	both pb.Watch_WatchServer
+	end  context.CancelCauseFunc
+	all  sync.WaitGroup // Its goroutines.
+
+	mu      sync.Mutex // One Send at a time; guards the fields below.
+	watches map[int64]*watch
+	nextID  int64
+	asked   bool // A progress request waits for its answer.
+}
+
+// Watch serves a stream until it, the pod or what it serves from ends.
+func (s *watchService) Watch(both pb.Watch_WatchServer) error {
+	ctx, release := s.StreamContext(both.Context())
+	defer release()
+	ctx, end := context.WithCancelCause(ctx)
+	stream := &watchStream{pod: s.pod, both: both, end: end, watches: map[int64]*watch{}}
+	requests := make(chan *pb.WatchRequest)
+	go receive(ctx, both.Recv, requests, end)
+	err := stream.run(ctx, requests)
+	end(err)
+	stream.all.Wait()
+	if errors.Is(err, context.Canceled) {
+		return rpctypes.ErrGRPCWatchCanceled
+	}
+	return s.fail(ctx, err)
+}
+
+// receive passes on what the client says, and closes the channel when it has no
+// more to say. It is a goroutine of its own because only the end of the method
+// ends a Recv, and so it outlives the method by a moment.
+func receive[Request any](ctx context.Context, recv func() (*Request, error), requests chan<- *Request, end context.CancelCauseFunc) {
+	defer close(requests)
+	for {
+		req, err := recv()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			end(err)
+			return
+		}
+		select {
+		case requests <- req:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *watchStream) run(ctx context.Context, requests <-chan *pb.WatchRequest) error {
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case req, more := <-requests:
+			if !more {
+				requests = nil // The events go on.
+				continue
+			}
+			err = s.handle(ctx, req)
+		case <-tick.C:
+			err = s.notifyProgress(ctx)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *watchStream) handle(ctx context.Context, req *pb.WatchRequest) error {
+	switch {
+	case req.GetCreateRequest() != nil:
+		return s.create(ctx, req.GetCreateRequest())
+	case req.GetCancelRequest() != nil:
+		return s.cancel(ctx, req.GetCancelRequest().GetWatchId())
+	case req.GetProgressRequest() != nil:
+		s.requestProgress(ctx)
+	}
+	return nil
+}
+
+// revision is the newest of this pod. It fails when the pod may not serve.
+func (s *watchStream) revision(ctx context.Context) (int64, error) {
+	st, err := s.Read(ctx, local)
+	if err != nil {
+		return 0, err
+	}
+	return st.Revision(), nil
+}
+
+// create begins a watch, or says why not. An error ends the stream: the client
+// goes on elsewhere.
+func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) error {
+	newest, err := s.revision(ctx)
+	if err != nil {
+		return err
+	}
+	w := newWatch(s, req)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refusal := s.check(w, req); refusal != "" {
+		return s.refuse(newest, refusal)
+	}
+	w.cursor, err = s.Watch(w.changes)
+	switch _, reason := s.Describe(err); {
+	case err == nil:
+	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
+		return s.refuse(newest, rpctypes.ErrGRPCRequestTooManyRequests.Error())
+	case reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED:
+		return err
+	}
+	w.id = s.choose(req.GetWatchId())
+	if w.cursor != nil && w.changes.GetStartRevision() == 0 {
+		// Never more than what the watch starts after: clients resume from here.
+		newest = w.cursor.Start()
+	}
+	if err := s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: w.id, Created: true}); err != nil {
+		w.close()
+		return err
+	}
+	if w.cursor == nil {
+		return s.compacted(ctx, w)
+	}
+	s.watches[w.id] = w
+	ctx, w.stop = context.WithCancel(ctx)
+	s.all.Go(func() { w.run(ctx) })
+	return nil
+}
+
+// check says what is wrong with a watch, in etcd's words; s.mu is held.
+func (s *watchStream) check(w *watch, req *pb.WatchCreateRequest) string {
+	key, end := w.changes.GetKey(), w.changes.GetRangeEnd()
+	fromKey := len(end) == 1 && end[0] == 0
+	switch {
+	case req.GetStartRevision() < 0:
+		return rpctypes.ErrCompacted.Error()
+	case len(key) > maxWatchBound || len(end) > maxWatchBound:
+		return rpctypes.ErrRequestTooLarge.Error()
+	case len(end) > 0 && !fromKey && bytes.Compare(key, end) >= 0:
+		return emptyRange
+	case req.GetWatchId() != 0 && s.watches[req.GetWatchId()] != nil:
+		return duplicateWatch
+	}
+	return ""
+}
+
+func (s *watchStream) refuse(revision int64, reason string) error {
+	return s.both.Send(&pb.WatchResponse{
+		Header: s.header(revision), WatchId: noWatch, Created: true, Canceled: true, CancelReason: reason,
+	})
+}
+
+// choose returns the client's id, or the next free one for 0; s.mu is held.
+func (s *watchStream) choose(id int64) int64 {
+	if id != 0 {
+		return id
+	}
+	for s.watches[s.nextID] != nil {
+		s.nextID++
+	}
+	s.nextID++
+	return s.nextID - 1
+}
+
+// cancel ends a watch at the client's wish: nothing of it is sent afterwards.
+func (s *watchStream) cancel(ctx context.Context, id int64) error {
+	newest, err := s.revision(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[id]
+	if w == nil {
+		return nil
+	}
+	delete(s.watches, id)
+	w.stop()
+	return s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: id, Canceled: true})
+}
+
+// compacted says that a watch wants what is not kept any more; s.mu is held.
+func (s *watchStream) compacted(ctx context.Context, w *watch) error {
+	st, err := s.Read(ctx, local)
+	if err != nil {
+		return err
+	}
+	return s.both.Send(&pb.WatchResponse{
+		Header: s.header(0), WatchId: w.id, Canceled: true, CompactRevision: st.Status().Compacted,
+	})
+}
