@@ -1,0 +1,148 @@
+package etcd
+
+import (
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
+)
+
+// soloLog is the log of a cluster of one pod: what is proposed is applied.
+type soloLog struct {
+	server.Log
+	store *store.Store
+
+	mu     sync.Mutex
+	index  uint64
+	master string
+}
+
+func (l *soloLog) Propose(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.master == "" {
+		return nil, replication.ErrNoMaster
+	}
+	l.index++
+	return l.store.Apply(l.index, 1, []*kvv1.Command{command})[0], nil
+}
+
+func (l *soloLog) ProposeAsMaster(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	return l.Propose(ctx, command)
+}
+
+func (l *soloLog) LinearizableRead(context.Context) error {
+	if !l.IsMaster() {
+		return replication.ErrNoMaster
+	}
+	return nil
+}
+
+func (l *soloLog) Master() (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.master, l.master != ""
+}
+
+func (l *soloLog) setMaster(pod string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.master = pod
+}
+
+func (l *soloLog) IsMaster() bool                            { _, ok := l.Master(); return ok }
+func (l *soloLog) ClusterID() string                         { return "cluster" }
+func (l *soloLog) MemberID() replication.MemberID            { return "kv-0/a" }
+func (l *soloLog) Members() []replication.Member             { return []replication.Member{{Pod: "kv-0"}} }
+func (l *soloLog) Guests() []string                          { return nil }
+func (l *soloLog) Status() replication.Status                { return replication.Status{Ready: true} }
+func (l *soloLog) Term() uint64                              { return 1 }
+func (l *soloLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, replication.ErrClosed }
+
+func (l *soloLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
+	return nil, replication.ErrNoMaster
+}
+
+type soloStore struct{ *store.Store }
+
+func (s soloStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) { return s.Store.Watch(req) }
+
+func (s soloStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
+	return nil, 0, store.ErrClosed
+}
+
+// solo is a pod with a real store, and a connection to it.
+type solo struct {
+	*server.Server
+	log   *soloLog
+	store *store.Store
+	conn  *grpc.ClientConn
+	kv    pb.KVClient
+}
+
+func newSolo(t *testing.T) *solo {
+	t.Helper()
+	st, err := store.Open(store.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &solo{Server: server.New(server.Options{Name: "kv-0"}), log: &soloLog{store: st, master: "kv-0"}, store: st}
+	s.Register(Register)
+	client, web := listen(t), listen(t)
+	s.UseLog(s.log)
+	s.UseStore(soloStore{st})
+	s.Start(client, web)
+	reign, abdicate := context.WithCancel(context.Background())
+	var reigning sync.WaitGroup
+	reigning.Go(func() { s.RunMaster(reign) })
+	s.conn, err = grpc.NewClient(client.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kv = pb.NewKVClient(s.conn)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = s.conn.Close()
+		s.Stop(ctx)
+		abdicate()
+		reigning.Wait()
+		if err := st.Check(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// put returns the revision of the put.
+func (s *solo) put(t *testing.T, key, value string) int64 {
+	t.Helper()
+	response, err := s.kv.Put(t.Context(), &pb.PutRequest{Key: []byte(key), Value: []byte(value)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.GetHeader().GetRevision()
+}
+
+// delete deletes a key or a range, and returns the revision.
+func (s *solo) delete(t *testing.T, key, end string) int64 {
+	t.Helper()
+	response, err := s.kv.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte(key), RangeEnd: []byte(end)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.GetHeader().GetRevision()
+}
