@@ -43,6 +43,9 @@ const (
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096
+	// streamWorkers are goroutines that wait for calls: as many as a busy pod has
+	// calls at once. Further calls get a goroutine of their own.
+	streamWorkers = 1024
 	// maxWatches on one pod: each holds a goroutine and a cursor, about 16 KiB.
 	maxWatches = 10_000
 	// maxBatchesInFlight of one Batch stream: enough to fill the log's entries

@@ -119,6 +119,8 @@ func New(o Options) *Server {
 
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
+		// Goroutines that stay have grown their stacks once, not for each call.
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),

@@ -51,7 +51,7 @@ var corruptionRegressions = []uint64{
 // damage flips a bit or overwrites bytes, in one page after the other, every
 // other time in its header.
 func damage(r *rand.Rand, original []byte, i int) ([]byte, string) {
-	page := os.Getpagesize()
+	page := pageBytes
 	pages := (len(original) + page - 1) / page
 	damaged := append([]byte(nil), original...)
 	at := i % pages * page
@@ -77,7 +77,7 @@ func damage(r *rand.Rand, original []byte, i int) ([]byte, string) {
 // and asks for the memory: nothing that a test can bear, least of all with the
 // race detector. TestVerify damages them too; it reads only.
 func spareSizes(damaged, original []byte) {
-	page := os.Getpagesize()
+	page := pageBytes
 	for at := 0; at+page <= len(damaged); at += page {
 		copy(damaged[at+10:at+pageHeader], original[at+10:at+pageHeader])
 		count := int(binary.LittleEndian.Uint16(damaged[at+10:]))
@@ -92,8 +92,8 @@ func spareSizes(damaged, original []byte) {
 
 // structureOf is what Check finds first.
 func structureOf(file []byte) error {
-	r := bytes.NewReader(append(bytes.Clone(file), make([]byte, os.Getpagesize())...))
-	c := &pageChecker{file: r, size: uint64(os.Getpagesize()), seen: map[uint64]bool{}}
+	r := bytes.NewReader(append(bytes.Clone(file), make([]byte, pageBytes)...))
+	c := &pageChecker{file: r, size: uint64(pageBytes), seen: map[uint64]bool{}}
 	transaction, _ := newestTransaction(r)
 	root, _, err := c.meta(transaction)
 	if err != nil {

@@ -224,7 +224,7 @@ func copyFile(path string) *fileCopy {
 	}
 	before, pages := newestTransaction(file)
 	// With room for what the next transaction appends.
-	content := make([]byte, min(stat.Size(), int64(pages+256)*int64(os.Getpagesize())))
+	content := make([]byte, min(stat.Size(), int64(pages+256)*int64(pageBytes)))
 	if _, err := file.ReadAt(content, 0); err != nil || before == 0 {
 		return nil
 	}
@@ -240,7 +240,7 @@ func newestTransaction(file io.ReaderAt) (transaction, pages uint64) {
 	const pagesAt, transactionAt = 56, 64
 	for i := range 2 {
 		var page [transactionAt + 8]byte
-		if _, err := file.ReadAt(page[:], int64(i*os.Getpagesize())); err != nil {
+		if _, err := file.ReadAt(page[:], int64(i*pageBytes)); err != nil {
 			return 0, 0
 		}
 		transaction = max(transaction, binary.LittleEndian.Uint64(page[transactionAt:]))
@@ -250,7 +250,7 @@ func newestTransaction(file io.ReaderAt) (transaction, pages uint64) {
 }
 
 func (c *fileCopy) mix(r *rand.Rand, older *fileCopy) {
-	page := os.Getpagesize()
+	page := pageBytes
 	for at := 2 * page; at < min(len(c.content), len(older.content)); at += page {
 		if r.IntN(2) == 0 {
 			copy(c.content[at:at+page], older.content[at:at+page])
