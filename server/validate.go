@@ -209,8 +209,8 @@ func checkWatch(req *kvv1.WatchRequest) error {
 	return nil
 }
 
-// inRange: key is what a request with these bounds means.
-func inRange(key, from, end []byte) bool {
+// InRange says that a key is within the bounds of a request.
+func InRange(key, from, end []byte) bool {
 	switch {
 	case len(end) == 0:
 		return bytes.Equal(key, from)

@@ -26,6 +26,13 @@ func checkTxn(req *kvv1.TxnRequest, inside bool) error {
 	return err
 }
 
+// WrittenTwice says that some path through a transaction puts a key twice, or
+// both puts and deletes it. It takes the square of the number of operations.
+func WrittenTwice(req *kvv1.TxnRequest) bool {
+	_, err := (&txnCheck{}).paths(req)
+	return err != nil
+}
+
 // txnCheck walks one transaction.
 type txnCheck struct {
 	pieces int // Operations and compares so far.
@@ -162,7 +169,7 @@ func (w *writeSet) conflict(other *writeSet) []byte {
 
 func (w *writeSet) deleted(key []byte) bool {
 	for _, d := range w.deletes {
-		if inRange(key, d.GetKey(), d.GetRangeEnd()) {
+		if InRange(key, d.GetKey(), d.GetRangeEnd()) {
 			return true
 		}
 	}

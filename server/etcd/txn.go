@@ -1,0 +1,140 @@
+package etcd
+
+import (
+	"context"
+	"math"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
+)
+
+// Txn puts into the log what writes and what decides: puts, deletes, compares,
+// and ranges of one key. The other ranges are read afterwards from this pod's
+// copy, so that no pod does their work while it applies; see txnAnswer.
+func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	check := txnCheck{}
+	if err := check.txn(req, maxTxnOps, 1); err != nil {
+		return nil, err
+	}
+	native := nativeTxn(req)
+	if server.WrittenTwice(native) {
+		return nil, rpctypes.ErrGRPCDuplicateKey
+	}
+	if !check.writes {
+		return s.readTxn(ctx, req)
+	}
+	if err := checkSize(req); err != nil {
+		return nil, err
+	}
+	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	applied := result.GetTxn()
+	answer := &txnAnswer{after: applied.GetHeader().GetRevision()}
+	answer.before = answer.after
+	if changed(applied) {
+		answer.before--
+	}
+	answer.open = func() (server.Store, error) {
+		return s.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: answer.after})
+	}
+	response, err := answer.txn(ctx, req, applied)
+	if err != nil {
+		// It was applied: never an error that says anything else, for example that
+		// what it read was compacted away meanwhile.
+		return nil, rpctypes.ErrGRPCTimeout
+	}
+	response.Header = s.header(answer.after)
+	return response, nil
+}
+
+// logged says that the answer to a range comes with that of the transaction.
+func logged(req *pb.RangeRequest) bool { return len(req.GetRangeEnd()) == 0 && req.GetRevision() == 0 }
+
+func loggedRange(req *pb.RangeRequest, revision int64) *kvv1.RangeRequest {
+	return &kvv1.RangeRequest{Key: req.GetKey(), Revision: revision, KeysOnly: req.GetKeysOnly() || req.GetCountOnly()}
+}
+
+// nothing is a range without keys. With a revision, in a transaction, it is the
+// question if that revision can be read.
+func nothing(revision int64) *kvv1.RangeRequest {
+	return &kvv1.RangeRequest{Key: []byte{1}, RangeEnd: []byte{1}, Revision: revision}
+}
+
+func nativeTxn(req *pb.TxnRequest) *kvv1.TxnRequest {
+	native := &kvv1.TxnRequest{Success: nativeOps(req.GetSuccess()), Failure: nativeOps(req.GetFailure())}
+	for _, compare := range req.GetCompare() {
+		if c := nativeCompare(compare); c != nil {
+			native.Compare = append(native.Compare, c)
+		}
+	}
+	return native
+}
+
+func nativeOps(ops []*pb.RequestOp) []*kvv1.Op {
+	var native []*kvv1.Op
+	add := func(req *kvv1.RangeRequest) { native = append(native, &kvv1.Op{Op: &kvv1.Op_Range{Range: req}}) }
+	for _, op := range ops {
+		switch o := op.GetRequest().(type) {
+		case *pb.RequestOp_RequestPut:
+			native = append(native, &kvv1.Op{Op: &kvv1.Op_Put{Put: nativePut(o.RequestPut)}})
+		case *pb.RequestOp_RequestDeleteRange:
+			native = append(native, &kvv1.Op{Op: &kvv1.Op_Delete{Delete: nativeDelete(o.RequestDeleteRange)}})
+		case *pb.RequestOp_RequestTxn:
+			native = append(native, &kvv1.Op{Op: &kvv1.Op_Txn{Txn: nativeTxn(o.RequestTxn)}})
+		case *pb.RequestOp_RequestRange:
+			switch {
+			case logged(o.RequestRange):
+				add(loggedRange(o.RequestRange, 0))
+			case o.RequestRange.GetRevision() != 0:
+				add(nothing(o.RequestRange.GetRevision()))
+			}
+		}
+	}
+	return native
+}
+
+var operatorOf = map[pb.Compare_CompareResult]kvv1.Compare_Operator{
+	pb.Compare_EQUAL:     kvv1.Compare_OPERATOR_EQUAL,
+	pb.Compare_NOT_EQUAL: kvv1.Compare_OPERATOR_NOT_EQUAL,
+	pb.Compare_GREATER:   kvv1.Compare_OPERATOR_GREATER,
+	pb.Compare_LESS:      kvv1.Compare_OPERATOR_LESS,
+}
+
+// nativeCompare is nil for what is always true. To etcd, a result that it does
+// not know is that, and of a target that it does not know all values are equal.
+func nativeCompare(c *pb.Compare) *kvv1.Compare {
+	native := &kvv1.Compare{Key: c.GetKey(), RangeEnd: c.GetRangeEnd(), Operator: operatorOf[c.GetResult()]}
+	known := native.Operator != kvv1.Compare_OPERATOR_UNSPECIFIED
+	switch c.GetTarget() {
+	case pb.Compare_VERSION:
+		native.Target = &kvv1.Compare_Version{Version: c.GetVersion()}
+	case pb.Compare_CREATE:
+		native.Target = &kvv1.Compare_CreateRevision{CreateRevision: c.GetCreateRevision()}
+	case pb.Compare_MOD:
+		native.Target = &kvv1.Compare_ModRevision{ModRevision: c.GetModRevision()}
+	case pb.Compare_LEASE:
+		native.Target = &kvv1.Compare_Lease{Lease: c.GetLease()}
+	case pb.Compare_VALUE:
+		native.Target = &kvv1.Compare_Value{Value: c.GetValue()}
+		if !known { // But no value is equal to that of a key that does not exist.
+			native.Operator, known = kvv1.Compare_OPERATOR_EQUAL, true
+			native.Target = &kvv1.Compare_Exists{Exists: true}
+		}
+	default:
+		if known && c.GetResult() != pb.Compare_EQUAL {
+			return &kvv1.Compare{
+				Key: c.GetKey(), Operator: kvv1.Compare_OPERATOR_GREATER, Target: &kvv1.Compare_Version{Version: math.MaxInt64},
+			}
+		}
+		return nil
+	}
+	if !known {
+		return nil
+	}
+	return native
+}
