@@ -91,8 +91,13 @@ func (b *Backend) Describe(err error) (codes.Code, kvv1.ErrorReason) {
 	return code, reason
 }
 
+// Waiter is a service with unary calls that last until something happens, for
+// example until a lock is free: these get no deadline of the server's.
+type Waiter interface{ Waits(method string) bool }
+
 // Register adds services to the client port. Call it before Start. Their unary
-// calls get the default deadline if they have none, and all are in the metrics.
+// calls get the default deadline if they have none, unless the service is a
+// Waiter, and all are in the metrics.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	register(instrumented{s.grpc, s.core}, &Backend{
 		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaser, s.relay),
@@ -108,12 +113,17 @@ type instrumented struct {
 func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 	counted := *desc
 	counted.Methods, counted.Streams = nil, nil
+	waiter, _ := service.(Waiter)
 	for _, m := range desc.Methods {
+		waits := waiter != nil && waiter.Waits(m.MethodName)
 		counts, handle := i.core.metrics.unary("/"+desc.ServiceName+"/"+m.MethodName), m.Handler
 		m.Handler = func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 			start := time.Now()
-			ctx, cancel := withDeadline(ctx)
-			defer cancel()
+			if !waits {
+				var cancel context.CancelFunc
+				ctx, cancel = withDeadline(ctx)
+				defer cancel()
+			}
 			response, err := handle(service, ctx, decode, interceptor)
 			counts.done(start, err)
 			return response, err

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc"
 
 	"github.com/batondb/baton/server"
@@ -14,12 +16,15 @@ import (
 func Register(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 	p := &pod{Backend: backend}
 	registrar = newLeaderCheck(registrar, p)
-	pb.RegisterKVServer(registrar, &kvService{pod: p})
+	kv := &kvService{pod: p}
+	pb.RegisterKVServer(registrar, kv)
 	pb.RegisterMaintenanceServer(registrar, &maintenanceService{pod: p})
 	pb.RegisterClusterServer(registrar, &clusterService{pod: p})
 	pb.RegisterAuthServer(registrar, &authService{pod: p})
 	pb.RegisterWatchServer(registrar, &watchService{pod: p})
 	pb.RegisterLeaseServer(registrar, &leaseService{pod: p})
+	v3lockpb.RegisterLockServer(registrar, &lockService{queue: &queue{pod: p, kv: kv}})
+	v3electionpb.RegisterElectionServer(registrar, &electionService{queue: &queue{pod: p, kv: kv}})
 }
 
 // pod is what the services share.
