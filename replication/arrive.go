@@ -46,6 +46,11 @@ func (n *Node) Arrive(ctx context.Context) error {
 
 // arrive makes one attempt, and says what is missing.
 func (n *Node) arrive(ctx context.Context) (because string, err error) {
+	if n.unwanted() {
+		// Ready: with an order of pods, Kubernetes stops none above one that is not.
+		n.progress.markCold(true)
+		return "its ordinal is not wanted: it waits to be stopped", nil
+	}
 	seen := n.inspect(ctx, n.neighbours())
 	own := n.volume.Identity().ClusterID
 	cluster, because := belongs(own, seen)
@@ -82,6 +87,15 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 		return "no pod with data of its cluster " + cluster + " answers", nil
 	}
 	return n.clone(ctx, seen)
+}
+
+// unwanted says that this pod's ordinal should certainly not exist.
+func (n *Node) unwanted() bool {
+	if n.opts.ExpectedOrdinals == nil {
+		return false
+	}
+	covers, known := n.opts.ExpectedOrdinals()
+	return known && !covers(Ordinal(n.opts.Name))
 }
 
 func (n *Node) found(cluster string) error {

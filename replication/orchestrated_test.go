@@ -228,6 +228,29 @@ func TestWhoHasMore(t *testing.T) {
 	}
 }
 
+// A pod without data whose ordinal is not wanted clones nothing, and holds up no
+// scale-down; wanted again, it joins.
+func TestUnwantedPod(t *testing.T) {
+	var replicas atomic.Int64
+	replicas.Store(3)
+	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) })
+	c.pods["kv-0"].start()
+	c.pods["kv-0"].awaitPodReady()
+	replicas.Store(2)
+	p := c.pods["kv-2"]
+	p.start()
+	p.awaitPodReady()
+	if s := p.node.Status(); !s.Cold || p.node.Disk().Cluster != "" {
+		t.Errorf("%+v, of cluster %q", s, p.node.Disk().Cluster)
+	}
+	replicas.Store(3)
+	p.awaitStart()
+	p.awaitPodReady()
+	c.pods["kv-1"].start()
+	c.pods["kv-1"].awaitStart()
+	c.awaitReady()
+}
+
 // Scenario: S22
 func TestRankHeirs(t *testing.T) {
 	heirs := func(pods ...string) []heir {

@@ -168,10 +168,30 @@ func (v *Volume) load(pod string, log *slog.Logger) error {
 		if err := v.setAside("removed-" + unique); err != nil {
 			return err
 		}
+		if id.Stage == Data {
+			v.dropOlder("removed-"+unique, log)
+		}
 		return v.mint(pod, id.ClusterID, log)
 	}
 	v.id = id
 	return nil
+}
+
+// dropOlder removes what earlier members left, once a later one, which had all
+// of the cluster's data, has left its own: a pod that comes and goes must not fill
+// its volume. A failure costs only space.
+func (v *Volume) dropOlder(keep string, log *slog.Logger) {
+	older, err := filepath.Glob(filepath.Join(v.dir, "removed-*"))
+	for _, path := range older {
+		if filepath.Base(path) == keep {
+			continue
+		}
+		log.Info("the data of a still earlier member is removed", "path", path)
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		log.Warn("old data could not be removed; it only takes space", "error", err)
+	}
 }
 
 // mint gives the disk a new identity. It keeps the cluster of a retired one: a
