@@ -13,6 +13,7 @@ import (
 // The main packages of the programs.
 const (
 	kvd     = "github.com/batondb/baton/cmd/kvd"
+	kvctl   = "github.com/batondb/baton/cmd/kvctl"
 	etcd    = "go.etcd.io/etcd/server/v3"
 	etcdctl = "go.etcd.io/etcd/etcdctl/v3"
 )
@@ -52,7 +53,7 @@ func build(t testing.TB, program string) string {
 	}
 	path := filepath.Join(binaries.dir, strings.NewReplacer("/", "-", ".", "-").Replace(program))
 	command := exec.Command("go", "build", "-o", path, program)
-	if program == kvd {
+	if program == kvd || program == kvctl {
 		command.Dir = root(t) // Its dependencies are those of its own module.
 	}
 	if output, err := command.CombinedOutput(); err != nil {
