@@ -11,7 +11,8 @@
 //   - Cluster is three running pods of a System, with their processes.
 //   - Client is one gRPC connection to one pod. Both systems are called
 //     through the stubs that protoc generates, so no client library of either
-//     is part of what is measured (the batching row is the exception, and says so).
+//     is part of what is measured (the measurements batch and api are the
+//     exceptions, and say so).
 //   - Load is a number of callers that call one after the other, each waiting
 //     for its answer (a closed loop).
 //   - Measurement is one experiment; it gives a Round of named values for one

@@ -106,7 +106,7 @@ func parse(arguments []string) (settings, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&s.only, "only", "", "run only these measurements, with commas between (default all)")
 	flags.StringVar(&s.systems, "systems", "etcd,baton", "run only these systems; without both there are no ratios")
-	flags.BoolVar(&s.quick, "quick", false, "a short run with a small store: rough numbers in two minutes")
+	flags.BoolVar(&s.quick, "quick", false, "a short run with a small store: rough numbers in three minutes")
 	flags.IntVar(&s.rounds, "rounds", 0, "how often each system is measured; medians are taken over the rounds\n(default 5, or 1 with -quick)")
 	flags.DurationVar(&s.duration, "duration", 0, "how long each load is counted (default 10s, or 2s with -quick)")
 	flags.StringVar(&s.out, "out", "", "also write the page to this file, for example ../docs/benchmarks.md")

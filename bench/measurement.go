@@ -117,5 +117,8 @@ func (l *Lab) with(ctx context.Context, system System, f func(*Cluster) error) e
 
 // measurements are all, in the order of the report.
 func measurements() []Measurement {
-	return []Measurement{putMeasurement(), batchMeasurement(), readMeasurement(), storeMeasurement(), killMeasurement()}
+	return []Measurement{
+		putMeasurement(), batchMeasurement(), readMeasurement(),
+		apiMeasurement(), storeMeasurement(), killMeasurement(),
+	}
 }

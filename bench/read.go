@@ -34,10 +34,7 @@ func readRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 		defer closeAll()
 		load := Load{
 			Callers: manyCallers, Clients: clients, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration,
-			Call: func(ctx context.Context, client Client, random *rand.Rand) error {
-				_, err := client.Get(ctx, numberedKey(random.IntN(lab.Plan.Keys)))
-				return err
-			},
+			Call: getCall(lab.Plan.Keys),
 		}
 		reads, err := load.Run(ctx, c)
 		lab.note("read", system, reads)
@@ -45,4 +42,12 @@ func readRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 		return err
 	})
 	return round, err
+}
+
+// getCall reads a random key.
+func getCall(keys int) func(context.Context, Client, *rand.Rand) error {
+	return func(ctx context.Context, client Client, random *rand.Rand) error {
+		_, err := client.Get(ctx, numberedKey(random.IntN(keys)))
+		return err
+	}
 }

@@ -61,8 +61,8 @@ ends them, so that only one of the two ever runs. Both are called through the st
 without TLS; no client library is part of the numbers, except where the text says so. The callers run on the same
 machine and take their share of it, the same in both.
 
-Run it again with ` + "`make bench`" + ` on a machine that has nothing else to do; it takes about half an hour.
-` + "`cd bench && go run . -quick`" + ` takes two minutes and prints rough numbers, ` + "`-only put`" + ` runs one measurement, and
+Run it again with ` + "`make bench`" + ` on a machine that has nothing else to do; it takes about forty minutes.
+` + "`cd bench && go run . -quick`" + ` takes three minutes and prints rough numbers, ` + "`-only put`" + ` runs one measurement, and
 ` + "`-h`" + ` tells the rest. What counts are the ratios: absolute numbers belong to the machine.
 `
 
