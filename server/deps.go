@@ -17,7 +17,8 @@ type Store interface {
 	Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error)
 	Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(revision int64, kvs []*kvv1.KeyValue) error) error
 	Watch(req *kvv1.WatchRequest) (Watcher, error)
-	// Leases returns all leases, and a number that changes when they do.
+	// Leases returns all leases, and a number that changes when they do. A lease
+	// that was granted again under the same id is another pointer.
 	Leases() ([]*kvv1.Lease, uint64)
 	LeaseChanges() uint64
 	LeaseKeys(id int64, limit int) ([][]byte, error)

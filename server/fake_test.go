@@ -24,7 +24,7 @@ import (
 type fakeStore struct {
 	mu       sync.Mutex
 	revision int64
-	leases   map[int64]int64
+	leases   map[int64]*kvv1.Lease
 	changes  uint64
 	hash     uint64
 	events   chan *kvv1.WatchResponse
@@ -32,13 +32,13 @@ type fakeStore struct {
 }
 
 func newFakeStore() *fakeStore {
-	return &fakeStore{revision: 7, leases: map[int64]int64{}, changes: 1, hash: 42, events: make(chan *kvv1.WatchResponse)}
+	return &fakeStore{revision: 7, leases: map[int64]*kvv1.Lease{}, changes: 1, hash: 42, events: make(chan *kvv1.WatchResponse)}
 }
 
 func (s *fakeStore) setLease(id, ttl int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leases[id] = ttl
+	s.leases[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
 	if ttl == 0 {
 		delete(s.leases, id)
 	}
@@ -60,8 +60,8 @@ func (s *fakeStore) Leases() ([]*kvv1.Lease, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*kvv1.Lease
-	for id, ttl := range s.leases {
-		all = append(all, &kvv1.Lease{Id: id, TtlSeconds: ttl})
+	for _, lease := range s.leases {
+		all = append(all, lease)
 	}
 	return all, s.changes
 }

@@ -39,6 +39,7 @@ type leaser struct {
 // lease is one lease's end.
 type lease struct {
 	id     int64
+	stored *kvv1.Lease
 	ttl    time.Duration
 	end    time.Duration
 	ending bool // Its revocation is under way; it cannot be kept alive any more.
@@ -70,13 +71,15 @@ func (l *leaser) load() {
 	l.changes = changes
 	known := make(map[int64]*lease, len(all))
 	for _, stored := range all {
-		if have, ok := l.leases[stored.GetId()]; ok {
+		// Another one under the same id begins anew, also when nobody looked while
+		// there was none.
+		if have, ok := l.leases[stored.GetId()]; ok && have.stored == stored {
 			known[have.id] = have
 			delete(l.leases, have.id)
 			continue
 		}
 		ttl := secondsOf(stored)
-		added := &lease{id: stored.GetId(), ttl: ttl, end: l.elapsed() + ttl}
+		added := &lease{id: stored.GetId(), stored: stored, ttl: ttl, end: l.elapsed() + ttl}
 		known[added.id] = added
 		heap.Push(&l.queue, added)
 	}

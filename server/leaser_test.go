@@ -48,6 +48,25 @@ func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
 	}
 }
 
+// A lease that was revoked and granted again before anybody looked has its own
+// time, and is not about to end because the one before was.
+func TestGrantedAgain(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	s.setLease(1, 10)
+	l := testLeaser(s, c)
+	if c.now = 10 * time.Second; len(l.over()) != 1 {
+		t.Fatal("it does not end")
+	}
+	s.setLease(1, 0)
+	s.setLease(1, 20)
+	if ttl, left, ok := l.remaining(1); !ok || ttl != 20*time.Second || left != ttl {
+		t.Errorf("granted again: %v, %v left, %v", ttl, left, ok)
+	}
+	if c.now += 15 * time.Second; len(l.over()) != 0 || len(l.queue) != 1 {
+		t.Error("it ends early")
+	}
+}
+
 func TestKeepAlive(t *testing.T) {
 	s, c := newFakeStore(), &clock{}
 	s.setLease(1, 10)

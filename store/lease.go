@@ -13,18 +13,18 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// leaseSet is every lease and its time to live in seconds. Leases are few
-// beside keys; their keys stay on disk.
+// leaseSet is every lease by its id. Leases are few beside keys; their keys stay
+// on disk.
 type leaseSet struct {
 	mu      sync.RWMutex
-	ttls    map[int64]int64
+	granted map[int64]*kvv1.Lease
 	changes uint64
 }
 
 func (l *leaseSet) has(id int64) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	_, ok := l.ttls[id]
+	_, ok := l.granted[id]
 	return ok
 }
 
@@ -33,9 +33,9 @@ func (l *leaseSet) set(id, ttl int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ttl > 0 {
-		l.ttls[id] = ttl
+		l.granted[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
 	} else {
-		delete(l.ttls, id)
+		delete(l.granted, id)
 	}
 	l.changes++
 }
@@ -43,25 +43,24 @@ func (l *leaseSet) set(id, ttl int64) {
 func (l *leaseSet) replace(ttls map[int64]int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ttls = ttls
+	l.granted = make(map[int64]*kvv1.Lease, len(ttls))
+	for id, ttl := range ttls {
+		l.granted[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
+	}
 	l.changes++
 }
 
 // Leases returns every lease, in the order of ids, and a number that is another
-// one whenever the set has changed.
+// one whenever the set has changed. A lease is one and the same pointer as long
+// as it lives; when its id is granted again that is another lease. Nobody may
+// change them.
 func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
 	s.leases.mu.RLock()
 	defer s.leases.mu.RUnlock()
-	leases := make([]*kvv1.Lease, 0, len(s.leases.ttls))
-	for id, ttl := range s.leases.ttls {
-		leases = append(leases, &kvv1.Lease{Id: id, TtlSeconds: ttl})
+	leases := make([]*kvv1.Lease, 0, len(s.leases.granted))
+	for _, id := range sortedKeys(s.leases.granted) {
+		leases = append(leases, s.leases.granted[id])
 	}
-	slices.SortFunc(leases, func(a, b *kvv1.Lease) int {
-		if a.Id < b.Id {
-			return -1
-		}
-		return 1
-	})
 	return leases, s.leases.changes
 }
 

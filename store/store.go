@@ -182,7 +182,7 @@ func (s *Store) Status() Status {
 		Watchers:  s.watches.count(),
 	}
 	s.leases.mu.RLock()
-	status.Leases = len(s.leases.ttls)
+	status.Leases = len(s.leases.granted)
 	s.leases.mu.RUnlock()
 	if info, err := os.Stat(s.path()); err == nil {
 		status.FileBytes = info.Size()

@@ -32,7 +32,7 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 		}
 		response := found.answer(req)
 		if req.GetRevision() > 0 {
-			found.revision = st.Status().Revision // etcd's header has the newest, too.
+			found.revision = st.Revision() // etcd's header has the newest, too.
 		}
 		response.Header = s.header(found.revision)
 		return response, nil

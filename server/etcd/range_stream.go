@@ -52,7 +52,7 @@ func (r *rangeStream) run(ctx context.Context) (*pb.RangeResponse, error) {
 	native := &kvv1.RangeRequest{
 		Key: r.req.GetKey(), RangeEnd: r.req.GetRangeEnd(), Revision: max(r.req.GetRevision(), 0), KeysOnly: withoutValues(r.req),
 	}
-	r.newest = r.store.Status().Revision
+	r.newest = r.store.Revision()
 	if native.Revision == 0 {
 		native.Revision = r.newest
 	}

@@ -21,7 +21,7 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRes
 		return nil, s.fail(ctx, err)
 	}
 	for {
-		response, err := readTxnAt(ctx, st, req, st.Status().Revision)
+		response, err := readTxnAt(ctx, st, req, st.Revision())
 		if err != nil && s.compacted(err) {
 			continue // The revision was compacted away meanwhile: take the newest.
 		}
