@@ -54,7 +54,7 @@ func Etcd(t testing.TB, arguments ...string) *Cluster {
 	binary, dir, addresses := build(t, etcd), t.TempDir(), freeAddresses(t, 2)
 	client, peer := "http://"+addresses[0], "http://"+addresses[1]
 	c := &Cluster{t: t, Pods: []*Pod{newPod(t, dir, "etcd", addresses[0], append([]string{
-		binary, "--name", "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--log-level", "warn",
+		binary, "--name", "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--log-level", "error",
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "etcd=" + peer,
 	}, arguments...)...)}}
