@@ -5,8 +5,8 @@ import "time"
 // Limits on requests. They bound what one request can cost every pod: all of
 // it is held in memory, written to each pod's log and sent over each stream.
 const (
-	// MaxKeyBytes: keys live in the branch pages of bbolt, which are 4 KiB and
-	// hold at least two keys.
+	// MaxKeyBytes: keys live in the pages of bbolt's branches, which hold few long
+	// ones, so that a tree of them is high and slow.
 	MaxKeyBytes = 4 << 10
 	// maxBoundBytes: the end of a range, or the key that a page goes on from,
 	// may be the successor of the longest key, which is one zero byte longer.
