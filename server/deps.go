@@ -28,6 +28,8 @@ type Store interface {
 	// Revision is the newest one.
 	Revision() int64
 	WaitRevision(ctx context.Context, revision int64) error
+	// WaitScrubbed waits until what a compaction removes is off the disk.
+	WaitScrubbed(ctx context.Context, revision int64) error
 	// Snapshot returns the database, with all that was applied before the call,
 	// as a stream of a known size.
 	Snapshot(ctx context.Context) (stream io.ReadCloser, size int64, err error)

@@ -271,15 +271,14 @@ func contentsDiffer(s *Store, m *model, revision int64) error {
 // waitScrubbed returns when what the newest compaction made unreadable is gone.
 func (d *driver) waitScrubbed() {
 	d.t.Helper()
-	if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := d.s.Flush(ctx, d.s.Applied()); err != nil {
 		d.t.Fatal(err)
 	}
-	eventually(d.t, "the scrub has ended", func() bool {
-		f := d.s.flusher
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.scrubbed.revision == d.s.compacted.Load()
-	})
+	if err := d.s.WaitScrubbed(ctx, d.s.compacted.Load()); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // eventually waits for a state that another goroutine brings about.

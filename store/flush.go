@@ -44,7 +44,7 @@ type flusher struct {
 	done     chan struct{}
 	panicked bool // Written before done is closed.
 
-	flushed signal // Broadcast after each flush and when the flusher ends.
+	flushed signal // Broadcast after each flush and scrub, and when the flusher ends.
 	urgent  atomic.Int32
 
 	mu       sync.Mutex

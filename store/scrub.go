@@ -53,7 +53,33 @@ func (f *flusher) scrub(ctx context.Context) error {
 		case <-time.After(scrubPause):
 		}
 	}
+	f.flushed.broadcast()
 	return nil
+}
+
+// WaitScrubbed returns when all that a compaction to a revision removes is gone
+// from the file, or with the context's error. The compaction must have been
+// applied.
+func (s *Store) WaitScrubbed(ctx context.Context, revision int64) error {
+	f := s.flusher
+	for {
+		changed := f.flushed.wait()
+		f.mu.Lock()
+		scrubbed := f.scrubbed.revision
+		f.mu.Unlock()
+		if scrubbed >= revision {
+			return nil
+		}
+		// The scrub goes by what the file knows of compactions.
+		if err := s.Flush(ctx, s.Applied()); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // scrubStep is one transaction's part of a scrub up to target.

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,9 @@ var errorOf = map[kvv1.ErrorReason]error{
 func (p *pod) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = context.Cause(ctx) // The pod stops, or the client has gone.
 	}
 	code, reason := p.Describe(err)
 	if known := errorOf[reason]; known != nil {

@@ -41,19 +41,32 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	response := deleted(result.GetDelete())
-	response.Header = s.header(result.GetDelete().GetHeader().GetRevision())
+	applied := result.GetDelete()
+	response, err := s.answer(applied.GetHeader().GetRevision(), applied.GetDeleted() > 0).deletion(ctx, req, applied)
+	if err != nil {
+		return nil, errAfterwards
+	}
+	response.Header = s.header(response.GetHeader().GetRevision())
 	return response, nil
 }
 
-// Compact returns when no read of an older revision is possible any more, on any
-// pod. The space is free later, also for a physical compaction: each pod takes
-// its own time for that, so that writes do not wait.
+// Compact returns when no read of an older revision is possible any more; when it
+// is physical, once this pod's file has nothing left of them. The other pods
+// take their own time for that, as etcd's do.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	compact := &kvv1.CompactRequest{Revision: req.GetRevision()}
 	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: compact}})
 	if err != nil {
 		return nil, s.fail(ctx, err)
+	}
+	if req.GetPhysical() {
+		st, err := s.Read(ctx, nil) // By then it is applied here.
+		if err == nil {
+			err = st.WaitScrubbed(ctx, req.GetRevision())
+		}
+		if err != nil {
+			return nil, errAfterwards
+		}
 	}
 	return &pb.CompactionResponse{Header: s.header(result.GetCompact().GetHeader().GetRevision())}, nil
 }
@@ -65,13 +78,12 @@ func nativePut(req *pb.PutRequest) *kvv1.PutRequest {
 	}
 }
 
+// nativeDelete asks for what it removes only when that is one key at most: the
+// rest is read afterwards, like the ranges of a transaction.
 func nativeDelete(req *pb.DeleteRangeRequest) *kvv1.DeleteRequest {
-	return &kvv1.DeleteRequest{Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), PrevKv: req.GetPrevKv()}
-}
-
-// deleted has no header.
-func deleted(response *kvv1.DeleteResponse) *pb.DeleteRangeResponse {
-	return &pb.DeleteRangeResponse{Deleted: response.GetDeleted(), PrevKvs: keyValues(response.GetPrevKvs())}
+	return &kvv1.DeleteRequest{
+		Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), PrevKv: req.GetPrevKv() && len(req.GetRangeEnd()) == 0,
+	}
 }
 
 func keyValue(kv *kvv1.KeyValue) *mvccpb.KeyValue {

@@ -2,9 +2,11 @@ package etcd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -168,6 +170,45 @@ func TestWriteErrors(t *testing.T) {
 	}
 	if revision := k.store.Status().Revision; revision != 4 {
 		t.Errorf("the revision is %d", revision)
+	}
+}
+
+// What a deletion has removed is read afterwards, however much it is.
+func TestDeletePreviousValues(t *testing.T) {
+	k := newLocalKV(t)
+	for _, key := range []string{"a", "b", "c"} {
+		if _, err := k.Put(t.Context(), &pb.PutRequest{Key: []byte(key), Value: make([]byte, 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := k.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("z"), PrevKv: true})
+	if err != nil || len(r.GetPrevKvs()) != 3 || r.GetDeleted() != 3 || r.GetHeader().GetRevision() != 5 {
+		t.Errorf("%d of %d, %v", len(r.GetPrevKvs()), r.GetDeleted(), err)
+	}
+	r, err = k.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("z"), PrevKv: true})
+	if err != nil || len(r.GetPrevKvs()) != 0 || r.GetHeader().GetRevision() != 5 {
+		t.Errorf("again: %v, %v", r, err)
+	}
+}
+
+// A physical compaction returns when the pod's file has nothing left of it.
+func TestCompactPhysical(t *testing.T) {
+	k := newLocalKV(t)
+	for i := range 20_000 {
+		k.put(t, fmt.Sprint("key ", i%10))
+	}
+	newest := k.store.Revision()
+	if _, err := k.Compact(t.Context(), &pb.CompactionRequest{Revision: newest, Physical: true}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	if err := k.store.WaitScrubbed(ctx, newest); err != nil {
+		t.Errorf("it was not done: %v", err)
+	}
+	k.put(t, "one more")
+	if _, err := k.Compact(ctx, &pb.CompactionRequest{Revision: newest + 1, Physical: true}); !errors.Is(err, rpctypes.ErrGRPCTimeout) {
+		t.Errorf("not in time: %v", err)
 	}
 }
 

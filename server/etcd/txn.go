@@ -11,6 +11,11 @@ import (
 	"github.com/batondb/baton/server"
 )
 
+// errAfterwards is for a write that was applied, and whose answer cannot be put
+// together: because the pod stops, or because what was before the write is
+// compacted away already. It must not say that nothing was applied.
+var errAfterwards = rpctypes.ErrGRPCTimeout
+
 // Txn puts into the log what writes and what decides: puts, deletes, compares,
 // and ranges of one key. The other ranges are read afterwards from this pod's
 // copy, so that no pod does their work while it applies; see txnAnswer.
@@ -34,21 +39,12 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 		return nil, s.fail(ctx, err)
 	}
 	applied := result.GetTxn()
-	answer := &txnAnswer{after: applied.GetHeader().GetRevision()}
-	answer.before = answer.after
-	if changed(applied) {
-		answer.before--
-	}
-	answer.open = func() (server.Store, error) {
-		return s.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: answer.after})
-	}
-	response, err := answer.txn(ctx, req, applied)
+	revision := applied.GetHeader().GetRevision()
+	response, err := s.answer(revision, changed(applied)).txn(ctx, req, applied)
 	if err != nil {
-		// It was applied: never an error that says anything else, for example that
-		// what it read was compacted away meanwhile.
-		return nil, rpctypes.ErrGRPCTimeout
+		return nil, errAfterwards
 	}
-	response.Header = s.header(answer.after)
+	response.Header = s.header(revision)
 	return response, nil
 }
 

@@ -11,20 +11,34 @@ import (
 	"github.com/batondb/baton/server"
 )
 
-// txnAnswer makes etcd's answer to a transaction that was applied. Ranges that
-// the log did not carry are read now, from a copy that has the transaction. What
-// the transaction changed before a range, in the order of its operations, the
-// range saw as it is now; everything else as it was before. No key is written
-// twice, so there are no states in between.
+// txnAnswer makes etcd's answer to a write that was applied. Ranges that the log
+// did not carry are read now, from a copy that has the write. What a transaction
+// changed before a range, in the order of its operations, the range saw as it is
+// now; everything else as it was before. No key is written twice, so there are
+// no states in between.
 type txnAnswer struct {
 	before, after int64 // The revisions; equal when nothing changed.
-	open          func() (server.Store, error)
+	open          func(ctx context.Context, revision int64) (server.Store, error)
 	store         server.Store // Once it is open.
 
 	// What was written so far.
 	changed bool
 	puts    [][]byte
 	deletes []*pb.DeleteRangeRequest
+}
+
+// answer begins that to a write, with the revision after it.
+func (s *kvService) answer(revision int64, changed bool) *txnAnswer {
+	a := &txnAnswer{before: revision, after: revision, open: s.copyAt}
+	if changed {
+		a.before--
+	}
+	return a
+}
+
+// copyAt returns this pod's copy once it has a revision.
+func (s *kvService) copyAt(ctx context.Context, revision int64) (server.Store, error) {
+	return s.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: revision})
 }
 
 // changed says that a transaction made a revision.
@@ -62,12 +76,8 @@ func (a *txnAnswer) op(ctx context.Context, op *pb.RequestOp, result *kvv1.OpRes
 		put := &pb.PutResponse{Header: a.header(), PrevKv: keyValue(result.GetPut().GetPrevKv())}
 		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: put}}, nil
 	case *pb.RequestOp_RequestDeleteRange:
-		if result.GetDelete().GetDeleted() > 0 {
-			a.changed, a.deletes = true, append(a.deletes, o.RequestDeleteRange)
-		}
-		gone := deleted(result.GetDelete())
-		gone.Header = a.header()
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: gone}}, nil
+		gone, err := a.deletion(ctx, o.RequestDeleteRange, result.GetDelete())
+		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: gone}}, err
 	case *pb.RequestOp_RequestTxn:
 		nested, err := a.txn(ctx, o.RequestTxn, result.GetTxn())
 		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: nested}}, err
@@ -80,6 +90,27 @@ func (a *txnAnswer) op(ctx context.Context, op *pb.RequestOp, result *kvv1.OpRes
 	page := found.answer(req)
 	page.Header = a.header()
 	return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: page}}, nil
+}
+
+// deletion reads what a deletion of several keys has removed: it was there before,
+// and nothing else had removed it.
+func (a *txnAnswer) deletion(ctx context.Context, req *pb.DeleteRangeRequest, applied *kvv1.DeleteResponse) (*pb.DeleteRangeResponse, error) {
+	response := &pb.DeleteRangeResponse{Deleted: applied.GetDeleted(), PrevKvs: keyValues(applied.GetPrevKvs())}
+	if applied.GetDeleted() > 0 {
+		if req.GetPrevKv() && len(req.GetRangeEnd()) > 0 {
+			if err := a.ready(ctx); err != nil {
+				return nil, err
+			}
+			found, err := read(ctx, a.store, &pb.RangeRequest{Key: req.GetKey(), RangeEnd: req.GetRangeEnd()}, a.before)
+			if err != nil {
+				return nil, err
+			}
+			response.PrevKvs = keyValues(a.without(found.kvs))
+		}
+		a.changed, a.deletes = true, append(a.deletes, req)
+	}
+	response.Header = a.header()
+	return response, nil
 }
 
 // header is that of an operation: only the revision, as far as it got.
@@ -99,12 +130,8 @@ func (a *txnAnswer) keys(ctx context.Context, req *pb.RangeRequest, page *kvv1.R
 		}
 		return found, nil
 	}
-	if a.store == nil {
-		st, err := a.open()
-		if err != nil {
-			return nil, err
-		}
-		a.store = st
+	if err := a.ready(ctx); err != nil {
+		return nil, err
 	}
 	switch {
 	case req.GetRevision() > 0:
@@ -115,6 +142,19 @@ func (a *txnAnswer) keys(ctx context.Context, req *pb.RangeRequest, page *kvv1.R
 	return a.overlaid(ctx, req)
 }
 
+// ready opens the copy.
+func (a *txnAnswer) ready(ctx context.Context) (err error) {
+	if a.store == nil {
+		a.store, err = a.open(ctx, a.after)
+	}
+	return err
+}
+
+// without leaves out what was written so far.
+func (a *txnAnswer) without(kvs []*kvv1.KeyValue) []*kvv1.KeyValue {
+	return slices.DeleteFunc(kvs, func(kv *kvv1.KeyValue) bool { return a.written(kv.GetKey()) })
+}
+
 // overlaid reads a range as it was, and puts over it what was written since.
 func (a *txnAnswer) overlaid(ctx context.Context, req *pb.RangeRequest) (*keys, error) {
 	without := withoutValues(req) || req.GetCountOnly()
@@ -122,7 +162,7 @@ func (a *txnAnswer) overlaid(ctx context.Context, req *pb.RangeRequest) (*keys, 
 	if err != nil {
 		return nil, err
 	}
-	kvs := slices.DeleteFunc(found.kvs, func(kv *kvv1.KeyValue) bool { return a.written(kv.GetKey()) })
+	kvs := a.without(found.kvs)
 	for _, key := range a.puts {
 		if !server.InRange(key, req.GetKey(), req.GetRangeEnd()) {
 			continue

@@ -74,6 +74,27 @@ func TestTxnRangesBetweenWrites(t *testing.T) {
 	}
 }
 
+// Two deletions overlap: each has removed what the other had not.
+func TestTxnPreviousValues(t *testing.T) {
+	k := newLocalKV(t)
+	k.put(t, "a", "b", "c", "d")
+	first, second := opDelete("a", "c"), opDelete("b", "z")
+	first.GetRequestDeleteRange().PrevKv, second.GetRequestDeleteRange().PrevKv = true, true
+	r, err := k.Txn(t.Context(), &pb.TxnRequest{Success: []*pb.RequestOp{first, second, opRange("a", "z")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"a b ", "c d "} {
+		gone := r.GetResponses()[i].GetResponseDeleteRange()
+		if keysOf(&pb.RangeResponse{Kvs: gone.GetPrevKvs()}) != want || gone.GetDeleted() != 2 || gone.GetHeader().GetRevision() != 6 {
+			t.Errorf("deletion %d: %v", i, gone)
+		}
+	}
+	if page := r.GetResponses()[2].GetResponseRange(); page.GetCount() != 0 {
+		t.Errorf("left: %v", page)
+	}
+}
+
 // The state before a transaction is gone when its answer is put together: it was
 // applied, and no error may say otherwise.
 func TestTxnCompactedMeanwhile(t *testing.T) {
@@ -118,11 +139,17 @@ func TestTxnErrors(t *testing.T) {
 	}
 	success := func(ops ...*pb.RequestOp) *pb.TxnRequest { return &pb.TxnRequest{Success: ops} }
 	inner := func(ops ...*pb.RequestOp) *pb.RequestOp { return opTxn(success(ops...)) }
+	ranges := &pb.TxnRequest{Success: many(1)}
+	for range 100 {
+		ranges.Compare = append(ranges.Compare, &pb.Compare{Key: []byte("a"), RangeEnd: []byte("z")})
+		ranges.Success = append(ranges.Success, opDelete("x", "z"))
+	}
 	for _, c := range []struct {
 		name string
 		req  *pb.TxnRequest
 		want error
 	}{
+		{"too many ranges", ranges, rpctypes.ErrGRPCTooManyOps},
 		{"empty", &pb.TxnRequest{}, nil},
 		{"empty operation", success(&pb.RequestOp{}), rpctypes.ErrGRPCKeyNotFound},
 		{"compare without a key", &pb.TxnRequest{Compare: []*pb.Compare{{}}}, rpctypes.ErrGRPCEmptyKey},

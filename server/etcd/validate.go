@@ -19,9 +19,11 @@ const (
 	// each list; what a list has is not left for those nested in it.
 	maxTxnOps = 128
 	// maxTxnPieces bounds the sum over all lists, which etcd does not: applying a
-	// transaction stops every other write for its time. It is more than three
-	// whole lists.
-	maxTxnPieces = 512
+	// transaction stops every other write for its time. maxTxnRanges of them may
+	// be compares and deletions with a range_end, whose time has no bound; that
+	// is as many as the native API allows.
+	maxTxnPieces = 3 * maxTxnOps
+	maxTxnRanges = maxTxnOps
 	// maxTxnDepth is the store's.
 	maxTxnDepth = 16
 )
@@ -81,6 +83,7 @@ func checkSize(req proto.Message) error {
 // txnCheck walks a transaction.
 type txnCheck struct {
 	pieces int
+	ranges int  // Compares and deletions of more than one key.
 	writes bool // There is a put or a delete in it.
 }
 
@@ -95,6 +98,9 @@ func (c *txnCheck) txn(req *pb.TxnRequest, left, depth int) error {
 	for _, compare := range req.GetCompare() {
 		if len(compare.GetKey()) == 0 {
 			return rpctypes.ErrGRPCEmptyKey
+		}
+		if err := c.span(compare.GetRangeEnd()); err != nil {
+			return err
 		}
 	}
 	for _, ops := range [][]*pb.RequestOp{req.GetSuccess(), req.GetFailure()} {
@@ -116,9 +122,23 @@ func (c *txnCheck) op(op *pb.RequestOp, left, depth int) error {
 		return checkPut(o.RequestPut)
 	case *pb.RequestOp_RequestDeleteRange:
 		c.writes = true
-		return checkDelete(o.RequestDeleteRange)
+		if err := checkDelete(o.RequestDeleteRange); err != nil {
+			return err
+		}
+		return c.span(o.RequestDeleteRange.GetRangeEnd())
 	case *pb.RequestOp_RequestTxn:
 		return c.txn(o.RequestTxn, left, depth+1)
 	}
 	return rpctypes.ErrGRPCKeyNotFound // What etcd says of an empty operation.
+}
+
+// span counts what has an end.
+func (c *txnCheck) span(end []byte) error {
+	if len(end) > 0 {
+		c.ranges++
+	}
+	if c.ranges > maxTxnRanges {
+		return rpctypes.ErrGRPCTooManyOps
+	}
+	return nil
 }
