@@ -4,4 +4,6 @@
 //
 // What differs by design, which docs/etcd.md names, is not generated; see
 // overlooked.
+//
+//	go test ./differential -timeout 1h -args -requests 100000 -seed 1
 package differential
