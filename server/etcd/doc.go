@@ -9,5 +9,6 @@
 //
 //   - An error that a client takes for "not applied" is only given when nothing
 //     was applied. An unknown outcome is etcd's timeout.
-//   - Every error is one of rpctypes, for clients go by its text.
+//   - Every error is one of rpctypes, for clients go by its text, or one that
+//     etcd has no case for and that says what to do.
 package etcd

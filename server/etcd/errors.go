@@ -11,6 +11,11 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
+// errElsewhere is for a pod that starts, clones or stops. An etcd like that does
+// not listen; to etcd's clients this is the same: they know the text as that of
+// a request that was not sent, and repeat it, also a write, at another pod.
+var errElsewhere = status.Error(codes.Unavailable, "there is no connection available")
+
 // errorOf is etcd's error for each reason. Clients compare the text, so a
 // reason that etcd does not have is given as the one that makes them do the
 // right thing.
@@ -24,7 +29,7 @@ var errorOf = map[kvv1.ErrorReason]error{
 	// What etcd answers to a write that was under way when the leader was lost.
 	kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN: rpctypes.ErrGRPCTimeoutDueToLeaderFail,
 	kvv1.ErrorReason_ERROR_REASON_OVERLOADED:      rpctypes.ErrGRPCRequestTooManyRequests,
-	kvv1.ErrorReason_ERROR_REASON_NOT_READY:       rpctypes.ErrGRPCStopped,
+	kvv1.ErrorReason_ERROR_REASON_NOT_READY:       errElsewhere,
 	kvv1.ErrorReason_ERROR_REASON_NO_SPACE:        rpctypes.ErrGRPCNoSpace,
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:   rpctypes.ErrGRPCKeyNotFound,
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:         rpctypes.ErrGRPCCorrupt,

@@ -17,6 +17,8 @@ const (
 	leaderless = 3 * time.Second
 	// leaderInterval is how often the streams look for one.
 	leaderInterval = leaderless / 6
+	// leaderPoll is how often a new stream does.
+	leaderPoll = 20 * time.Millisecond
 )
 
 // leaderCheck registers services whose calls may say that they need a leader
@@ -51,7 +53,7 @@ func (c *leaderCheck) RegisterService(desc *grpc.ServiceDesc, service any) {
 		handle := m.Handler
 		m.Handler = func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 			if needsLeader(ctx) && !c.hasLeader() {
-				return nil, rpctypes.ErrGRPCNoLeader
+				return nil, c.missing(ctx)
 			}
 			return handle(service, ctx, decode, interceptor)
 		}
@@ -85,10 +87,39 @@ func (c *leaderCheck) hasLeader() bool {
 	return ok
 }
 
+// missing is the error of a pod without a leader. One that is not ready has none
+// because of that, and clients must try another.
+func (c *leaderCheck) missing(ctx context.Context) error {
+	if _, err := c.pod.Read(ctx, local); err != nil {
+		return c.pod.fail(ctx, err)
+	}
+	return rpctypes.ErrGRPCNoLeader
+}
+
+// await gives a new stream as long to find a leader as an old one has to find
+// the next: clients give a watch up for good when there is none, and those of a
+// leader that was killed come here while the next one is elected.
+func (c *leaderCheck) await(ctx context.Context) error {
+	tick := time.NewTicker(leaderPoll)
+	defer tick.Stop()
+	for end := time.Now().Add(leaderless); !c.hasLeader(); {
+		err := c.missing(ctx)
+		if time.Now().After(end) || err != rpctypes.ErrGRPCNoLeader { //nolint:errorlint // Nobody wraps it.
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return c.pod.fail(ctx, ctx.Err())
+		}
+	}
+	return nil
+}
+
 // guard runs a stream for as long as there is a leader.
 func (c *leaderCheck) guard(stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
-	if !c.hasLeader() {
-		return rpctypes.ErrGRPCNoLeader
+	if err := c.await(stream.Context()); err != nil {
+		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
