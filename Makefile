@@ -19,7 +19,7 @@ NODES   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean \
-	scenarios image image-twice build-args e2e e2e-local e2e-test
+	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ e2e-local: image ## Start the test Kubernetes of KUBE_DIR, and run the tests on 
 	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
 	-$(KUBE_DIR)/load $(ARCHIVE)
 	$(KUBE_DIR)/run $(MAKE) e2e E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
+
+# Its own etcd runs beside it, and stays empty.
+kubernetes-on-baton: image build ## Start the test Kubernetes of KUBE_DIR with its state in Baton, and break Baton under it
+	CGO_ENABLED=0 $(GO) test -c -tags e2e -o bin/datastore.test ./test/datastore
+	$(KUBE_DIR)/up --network
+	$(KUBE_DIR)/run bin/datastore.test -test.v -test.timeout 30m -kube-dir $(abspath $(KUBE_DIR))
 
 scenarios: ## Write docs/scenarios.md from the tests
 	$(GO) test ./test/scenarios -run TestPage -count 1 -args -write
