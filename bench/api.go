@@ -11,7 +11,7 @@ import (
 func apiMeasurement() Measurement {
 	return Measurement{
 		Name:    "api",
-		Summary: "etcd's v3 API on both, called with etcd's own Go client (clientv3)",
+		Summary: "the etcd v3 API of both, called with etcd's own Go client (clientv3)",
 		About: `Baton speaks etcd's v3 API, so here both are called by the same program: clientv3, 100 clients of one connection
 each. The writes and reads are those of the measurements above: 1,000 callers, 256 bytes, writes at the master, linearizable
 reads at all three pods. *Delivery* is of watches: 1,000 of one key, 10 on each client, spread over the three pods, while the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 )
 
@@ -16,7 +17,7 @@ const sectorBytes = 512
 func readFile(w io.Writer, file io.Reader, size int64) error {
 	header := make([]byte, snapshotHeader)
 	n, err := io.ReadFull(file, header)
-	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return err
 	}
 	file = io.MultiReader(bytes.NewReader(header[:n]), file)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func (s opsStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
 // opsLog is that of the master of two pods; a third clones.
 type opsLog struct {
 	server.Log
-	master string
+	master atomic.Value // A string.
 	server *server.Server
 }
 
@@ -54,20 +55,21 @@ var opsMembers = []replication.Member{
 
 func (l *opsLog) LinearizableRead(context.Context) error    { return nil }
 func (l *opsLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, errors.New("not there") }
-func (l *opsLog) IsMaster() bool                            { return l.master == "kv-0" }
-func (l *opsLog) Master() (string, bool)                    { return l.master, l.master != "" }
+func (l *opsLog) IsMaster() bool                            { return l.master.Load() == "kv-0" }
+func (l *opsLog) Master() (string, bool)                    { return l.master.Load().(string), true }
 func (l *opsLog) Members() []replication.Member             { return opsMembers }
 func (l *opsLog) Guests() []string                          { return nil }
 func (l *opsLog) ClusterID() string                         { return "cluster" }
 func (l *opsLog) MemberID() replication.MemberID            { return "kv-0/a" }
 func (l *opsLog) Term() uint64                              { return 3 }
+
 func (l *opsLog) HandOver(_ context.Context, to string) (string, error) {
-	l.master = to
+	l.master.Store(to)
 	return to, nil
 }
 
 func (l *opsLog) Status() replication.Status {
-	return replication.Status{Master: l.master, Term: 3, Commit: 12, Applied: 11}
+	return replication.Status{Master: l.master.Load().(string), Term: 3, Commit: 12, Applied: 11}
 }
 
 func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
@@ -77,7 +79,7 @@ func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
 }
 
 // opsPod is a pod with the volume's free space, and a connection to it.
-func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
+func opsPod(t testing.TB, database []byte, free uint64) *grpc.ClientConn {
 	t.Helper()
 	s := server.New(server.Options{
 		Name: "kv-0", ClientAddress: "host-0:7400",
@@ -85,7 +87,9 @@ func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
 	})
 	s.Register(Register)
 	client, web := listen(t), listen(t)
-	s.UseLog(&opsLog{master: "kv-0", server: s})
+	log := &opsLog{server: s}
+	log.master.Store("kv-0")
+	s.UseLog(log)
 	s.UseStore(opsStore{database: database})
 	s.Start(client, web)
 	t.Cleanup(func() {
@@ -101,7 +105,7 @@ func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
 	return conn
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
