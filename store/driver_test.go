@@ -281,18 +281,6 @@ func (d *driver) waitScrubbed() {
 	}
 }
 
-// eventually waits for a state that another goroutine brings about.
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s until %s", what)
-		}
-		time.Sleep(100 * time.Microsecond)
-	}
-}
-
 // tempDir is in memory where there is such a place: the tests sync all the time.
 func tempDir(t testing.TB) string {
 	t.Helper()
