@@ -2,59 +2,42 @@ package etcd
 
 import (
 	"context"
-	"io"
-	"sync"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/server"
 	"github.com/batondb/baton/store"
 )
 
-// localStore is a real store.
+// localStore lets something happen before each scan.
 type localStore struct {
-	*store.Store
-	beforeScan func() // Nil, or what happens meanwhile.
-}
-
-func (s *localStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) { return s.Store.Watch(req) }
-
-func (s *localStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
-	return nil, 0, store.ErrClosed
+	soloStore
+	beforeScan func() // Nil: nothing.
 }
 
 func (s *localStore) Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(int64, []*kvv1.KeyValue) error) error {
 	if s.beforeScan != nil {
 		s.beforeScan()
 	}
-	return s.Store.Scan(ctx, req, emit)
+	return s.soloStore.Scan(ctx, req, emit)
 }
 
-// localLog applies what is proposed at once: it has one pod.
+// localLog gives proposers another outcome than what happened.
 type localLog struct {
-	server.Log
-	mu      sync.Mutex
-	store   *store.Store
-	index   uint64
-	outcome error // Nil, or what the proposer gets though it was applied.
+	*soloLog
+	outcome error // Nil: the truth.
 }
 
-func (l *localLog) Propose(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index++
-	result := l.store.Apply(l.index, 1, []*kvv1.Command{command})[0]
-	return result, l.outcome
+func (l *localLog) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	result, err := l.soloLog.Propose(ctx, command)
+	if l.outcome != nil {
+		return nil, l.outcome
+	}
+	return result, err
 }
-
-func (l *localLog) LinearizableRead(context.Context) error { return nil }
-func (l *localLog) ClusterID() string                      { return "cluster" }
-func (l *localLog) MemberID() replication.MemberID         { return "kv-0/a" }
-func (l *localLog) Term() uint64                           { return 3 }
 
 // localKV is the KV service of a pod that is a cluster of its own.
 type localKV struct {
@@ -69,7 +52,7 @@ func newLocalKV(t testing.TB) *localKV {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &localKV{log: &localLog{store: st}, store: &localStore{Store: st}}
+	k := &localKV{log: &localLog{soloLog: &soloLog{store: st, master: "kv-0"}}, store: &localStore{soloStore: soloStore{st}}}
 	t.Cleanup(func() {
 		select {
 		case err := <-st.Failed():

@@ -73,6 +73,14 @@ func (l *soloLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
 	return nil, replication.ErrNoMaster
 }
 
+func (l *soloLog) PodStatus(context.Context) *kvv1.PodStatus {
+	return &kvv1.PodStatus{Name: "kv-0", MemberId: "kv-0/a", Role: kvv1.PodStatus_ROLE_MASTER}
+}
+
+func (l *soloLog) HandOver(context.Context, string) (string, error) {
+	return "", replication.ErrNoMaster
+}
+
 type soloStore struct{ *store.Store }
 
 func (s soloStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) { return s.Store.Watch(req) }
@@ -90,7 +98,7 @@ type solo struct {
 	kv    pb.KVClient
 }
 
-func newSolo(t *testing.T) *solo {
+func newSolo(t testing.TB) *solo {
 	t.Helper()
 	st, err := store.Open(store.Options{Dir: t.TempDir()})
 	if err != nil {
