@@ -95,9 +95,11 @@ func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 	first := c.kube("kv-0")
 	m := c.observe("S18 kv-2 wiped, kv-0 hangs, kv-1 lagged", Target{MayFail: true}, func() {
 		lab.signal(first, syscall.SIGSTOP)
+		// It must not lead kv-1 on its way out.
+		lab.signal(c.kube("kv-2"), syscall.SIGSTOP)
 		c.wipe("kv-2", "--force", "--grace-period=0")
-		heal()
 		c.awaitRunning("kv-2")
+		heal()
 		time.Sleep(15 * time.Second)
 	})
 	if m.Masters > 0 {
