@@ -79,7 +79,7 @@ func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
 }
 
 // opsPod is a pod with the volume's free space, and a connection to it.
-func opsPod(t testing.TB, database []byte, free uint64) *grpc.ClientConn {
+func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
 	t.Helper()
 	s := server.New(server.Options{
 		Name: "kv-0", ClientAddress: "host-0:7400",
