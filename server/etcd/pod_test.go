@@ -132,7 +132,22 @@ func newSolo(t testing.TB) *solo {
 			t.Error(err)
 		}
 	})
+	s.awaitReign(t)
 	return s
+}
+
+// awaitReign returns when the pod knows how long leases live.
+func (s *solo) awaitReign(t testing.TB) {
+	t.Helper()
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		_, err := pb.NewLeaseClient(s.conn).LeaseTimeToLive(context.Background(), &pb.LeaseTimeToLiveRequest{ID: 1})
+		if err == nil {
+			return
+		}
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal(err)
+		}
+	}
 }
 
 // put returns the revision of the put.
