@@ -229,6 +229,17 @@ func TestSpace(t *testing.T) {
 	if _, err := pods[0].kv().Delete(within5s(t), &kvv1.DeleteRequest{Key: []byte("k")}); reasonOf(err) == noSpace {
 		t.Error("a delete was refused")
 	}
+	txn := func(op *kvv1.Op) error {
+		nested := &kvv1.TxnRequest{Failure: []*kvv1.Op{op}}
+		req := &kvv1.TxnRequest{Success: []*kvv1.Op{{Op: &kvv1.Op_Txn{Txn: nested}}}}
+		_, err := pods[0].kv().Txn(within5s(t), req)
+		return err
+	}
+	key := []byte("k")
+	wantReason(t, txn(&kvv1.Op{Op: &kvv1.Op_Put{Put: &kvv1.PutRequest{Key: key}}}), noSpace)
+	if err := txn(&kvv1.Op{Op: &kvv1.Op_Delete{Delete: &kvv1.DeleteRequest{Key: key}}}); reasonOf(err) == noSpace {
+		t.Error("a transaction that only deletes was refused")
+	}
 	// Another pod hears of it.
 	pods[1].core.neighbours.note(map[string]*kvv1.PodStatus{"kv-0": pods[0].log.PodStatus(t.Context())})
 	pods[1].core.lookAtSpace()

@@ -94,15 +94,20 @@ func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
 }
 
 // admit refuses writes that need space when a volume is nearly full. What
-// frees space is let through: deletes, compaction, the end of a lease.
+// frees space is let through: deletes, compaction, the end of a lease, and
+// transactions without a put, for Kubernetes deletes by them.
 func (c *core) admit(command *kvv1.Command) error {
 	full := c.space.full.Load()
 	if full == nil {
 		return nil
 	}
-	switch command.GetCommand().(type) {
+	switch m := command.GetCommand().(type) {
 	case *kvv1.Command_Delete, *kvv1.Command_Compact, *kvv1.Command_Revoke:
 		return nil
+	case *kvv1.Command_Txn:
+		if !puts(m.Txn) {
+			return nil
+		}
 	}
 	return full
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,6 +32,12 @@ func checkTxn(req *kvv1.TxnRequest, inside bool) error {
 func WrittenTwice(req *kvv1.TxnRequest) bool {
 	_, err := (&txnCheck{}).paths(req)
 	return err != nil
+}
+
+// puts says that a transaction may put a key.
+func puts(req *kvv1.TxnRequest) bool {
+	put := func(op *kvv1.Op) bool { return op.GetPut() != nil || puts(op.GetTxn()) }
+	return slices.ContainsFunc(req.GetSuccess(), put) || slices.ContainsFunc(req.GetFailure(), put)
 }
 
 // txnCheck walks one transaction.
