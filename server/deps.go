@@ -44,9 +44,12 @@ type Watcher interface {
 	Next(ctx context.Context) (*kvv1.WatchResponse, error)
 	// Progress: every change up to this revision was returned by Next.
 	Progress() int64
-	// Taken is Progress for other goroutines than that of Next: what Next has
-	// returned counts as soon as it is called again.
-	Taken() int64
+	// OnReady is for who calls Poll: the function is called whenever there may be
+	// something, at once if there is now; it must not block, nor call the store.
+	OnReady(func())
+	// Poll is Next without waiting, and returns nil when there is nothing. After
+	// more it must be called again without waiting for OnReady.
+	Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error)
 	Close()
 }
 

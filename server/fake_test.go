@@ -108,8 +108,11 @@ type fakeWatcher struct{ store *fakeStore }
 
 func (w *fakeWatcher) Start() int64    { return w.store.revision }
 func (w *fakeWatcher) Progress() int64 { return w.store.revision + 1 }
-func (w *fakeWatcher) Taken() int64    { return w.Progress() }
-func (w *fakeWatcher) Close()          {}
+func (w *fakeWatcher) OnReady(func())  {}
+func (w *fakeWatcher) Poll(context.Context) (*kvv1.WatchResponse, bool, error) {
+	return nil, false, nil
+}
+func (w *fakeWatcher) Close() {}
 func (w *fakeWatcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	select {
 	case r, ok := <-w.store.events:

@@ -194,9 +194,13 @@ func (c *concurrentRun) watched(ctx context.Context, rnd *rand.Rand, from int64)
 		return err
 	}
 	defer w.Close()
+	next := w.Next
+	if rnd.IntN(2) == 0 {
+		next = polled(w)
+	}
 	last, difference := w.Start(), int64(0)
 	for range 20 + rnd.IntN(200) {
-		resp, err := w.Next(ctx)
+		resp, err := next(ctx)
 		if err != nil {
 			return err
 		}
@@ -224,6 +228,31 @@ func (c *concurrentRun) watched(ctx context.Context, rnd *rand.Rand, from int64)
 		}
 	}
 	return nil
+}
+
+// polled is Next, made of Poll and OnReady.
+func polled(w *Watcher) func(context.Context) (*kvv1.WatchResponse, error) {
+	ready, more := make(chan struct{}, 1), false
+	w.OnReady(func() {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	})
+	return func(ctx context.Context) (resp *kvv1.WatchResponse, err error) {
+		for {
+			if !more {
+				select {
+				case <-ready:
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			if resp, more, err = w.Poll(ctx); resp != nil || err != nil {
+				return resp, err
+			}
+		}
+	}
 }
 
 func (c *concurrentRun) hash(context.Context, *rand.Rand) error {

@@ -29,8 +29,8 @@ type Watcher struct {
 
 	// Under watches.mu:
 	pending int64 // The first revision that may have events to return; 0: none.
-	handing int64 // The first revision that Next reads or has returned last; 0: it waits.
 	wake    chan struct{}
+	ready   func() // Instead of wake; see OnReady.
 	err     error
 }
 
@@ -142,7 +142,12 @@ func (w *Watcher) tell(revision int64) {
 	}
 }
 
+// poke tells that there is something to do; the hub's mu is held.
 func (w *Watcher) poke() {
+	if w.ready != nil {
+		w.ready()
+		return
+	}
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -157,27 +162,23 @@ func (w *Watcher) Progress() int64 {
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
-	return w.progress()
-}
-
-// Taken is Progress for other goroutines than that of Next: what Next has
-// returned counts as soon as it is called again.
-func (w *Watcher) Taken() int64 {
-	hub := w.store.watches
-	hub.mu.Lock()
-	defer hub.mu.Unlock()
-	if w.handing != 0 {
-		return w.handing - 1
-	}
-	return w.progress()
-}
-
-// progress is Progress; the hub's mu is held.
-func (w *Watcher) progress() int64 {
 	if w.pending != 0 {
 		return w.pending - 1
 	}
-	return max(w.store.watches.notified, w.start)
+	return max(hub.notified, w.start)
+}
+
+// OnReady is for who has many watchers and calls Poll: the function is called
+// whenever Poll may have something to return, at once if it has now. It is called
+// while the store applies: it must not block, nor call the store.
+func (w *Watcher) OnReady(ready func()) {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	w.ready = ready
+	if w.pending != 0 || w.err != nil {
+		ready()
+	}
 }
 
 // Close ends the watcher.
@@ -194,43 +195,47 @@ func (w *Watcher) Close() {
 // ErrClosed, or with the context's error.
 func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	for {
-		from, upTo, err := w.due(ctx)
-		if err != nil {
-			return nil, err
-		}
-		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
-		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
-			return nil, w.fail(ctx, from, err)
-		}
-		w.settle(batch)
-		if len(batch.resp.Events) > 0 {
-			return batch.resp, nil
-		}
-	}
-}
-
-// due waits until there may be events, and says where.
-func (w *Watcher) due(ctx context.Context) (from, upTo int64, err error) {
-	hub := w.store.watches
-	for {
-		hub.mu.Lock()
-		w.handing = 0
-		from, upTo, err = w.pending, hub.notified, w.err
-		due := from != 0 && from <= upTo
-		if due {
-			w.pending = 0 // From here on notify tells of what comes after upTo.
-			w.handing = from
-		}
-		hub.mu.Unlock()
-		if err != nil || due {
-			return from, upTo, err
+		if response, _, err := w.Poll(ctx); response != nil || err != nil {
+			return response, err
 		}
 		select {
 		case <-w.wake:
 		case <-ctx.Done():
-			return 0, 0, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
+}
+
+// Poll is Next without waiting: it returns nil when there is no event. After
+// an answer with more it must be called again, without waiting for OnReady.
+func (w *Watcher) Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
+	for {
+		from, upTo, err := w.due()
+		if from == 0 || err != nil {
+			return nil, false, err
+		}
+		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
+		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
+			return nil, false, w.fail(ctx, from, err)
+		}
+		w.settle(batch)
+		if len(batch.resp.Events) > 0 {
+			return batch.resp, batch.full, nil
+		}
+	}
+}
+
+// due says where there may be events; from is 0 when there are none.
+func (w *Watcher) due() (from, upTo int64, err error) {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	if w.err != nil || w.pending == 0 || w.pending > hub.notified {
+		return 0, 0, w.err
+	}
+	from = w.pending
+	w.pending = 0 // From here on notify tells of what comes after upTo.
+	return from, hub.notified, nil
 }
 
 // fail makes an error final: after it there would be a gap. A read that the
@@ -240,7 +245,7 @@ func (w *Watcher) fail(ctx context.Context, from int64, err error) error {
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
 	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
-		w.pending, w.handing = from, 0
+		w.pending = from
 		return err
 	}
 	w.err = err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -45,18 +44,17 @@ type watchService struct {
 	*pod
 }
 
-// watchStream is one stream with its watches: each is a goroutine with a cursor
-// over the store's changes, and holds no events but those that it sends.
+// watchStream is one stream with its watches: each is a cursor over the store's
+// changes, and holds no events. All of it belongs to the goroutine of run, so
+// that what is ready at a time is sent at a time, and nothing comes between the
+// parts of a response; but for what is said otherwise.
 type watchStream struct {
 	*pod
-	both pb.Watch_WatchServer
-	end  context.CancelCauseFunc
-	all  sync.WaitGroup // Its goroutines.
-
-	mu      sync.Mutex // One Send at a time; guards the fields below.
+	both    pb.Watch_WatchServer
 	watches map[int64]*watch
 	nextID  int64
-	asked   bool // A progress request waits for its answer.
+	ready   readyWatches
+	progress
 }
 
 // Watch serves a stream until it, the pod or what it serves from ends.
@@ -64,16 +62,23 @@ func (s *watchService) Watch(both pb.Watch_WatchServer) error {
 	ctx, release := s.StreamContext(both.Context())
 	defer release()
 	ctx, end := context.WithCancelCause(ctx)
-	stream := &watchStream{pod: s.pod, both: both, end: end, watches: map[int64]*watch{}}
+	stream := &watchStream{pod: s.pod, both: both, watches: map[int64]*watch{}, ready: readyWatches{wake: make(chan struct{}, 1)}}
 	requests := make(chan *pb.WatchRequest)
 	go receive(ctx, both.Recv, requests, end)
 	err := stream.run(ctx, requests)
 	end(err)
-	stream.all.Wait()
+	stream.close()
 	if errors.Is(err, context.Canceled) {
 		return rpctypes.ErrGRPCWatchCanceled
 	}
 	return s.fail(ctx, err)
+}
+
+func (s *watchStream) close() {
+	for _, w := range s.watches {
+		w.cursor.Close()
+	}
+	s.asking.Wait()
 }
 
 // receive passes on what the client says, and closes the channel when it has no
@@ -110,8 +115,14 @@ func (s *watchStream) run(ctx context.Context, requests <-chan *pb.WatchRequest)
 				continue
 			}
 			err = s.handle(ctx, req)
+		case <-s.ready.wake:
+			err = s.deliver(ctx)
 		case <-tick.C:
 			err = s.notifyProgress(ctx)
+		case <-s.asked:
+			err = s.beginProgress(ctx)
+		case <-s.retry:
+			err = s.tellProgress()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -149,9 +160,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	if err != nil {
 		return err
 	}
-	w := newWatch(s, req)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	w := newWatch(req)
 	if refusal := s.check(w, req); refusal != "" {
 		return s.refuse(newest, refusal)
 	}
@@ -168,20 +177,21 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 		// Never more than what the watch starts after: clients resume from here.
 		newest = w.cursor.Start()
 	}
-	if err := s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: w.id, Created: true}); err != nil {
-		w.close()
-		return err
+	if w.cursor != nil {
+		s.watches[w.id] = w
 	}
-	if w.cursor == nil {
+	err = s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: w.id, Created: true})
+	switch {
+	case err != nil:
+		return err
+	case w.cursor == nil:
 		return s.compacted(ctx, w)
 	}
-	s.watches[w.id] = w
-	ctx, w.stop = context.WithCancel(ctx)
-	s.all.Go(func() { w.run(ctx) })
+	w.cursor.OnReady(func() { s.ready.add(w) })
 	return nil
 }
 
-// check says what is wrong with a watch, in etcd's words; s.mu is held.
+// check says what is wrong with a watch, in etcd's words.
 func (s *watchStream) check(w *watch, req *pb.WatchCreateRequest) string {
 	key, end := w.changes.GetKey(), w.changes.GetRangeEnd()
 	fromKey := len(end) == 1 && end[0] == 0
@@ -204,7 +214,7 @@ func (s *watchStream) refuse(revision int64, reason string) error {
 	})
 }
 
-// choose returns the client's id, or the next free one for 0; s.mu is held.
+// choose returns the client's id, or the next free one for 0.
 func (s *watchStream) choose(id int64) int64 {
 	if id != 0 {
 		return id
@@ -222,18 +232,19 @@ func (s *watchStream) cancel(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.watches[id]
-	if w == nil {
+	if s.watches[id] == nil {
 		return nil
 	}
-	delete(s.watches, id)
-	w.stop()
+	s.drop(s.watches[id])
 	return s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: id, Canceled: true})
 }
 
-// compacted says that a watch wants what is not kept any more; s.mu is held.
+func (s *watchStream) drop(w *watch) {
+	delete(s.watches, w.id)
+	w.cursor.Close()
+}
+
+// compacted says that a watch wants what is not kept any more.
 func (s *watchStream) compacted(ctx context.Context, w *watch) error {
 	st, err := s.Read(ctx, local)
 	if err != nil {

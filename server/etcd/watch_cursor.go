@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -24,19 +25,51 @@ const (
 
 // watch is one watch of a stream.
 type watch struct {
-	*watchStream
 	id      int64
 	changes *kvv1.WatchRequest
 	cursor  server.Watcher
 	limit   int  // Of a response in bytes.
 	notify  bool // It wants to know of progress.
-	stop    context.CancelFunc
-
-	quiet bool // Nothing was sent since the last tick; under the stream's mu.
+	quiet   bool // Nothing was sent since the last tick.
+	queued  bool // It is among the ready; under their mu.
 }
 
-func newWatch(s *watchStream, req *pb.WatchCreateRequest) *watch {
-	w := &watch{watchStream: s, notify: req.GetProgressNotify(), limit: wholeBytes}
+// readyWatches are those that may have something to send. The store adds to
+// them, from any goroutine.
+type readyWatches struct {
+	wake chan struct{}
+
+	mu  sync.Mutex // guards all
+	all []*watch
+}
+
+func (r *readyWatches) add(w *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.queued {
+		return
+	}
+	w.queued = true
+	r.all = append(r.all, w)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *readyWatches) take() []*watch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.all
+	r.all = nil
+	for _, w := range all {
+		w.queued = false
+	}
+	return all
+}
+
+func newWatch(req *pb.WatchCreateRequest) *watch {
+	w := &watch{notify: req.GetProgressNotify(), limit: wholeBytes}
 	if req.GetFragment() {
 		w.limit = fragmentBytes
 	}
@@ -57,89 +90,68 @@ func newWatch(s *watchStream, req *pb.WatchCreateRequest) *watch {
 	return w
 }
 
-func (w *watch) close() {
-	if w.cursor != nil {
-		w.cursor.Close()
+// deliver sends what every ready watch has, about a MiB each; who has more comes
+// again after the others.
+func (s *watchStream) deliver(ctx context.Context) error {
+	if _, err := s.Read(ctx, local); err != nil { // What diverged must not be served.
+		return err
 	}
-}
-
-// run sends events until the watch or its stream ends.
-func (w *watch) run(ctx context.Context) {
-	defer w.close()
-	defer w.stop()
-	for {
-		changes, err := w.cursor.Next(ctx)
-		if err == nil {
-			_, err = w.Read(ctx, local) // What diverged must not be served.
+	for _, w := range s.ready.take() {
+		if s.watches[w.id] != w {
+			continue // It has ended meanwhile.
 		}
-		if err == nil {
-			err = w.send(ctx, changes)
+		changes, more, err := w.cursor.Poll(ctx)
+		if err == nil && changes != nil {
+			more, err = s.send(ctx, w, changes, more)
 		}
-		if err != nil {
-			w.lose(ctx, err)
-			return
+		switch _, reason := s.Describe(err); {
+		case err == nil && more:
+			s.ready.add(w)
+		case err == nil:
+		case reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED:
+			s.drop(w)
+			if err := s.compacted(ctx, w); err != nil {
+				return err
+			}
+		default:
+			return err
 		}
 	}
-}
-
-// lose ends the watch when what it needs next is gone, and with every other
-// error the stream.
-func (w *watch) lose(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	if _, reason := w.Describe(err); reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED {
-		w.end(err)
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watches[w.id] != w {
-		return // The client was told that it has ended.
-	}
-	delete(w.watches, w.id)
-	if err := w.compacted(ctx, w); err != nil {
-		w.end(err)
-	}
+	return nil
 }
 
 // send sends changes and, if they end within a revision, the rest of it: the
 // events of one revision come in one response, or in fragments with nothing
 // between them, because clients put them together again.
-func (w *watch) send(ctx context.Context, changes *kvv1.WatchResponse) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watches[w.id] != w {
-		return context.Canceled
-	}
+func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchResponse, more bool) (bool, error) {
 	w.quiet = false
-	response, size := w.response(changes), 0
+	response, size := s.response(w, changes), 0
 	for {
 		for _, change := range changes.GetEvents() {
 			bytes := eventBytes(change)
 			if size += bytes; size >= w.limit && len(response.Events) > 0 {
 				response.Fragment = true
-				if err := w.both.Send(response); err != nil {
-					return err
+				if err := s.both.Send(response); err != nil {
+					return false, err
 				}
-				response, size = w.response(changes), bytes
+				response, size = s.response(w, changes), bytes
 			}
 			response.Events = append(response.Events, event(change))
 		}
 		if !changes.GetPartial() {
-			return w.both.Send(response)
+			return more, s.both.Send(response)
 		}
 		var err error
-		if changes, err = w.cursor.Next(ctx); err != nil {
-			return err
+		if changes, more, err = w.cursor.Poll(ctx); err != nil {
+			return false, err
 		}
-		response.Header.Revision = changes.GetHeader().GetRevision()
+		response.Header.Revision = max(response.Header.Revision, changes.GetHeader().GetRevision())
 	}
 }
 
-func (w *watch) response(changes *kvv1.WatchResponse) *pb.WatchResponse {
+func (s *watchStream) response(w *watch, changes *kvv1.WatchResponse) *pb.WatchResponse {
 	return &pb.WatchResponse{
-		Header: w.header(changes.GetHeader().GetRevision()), WatchId: w.id,
+		Header: s.header(changes.GetHeader().GetRevision()), WatchId: w.id,
 		Events: make([]*mvccpb.Event, 0, len(changes.GetEvents())),
 	}
 }
