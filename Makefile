@@ -22,7 +22,7 @@ NODES   ?= 3
 	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/kvd and bin/kvctl
 	@mkdir -p bin
