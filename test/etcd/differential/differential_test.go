@@ -64,14 +64,19 @@ func (c *comparison) differ(format string, args ...any) {
 // request sends one to both systems at the same time.
 func (c *comparison) request(n int) {
 	r, pod := c.next(), c.IntN(len(c.baton))
-	if r.stale() {
-		pod = c.master
-	}
 	if _, ok := r.message.(*pb.CompactionRequest); ok {
 		c.drain() // Or a watch would be too late for a previous value.
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), patience)
 	defer cancel()
+	if r.stale() {
+		if c.chance(70) {
+			pod = c.master // It is up to date the soonest.
+		}
+		if err := catchUp(ctx, c.baton[pod]); err != nil {
+			c.Fatal(err)
+		}
+	}
 	done := make(chan answer)
 	go func() { done <- r.send(ctx, c.etcd) }()
 	baton := r.send(ctx, c.baton[pod])

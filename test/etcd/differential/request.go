@@ -30,7 +30,13 @@ func (r request) String() string {
 	return fmt.Sprintf("%s%T{%s}", streamed, r.message, short(prototext.MarshalOptions{}.Format(r.message)))
 }
 
-// stale says that the answer may lag behind on a pod that does not lead.
+// catchUp returns when a pod has all that was written before.
+func catchUp(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("any")})
+	return err
+}
+
+// stale says that the answer may lag behind on a pod that has not caught up.
 func (r request) stale() bool {
 	switch m := r.message.(type) {
 	case *pb.RangeRequest:

@@ -51,7 +51,7 @@ func newWatched(ctx context.Context, etcd, baton *grpc.ClientConn, creates []*pb
 		return nil, err
 	}
 	// A watch from now on begins with what its pod has: let that be all.
-	if _, err := pb.NewKVClient(baton).Range(ctx, &pb.RangeRequest{Key: []byte("a")}); err != nil {
+	if err := catchUp(ctx, baton); err != nil {
 		return nil, err
 	}
 	for _, create := range creates {
