@@ -28,8 +28,9 @@ type leaderCheck struct {
 	registrar grpc.ServiceRegistrar
 	pod       *pod
 
-	mu      sync.Mutex // guards streams
+	mu      sync.Mutex // guards the fields below
 	streams map[*leaderStream]struct{}
+	looking bool // The goroutine that looks for a leader runs.
 }
 
 // leaderStream is a stream that needs a leader.
@@ -138,7 +139,8 @@ func (c *leaderCheck) add(s *leaderStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.streams[s] = struct{}{}
-	if len(c.streams) == 1 {
+	if !c.looking {
+		c.looking = true
 		go c.look()
 	}
 }
@@ -164,7 +166,8 @@ func (c *leaderCheck) look() {
 			}
 			clear(c.streams)
 		}
-		over := len(c.streams) == 0
+		c.looking = len(c.streams) > 0
+		over := !c.looking
 		c.mu.Unlock()
 		if over {
 			return
