@@ -168,7 +168,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	switch _, reason := s.Describe(err); {
 	case err == nil:
 	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
-		return s.refuse(newest, rpctypes.ErrGRPCRequestTooManyRequests.Error())
+		return s.refuse(newest, rpctypes.ErrTooManyRequests.Error())
 	case reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED:
 		return err
 	}

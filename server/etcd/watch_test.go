@@ -223,6 +223,23 @@ func TestWatchFragments(t *testing.T) {
 	}
 }
 
+// A pod has so many watches, and one more when one of them has ended.
+func TestTooManyWatches(t *testing.T) {
+	s := newSolo(t)
+	w := s.watching(t)
+	const most = 10_000
+	for range most {
+		w.create(&pb.WatchCreateRequest{Key: []byte("a")})
+		w.next()
+	}
+	w.create(&pb.WatchCreateRequest{Key: []byte("a")})
+	w.want(`-1 @1 created canceled "etcdserver: too many requests" 0`)
+	w.cancel(5)
+	w.want(`5 @1 canceled "" 0`)
+	w.create(&pb.WatchCreateRequest{Key: []byte("a"), WatchId: 5})
+	w.want("5 @1 created")
+}
+
 // A stream that needs a leader ends when there is none for long, and a call at
 // once; others go on.
 func TestNeedsLeader(t *testing.T) {

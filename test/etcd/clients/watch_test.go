@@ -72,8 +72,8 @@ func write(ctx context.Context, client *clientv3.Client, name string, done *atom
 	}
 }
 
-// Each watch shows every event once and in order, when the master is killed and
-// when the pod that serves the watch is.
+// Each watch shows every event once and in order, when the master is killed,
+// when the pod that serves the watch is, and when all pods are restarted.
 func TestWatch(t *testing.T) {
 	pods := cluster.Baton(t, 3)
 	ctx := limited(t)
@@ -103,6 +103,13 @@ func TestWatch(t *testing.T) {
 	await(t, "work after the kill", func() bool { return done.Load() > before+300 })
 	server.Start()
 	server.AwaitServing()
+	for _, p := range pods.Pods {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+		p.Start()
+		p.AwaitServing()
+	}
 	stop()
 	writers.Wait()
 	client := dial(t, pods.Endpoints()...)
