@@ -16,7 +16,7 @@ import (
 // says: what was written after it is gone, the history is a new one, and no
 // revision comes twice.
 func TestS42Restore(t *testing.T) {
-	c := prepare(t, "", 3)
+	c := prepare(t, 3)
 	c.apply("")
 	c.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), settlePatience)

@@ -44,7 +44,7 @@ type Cluster struct {
 // that was seen is checked.
 func install(t *testing.T, overlay string, replicas int) *Cluster {
 	t.Helper()
-	c := prepare(t, overlay, replicas)
+	c := prepare(t, replicas)
 	c.apply(overlay)
 	c.begin()
 	return c
@@ -67,7 +67,7 @@ func (c *Cluster) begin() {
 }
 
 // prepare makes the namespace, and no more.
-func prepare(t *testing.T, overlay string, replicas int) *Cluster {
+func prepare(t *testing.T, replicas int) *Cluster {
 	t.Helper()
 	api, err := newAPI()
 	if err != nil {

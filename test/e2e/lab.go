@@ -32,16 +32,17 @@ func needLab(t *testing.T) *lab {
 	return &lab{t: t}
 }
 
-// needNodes is the lab with at least so many nodes.
-func needNodes(t *testing.T, n int) *lab {
+// needNodes is the lab with at least four nodes: one for the control plane, and
+// three that can break.
+func needNodes(t *testing.T) *lab {
 	t.Helper()
 	l := needLab(t)
 	out, err := kubectl("", "", "get", "nodes", "-o", "name")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if has := len(strings.Fields(out)); has < n {
-		t.Skipf("needs %d nodes, has %d", n, has)
+	if has := len(strings.Fields(out)); has < 4 {
+		t.Skipf("needs four nodes, has %d", has)
 	}
 	return l
 }

@@ -18,7 +18,7 @@ func TestS01FirstBoot(t *testing.T) {
 	}
 	for _, overlay := range []string{"", "parallel"} {
 		t.Run(policy(overlay), func(t *testing.T) {
-			c := prepare(t, overlay, 3)
+			c := prepare(t, 3)
 			c.timed("S01 kubectl apply, "+policy(overlay), 15*time.Second, func() { c.apply(overlay) })
 			c.begin()
 			c.observe("S01 load alone", Target{Masters: -1}, func() { time.Sleep(3 * time.Second) })
@@ -57,7 +57,7 @@ func (c *Cluster) sameMembers(before string) {
 // The governing Service does not publish pods that are not ready: a pod says so,
 // and all is well once it is mended.
 func TestS03UnpublishedAddresses(t *testing.T) {
-	c := prepare(t, "", 3)
+	c := prepare(t, 3)
 	c.apply("")
 	c.kubectl("patch", "service", "kv", "-p", `{"spec":{"publishNotReadyAddresses":false}}`)
 	c.kubectl("delete", "pods", "-l", "app.kubernetes.io/instance=kv")

@@ -17,7 +17,7 @@ import (
 
 // Every node is drained in turn: never more than one pod is away.
 func TestS24Drain(t *testing.T) {
-	needNodes(t, 4)
+	needNodes(t)
 	c := install(t, "", 3)
 	members := c.members()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -69,7 +69,7 @@ func (c *Cluster) offNode0() (master, node string) {
 
 // The machine that the master is on loses power.
 func TestMasterNodeLosesPower(t *testing.T) {
-	lab := needNodes(t, 4)
+	lab := needNodes(t)
 	c := install(t, "", 3)
 	members := c.members()
 	_, node := c.offNode0()
@@ -84,7 +84,7 @@ func TestMasterNodeLosesPower(t *testing.T) {
 // The machine that the master is on loses its network, and comes back: meanwhile
 // the old master acknowledges nothing.
 func TestMasterNodeIsCutOff(t *testing.T) {
-	lab := needNodes(t, 4)
+	lab := needNodes(t)
 	c := install(t, "", 3)
 	members := c.members()
 	_, node := c.offNode0()
@@ -99,7 +99,7 @@ func TestMasterNodeIsCutOff(t *testing.T) {
 // A pod was deleted by force and its node cannot be reached, so it runs on: the
 // one that replaces it waits for the volume's lock, and says so.
 func TestS10ForceDeletedPodRunsOn(t *testing.T) {
-	lab := needNodes(t, 4)
+	lab := needNodes(t)
 	c := install(t, "", 3)
 	master, node := c.offNode0()
 	c.kubectl("cordon", node) // Kubernetes does not know yet that it cannot be reached.
@@ -115,7 +115,7 @@ func TestS10ForceDeletedPodRunsOn(t *testing.T) {
 
 // All pods are deleted while the node of kv-0 is down: a quorum serves.
 func TestS02WithoutTheFirstNode(t *testing.T) {
-	lab := needNodes(t, 4)
+	lab := needNodes(t)
 	c := install(t, "parallel", 3)
 	node := c.kube("kv-0").Spec.NodeName
 	if node == "node-0" {

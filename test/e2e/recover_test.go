@@ -21,7 +21,7 @@ func TestS20MajorityLost(t *testing.T) {
 }
 
 func loseMajority(t *testing.T, overlay string) {
-	c := prepare(t, overlay, 3)
+	c := prepare(t, 3)
 	c.apply(overlay)
 	c.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*settlePatience)
