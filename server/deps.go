@@ -40,7 +40,7 @@ type Watcher interface {
 	// Start is the revision that the watch starts after.
 	Start() int64
 	// Next blocks until there are events. It bounds its answers to about 1 MiB,
-	// unless one event alone is larger.
+	// unless one event alone is larger. An answer must not be changed.
 	Next(ctx context.Context) (*kvv1.WatchResponse, error)
 	// Progress: every change up to this revision was returned by Next.
 	Progress() int64

@@ -50,8 +50,10 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 		response, err := next(ctx, watcher, interval)
 		switch {
 		case err == nil:
-			response.Header = s.stamp(response.GetHeader())
-			err = out.Send(response)
+			err = out.Send(&kvv1.WatchResponse{ // The store's own may be others', too.
+				Header: &kvv1.ResponseHeader{Revision: response.GetHeader().GetRevision(), Pod: s.options.Name},
+				Events: response.GetEvents(), Partial: response.GetPartial(),
+			})
 		case errors.Is(err, errQuiet):
 			err = s.progress(out, watcher.Progress())
 		}

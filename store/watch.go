@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -42,6 +44,26 @@ type watches struct {
 	closed   error
 
 	index *spanIndex // Rebuilt when all has changed; nil: outdated.
+	last  sharedBatch
+}
+
+// sharedBatch is what Poll has returned last. Many watchers of one key, which
+// wake together, read the changes once.
+type sharedBatch struct {
+	from, upTo int64
+	request    *kvv1.WatchRequest
+	resp       *kvv1.WatchResponse
+}
+
+// fits says whether the batch is what a watcher would read; the hub's mu is
+// held.
+func (b *sharedBatch) fits(w *Watcher, from, upTo int64) bool {
+	if b.resp == nil || b.from != from || b.upTo != upTo || w.skip != 0 {
+		return false
+	}
+	have, want := b.request, w.request
+	return bytes.Equal(have.GetKey(), want.GetKey()) && bytes.Equal(have.GetRangeEnd(), want.GetRangeEnd()) &&
+		have.GetPrevKv() == want.GetPrevKv() && slices.Equal(have.GetExclude(), want.GetExclude())
 }
 
 func newWatches() *watches { return &watches{all: map[*Watcher]struct{}{}} }
@@ -115,7 +137,7 @@ func (w *watches) reread(revision int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	from := w.notified + 1
-	w.notified = revision
+	w.notified, w.last = revision, sharedBatch{}
 	for watcher := range w.all {
 		// One that starts later is told by notify.
 		if watcher.start < revision {
@@ -208,34 +230,39 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 
 // Poll is Next without waiting: it returns nil when there is no event. After
 // an answer with more it must be called again, without waiting for OnReady.
+// An answer, of Next as well, may be another watcher's, too: it must not be
+// changed.
 func (w *Watcher) Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
 	for {
-		from, upTo, err := w.due()
-		if from == 0 || err != nil {
-			return nil, false, err
+		from, upTo, shared, err := w.due()
+		if from == 0 || shared != nil || err != nil {
+			return shared, false, err
 		}
 		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
 		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
 			return nil, false, w.fail(ctx, from, err)
 		}
-		w.settle(batch)
+		w.settle(batch, from, upTo)
 		if len(batch.resp.Events) > 0 {
 			return batch.resp, batch.full, nil
 		}
 	}
 }
 
-// due says where there may be events; from is 0 when there are none.
-func (w *Watcher) due() (from, upTo int64, err error) {
+// due says where there may be events, or has them; from is 0 when there are none.
+func (w *Watcher) due() (from, upTo int64, shared *kvv1.WatchResponse, err error) {
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
 	if w.err != nil || w.pending == 0 || w.pending > hub.notified {
-		return 0, 0, w.err
+		return 0, 0, nil, w.err
 	}
-	from = w.pending
+	from, upTo = w.pending, hub.notified
 	w.pending = 0 // From here on notify tells of what comes after upTo.
-	return from, hub.notified, nil
+	if hub.last.fits(w, from, upTo) {
+		shared = hub.last.resp
+	}
+	return from, upTo, shared, nil
 }
 
 // fail makes an error final: after it there would be a gap. A read that the
@@ -252,17 +279,20 @@ func (w *Watcher) fail(ctx context.Context, from int64, err error) error {
 	return err
 }
 
-// settle notes where the next batch begins.
-func (w *Watcher) settle(batch *watchBatch) {
+// settle notes where the next batch begins, and keeps a whole one for others.
+func (w *Watcher) settle(batch *watchBatch, from, upTo int64) {
+	skipped := w.skip != 0
 	w.skip = 0
-	if !batch.full {
-		return
-	}
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
-	w.pending, w.skip = batch.revision, batch.taken
-	batch.resp.Partial = batch.resp.Header.GetRevision() == batch.revision
+	switch {
+	case batch.full:
+		w.pending, w.skip = batch.revision, batch.taken
+		batch.resp.Partial = batch.resp.Header.GetRevision() == batch.revision
+	case !skipped && len(batch.resp.Events) > 0:
+		hub.last = sharedBatch{from: from, upTo: upTo, request: w.request, resp: batch.resp}
+	}
 }
 
 // errFull ends a batch.

@@ -54,6 +54,7 @@ type watchStream struct {
 	watches map[int64]*watch
 	nextID  int64
 	ready   readyWatches
+	last    translated
 	progress
 }
 

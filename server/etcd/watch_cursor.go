@@ -19,6 +19,8 @@ const (
 	// revision are in memory until they are sent, and deleting a range can be a
 	// million.
 	wholeBytes = 64 << 20
+	// keptBytes bounds the events that a stream keeps for its other watches.
+	keptBytes = 64 << 10
 	// eventOverhead is more than what an event has beside keys and values.
 	eventOverhead = 64
 )
@@ -32,6 +34,13 @@ type watch struct {
 	notify  bool // It wants to know of progress.
 	quiet   bool // Nothing was sent since the last tick.
 	queued  bool // It is among the ready; under their mu.
+}
+
+// translated are the events of the store's last answer: watches of the same
+// keys get the very same one.
+type translated struct {
+	changes *kvv1.WatchResponse
+	events  []*mvccpb.Event
 }
 
 // readyWatches are those that may have something to send. The store adds to
@@ -125,7 +134,12 @@ func (s *watchStream) deliver(ctx context.Context) error {
 // between them, because clients put them together again.
 func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchResponse, more bool) (bool, error) {
 	w.quiet = false
-	response, size := s.response(w, changes), 0
+	if changes == s.last.changes {
+		response := s.response(w, changes)
+		response.Events = s.last.events
+		return more, s.both.Send(response)
+	}
+	response, size, whole := s.response(w, changes), 0, !changes.GetPartial()
 	for {
 		for _, change := range changes.GetEvents() {
 			bytes := eventBytes(change)
@@ -134,11 +148,14 @@ func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchRes
 				if err := s.both.Send(response); err != nil {
 					return false, err
 				}
-				response, size = s.response(w, changes), bytes
+				response, size, whole = s.response(w, changes), bytes, false
 			}
 			response.Events = append(response.Events, event(change))
 		}
 		if !changes.GetPartial() {
+			if whole && size <= keptBytes {
+				s.last = translated{changes, response.Events}
+			}
 			return more, s.both.Send(response)
 		}
 		var err error
@@ -152,7 +169,6 @@ func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchRes
 func (s *watchStream) response(w *watch, changes *kvv1.WatchResponse) *pb.WatchResponse {
 	return &pb.WatchResponse{
 		Header: s.header(changes.GetHeader().GetRevision()), WatchId: w.id,
-		Events: make([]*mvccpb.Event, 0, len(changes.GetEvents())),
 	}
 }
 
