@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -105,7 +106,7 @@ func (c *leaderCheck) await(ctx context.Context) error {
 	defer tick.Stop()
 	for end := time.Now().Add(leaderless); !c.hasLeader(); {
 		err := c.missing(ctx)
-		if time.Now().After(end) || err != rpctypes.ErrGRPCNoLeader { //nolint:errorlint // Nobody wraps it.
+		if time.Now().After(end) || !errors.Is(err, rpctypes.ErrGRPCNoLeader) {
 			return err
 		}
 		select {
@@ -128,7 +129,7 @@ func (c *leaderCheck) guard(stream grpc.ServerStream, handle func(grpc.ServerStr
 	c.add(guarded)
 	defer c.remove(guarded)
 	err := handle(guarded)
-	if context.Cause(ctx) == rpctypes.ErrGRPCNoLeader { //nolint:errorlint // Nobody wraps it.
+	if errors.Is(context.Cause(ctx), rpctypes.ErrGRPCNoLeader) {
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return err
