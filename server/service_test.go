@@ -68,12 +68,13 @@ func TestDefaultDeadline(t *testing.T) {
 func TestReads(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	p.log.readErr = replication.ErrNoMaster
-	read := func(o *kvv1.ReadOptions) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	readWithin := func(patience time.Duration, o *kvv1.ReadOptions) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := p.kv().Range(ctx, &kvv1.RangeRequest{Key: []byte("k"), Read: o})
 		return err
 	}
+	read := func(o *kvv1.ReadOptions) error { return readWithin(5*time.Second, o) }
 	wantReason(t, read(nil), noMaster)
 	wantReason(t, read(&kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_BOUNDED, MaxStalenessMs: 1}), noMaster)
 	local := &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
@@ -85,7 +86,7 @@ func TestReads(t *testing.T) {
 		t.Error(err)
 	}
 	local.MinRevision++
-	if err := read(local); status.Code(err) != codes.DeadlineExceeded {
+	if err := readWithin(50*time.Millisecond, local); status.Code(err) != codes.DeadlineExceeded {
 		t.Error("a revision that does not come:", err)
 	}
 }
