@@ -40,17 +40,19 @@ func apiRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 		if err := fill(ctx, c, lab.Plan.Keys); err != nil {
 			return err
 		}
+		// The writes come last: what a system leaves for later would be counted as
+		// the others'.
+		if err := apiLoad(ctx, lab, c, "get/", round, getCall(lab.Plan.Keys), 0, 1, 2); err != nil {
+			return err
+		}
+		if err := watchLoad(ctx, lab, c, round); err != nil {
+			return err
+		}
 		leader, err := c.Leader(ctx)
 		if err != nil {
 			return err
 		}
-		if err := apiLoad(ctx, lab, c, "put/", round, putCall(lab.Plan.Keys), leader); err != nil {
-			return err
-		}
-		if err := apiLoad(ctx, lab, c, "get/", round, getCall(lab.Plan.Keys), 0, 1, 2); err != nil {
-			return err
-		}
-		return watchLoad(ctx, lab, c, round)
+		return apiLoad(ctx, lab, c, "put/", round, putCall(lab.Plan.Keys), leader)
 	})
 	return round, err
 }

@@ -205,7 +205,7 @@ func (e *engine) startRaft(n *Node) error {
 		cancel()
 		return err
 	}
-	e.transport = &transport{acks: e.acks, log: e.storage.log, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	e.transport = &transport{acks: e.acks, log: e.storage.log, applied: e.applied, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: log,
 		MaxPool: 3, MaxRPCsInFlight: 8, Timeout: n.opts.Timing.Transport,
 	})}
@@ -217,6 +217,7 @@ func (e *engine) startRaft(n *Node) error {
 		e.transport.Close()
 		return fmt.Errorf("start raft: %w", err)
 	}
+	e.transport.raft.Store(e.raft)
 	// The library stores what it proposes from the goroutine that changes its
 	// membership, and steps down there too, but for a heartbeat of a newer term,
 	// which another goroutine takes. An entry that is stored just then was not

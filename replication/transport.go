@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/batondb/baton/replication/internal/handshake"
@@ -30,6 +31,10 @@ type transport struct {
 	*raft.NetworkTransport
 	acks *acks
 	log  *raftlog.Log
+	// applied is what this pod has applied, and so certainly is committed.
+	applied *appliedIndex
+	// raft is there once it has started.
+	raft atomic.Pointer[raft.Raft]
 	// ended is closed when nothing is to be waited for any more.
 	ended chan struct{}
 }
@@ -68,23 +73,99 @@ func (t *transport) awaitSync(req *raft.AppendEntriesRequest) error {
 	return t.log.AwaitSync(req.Entries[len(req.Entries)-1].Index)
 }
 
+// leads says that this pod leads in a term. Then all that it had applied before
+// the call is in the log that it sends: a log of another leader would have been
+// written, and applied, by a follower only.
+func (t *transport) leads(term uint64) bool {
+	r := t.raft.Load()
+	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
+}
+
 // AppendEntriesPipeline implements raft.Transport.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
 	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
 	if err != nil {
 		return nil, err
 	}
-	s := &syncedPipeline{AppendPipeline: p, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	s := &syncedPipeline{
+		AppendPipeline: p, answers: make(chan raft.AppendFuture), closed: make(chan struct{}), stored: make(chan struct{}, 1),
+	}
 	go s.run(t)
+	go s.tellCommitted(t)
 	return s, nil
 }
 
-// syncedPipeline is a pipeline whose answers are held back by awaitSync.
+// tellAfter is how long a follower may not know that an entry is committed, when
+// no further entry tells it.
+const tellAfter = 2 * time.Millisecond
+
+// syncedPipeline is a pipeline whose answers are held back by awaitSync, and
+// that tells a follower soon what is committed.
 type syncedPipeline struct {
 	raft.AppendPipeline
 	answers chan raft.AppendFuture
 	closed  chan struct{}
 	once    sync.Once
+	stored  chan struct{} // has a token after an answer that confirms entries
+
+	mu   sync.Mutex // One request at a time; guards the fields below.
+	next raft.AppendEntriesRequest
+	sent time.Time // when the last request was
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (s *syncedPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.send(req, resp)
+}
+
+// send notes what a request without entries would be after this one.
+func (s *syncedPipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	s.next, s.sent = *req, time.Now()
+	if n := len(req.Entries); n > 0 {
+		s.next.PrevLogEntry, s.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
+		s.next.Entries = nil
+	}
+	return s.AppendPipeline.AppendEntries(req, resp)
+}
+
+// tellCommitted sends what the library sends when its CommitTimeout is over: a
+// request without entries. The library's comes so often whether there is news
+// or not, and cannot come as soon.
+func (s *syncedPipeline) tellCommitted(t *transport) {
+	for {
+		select {
+		case <-s.stored:
+		case <-s.closed:
+			return
+		}
+		for quiet := time.Duration(0); quiet < tellAfter; quiet = s.quiet() {
+			time.Sleep(tellAfter - quiet)
+		}
+		if s.tell(t) != nil {
+			return // The library will find out as well.
+		}
+	}
+}
+
+func (s *syncedPipeline) quiet() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.sent)
+}
+
+func (s *syncedPipeline) tell(t *transport) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	committed := t.applied.value.Load()
+	if committed <= s.next.LeaderCommitIndex || !t.leads(s.next.Term) {
+		return nil
+	}
+	req := s.next
+	req.LeaderCommitIndex = committed
+	_, err := s.send(&req, new(raft.AppendEntriesResponse))
+	return err
 }
 
 func (s *syncedPipeline) run(t *transport) {
@@ -96,6 +177,12 @@ func (s *syncedPipeline) run(t *transport) {
 				// room for its answer, and never come to its own close.
 				_ = s.AppendPipeline.Close()
 				return
+			}
+			if len(answer.Request().Entries) > 0 {
+				select {
+				case s.stored <- struct{}{}:
+				default:
+				}
 			}
 			select {
 			case s.answers <- answer:
