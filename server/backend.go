@@ -26,6 +26,12 @@ func (b *Backend) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Res
 	return b.core.propose(ctx, command)
 }
 
+// ProposeSoon is Propose for a call that has no deadline but what this gives it,
+// at the least cost; see deadlines.
+func (b *Backend) ProposeSoon(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+	return b.core.propose(b.core.deadlines.share(ctx), command)
+}
+
 // Read returns this pod's copy of the data when it is as fresh as the options
 // ask; nil asks for every write that was acknowledged before.
 func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
@@ -91,13 +97,14 @@ func (b *Backend) Describe(err error) (codes.Code, kvv1.ErrorReason) {
 	return code, reason
 }
 
-// Waiter is a service with unary calls that last until something happens, for
-// example until a lock is free: these get no deadline of the server's.
+// Waiter is a service with unary calls that get no deadline of the server's:
+// they last until something happens, for example until a lock is free, or they
+// are ProposeSoon.
 type Waiter interface{ Waits(method string) bool }
 
 // Register adds services to the client port. Call it before Start. Their unary
-// calls get the default deadline if they have none, unless the service is a
-// Waiter, and all are in the metrics.
+// calls get the default deadline if they have none (but see Waiter), and all are
+// in the metrics.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	register(instrumented{s.grpc, s.core}, &Backend{
 		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaser, s.relay),

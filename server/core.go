@@ -19,6 +19,7 @@ type core struct {
 	stopping   context.Context
 	neighbours *neighbours
 	space      *space
+	deadlines  deadlines
 	metrics    *metrics
 	// diverged is why this pod's data must not be served any more.
 	diverged atomic.Pointer[string]
@@ -203,9 +204,16 @@ func streamError(ctx context.Context, err error) error {
 func call[Request, Response any](ctx context.Context, c *core, m *method, req Request,
 	handle func(context.Context, Request) (Response, error),
 ) (Response, error) {
-	start := time.Now()
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
+	return counted(ctx, c, m, req, handle)
+}
+
+// counted is call for what has a deadline otherwise.
+func counted[Request, Response any](ctx context.Context, c *core, m *method, req Request,
+	handle func(context.Context, Request) (Response, error),
+) (Response, error) {
+	start := time.Now()
 	response, err := handle(ctx, req)
 	if err != nil {
 		var none Response
@@ -215,14 +223,6 @@ func call[Request, Response any](ctx context.Context, c *core, m *method, req Re
 	}
 	m.done(start, nil)
 	return response, nil
-}
-
-// withDeadline bounds a unary request that came without a deadline.
-func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, defaultDeadline)
 }
 
 // stream runs one streaming request: it ends when the pod stops, and its error

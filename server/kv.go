@@ -32,7 +32,7 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 }
 
 func (s *kvService) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutResponse, error) {
-	return call(ctx, s.core, s.putMethod, req, s.put)
+	return counted(s.deadlines.share(ctx), s.core, s.putMethod, req, s.put)
 }
 
 func (s *kvService) Delete(ctx context.Context, req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, error) {

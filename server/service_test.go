@@ -63,6 +63,17 @@ func TestDefaultDeadline(t *testing.T) {
 	if d := p.log.deadline; d <= 0 || d > defaultDeadline {
 		t.Errorf("deadline %v", d)
 	}
+	p.log.propose = func(ctx context.Context, _ *kvv1.Command) (*kvv1.Result, error) {
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) <= 0 || time.Until(deadline) > defaultDeadline {
+			t.Errorf("a put's deadline %v", deadline)
+		}
+		return &kvv1.Result{Result: &kvv1.Result_Put{Put: &kvv1.PutResponse{}}}, nil
+	}
+	for range 2 {
+		if _, err := p.kv().Put(context.Background(), &kvv1.PutRequest{Key: []byte("k")}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestReads(t *testing.T) {

@@ -15,6 +15,9 @@ type kvService struct {
 	*pod
 }
 
+// Waits makes it a server.Waiter.
+func (s *kvService) Waits(method string) bool { return method == "Put" }
+
 func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
 	if err := checkPut(req); err != nil {
 		return nil, err
@@ -22,7 +25,7 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
+	result, err := s.ProposeSoon(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
