@@ -20,7 +20,9 @@ func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 //
 // A client's cancellation does not end what is shared. A put that is under way
 // cannot be called back, and is answered long before.
-type deadlines struct{ newest atomic.Pointer[sharedDeadline] }
+type deadlines struct {
+	newest atomic.Pointer[sharedDeadline]
+}
 
 type sharedDeadline struct {
 	ctx   context.Context
