@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 	"sync"
+	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -13,6 +14,8 @@ import (
 // Forward is the master's end of a forwarder's stream. No goroutine waits for
 // a command: its answer goes to the stream's outbox.
 func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse]) error {
+	s.node.forwards.Add(1)
+	defer s.node.forwards.Add(-1)
 	out := &outbox{stream: stream, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	sent := make(chan struct{})
 	go func() {
@@ -33,6 +36,15 @@ func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequ
 		if err := s.accept(p, req.Command); err != nil {
 			p.answer(nil, err)
 		}
+	}
+}
+
+// dismiss waits until the followers have learned of the next master. What they
+// have sent here meanwhile is refused; cut off, nobody would know that it was not
+// applied.
+func (n *Node) dismiss() {
+	for end := time.Now().Add(n.opts.Timing.Election); n.forwards.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

@@ -216,6 +216,7 @@ var wireReasons = []struct {
 }{
 	{errNotProposed, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
 	{ErrNoMaster, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
+	{ErrClosed, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
 	{ErrOverloaded, kvv1.ErrorReason_ERROR_REASON_OVERLOADED},
 	{ErrTooLarge, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE},
 	{ErrNotReady, kvv1.ErrorReason_ERROR_REASON_NOT_READY},

@@ -27,7 +27,8 @@ type Node struct {
 	meter    *meter
 	progress progress
 	callers  callers
-	clones   clones // that this pod sends
+	clones   clones       // that this pod sends
+	forwards atomic.Int64 // streams of commands from followers
 
 	// engine is there once Start has returned.
 	engine atomic.Pointer[engine]
@@ -204,6 +205,7 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) teardown(e *engine) error {
 	if e != nil {
 		e.stopProposing()
+		n.dismiss()
 	}
 	n.server.stop()
 	n.clones.close()
