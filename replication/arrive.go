@@ -91,10 +91,7 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 
 // unwanted says that this pod's ordinal should certainly not exist.
 func (n *Node) unwanted() bool {
-	if n.opts.ExpectedOrdinals == nil {
-		return false
-	}
-	covers, known := n.opts.ExpectedOrdinals()
+	covers, known := n.expected()
 	return known && !covers(Ordinal(n.opts.Name))
 }
 

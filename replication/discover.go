@@ -103,15 +103,20 @@ func (n *Node) absent(pod string) bool {
 	return errors.As(err, &missing) && missing.IsNotFound
 }
 
+// expected says which pods should exist, if that is known.
+func (n *Node) expected() (covers func(ordinal int) bool, known bool) {
+	if n.opts.ExpectedOrdinals == nil {
+		return nil, false
+	}
+	return n.opts.ExpectedOrdinals()
+}
+
 // othersAbsent says, for a pod without data, that this is a cold start: each
 // other pod that should exist does not yet, or says of itself that it waits for
 // the next one to be created, or has no data either. (Two pods without data must
 // not each wait until the other one says that it is a cold start.)
 func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
-	if n.opts.ExpectedOrdinals == nil {
-		return false
-	}
-	covers, known := n.opts.ExpectedOrdinals()
+	covers, known := n.expected()
 	if !known {
 		return false
 	}

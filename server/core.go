@@ -160,7 +160,7 @@ func (c *core) stamp(header *kvv1.ResponseHeader) *kvv1.ResponseHeader {
 
 // header is for answers that no read or write gave one.
 func (c *core) header(st Store) *kvv1.ResponseHeader {
-	return &kvv1.ResponseHeader{Revision: st.Status().Revision, Pod: c.options.Name}
+	return &kvv1.ResponseHeader{Revision: st.Revision(), Pod: c.options.Name}
 }
 
 // masterAddress is the master's client address, as far as this pod knows it.

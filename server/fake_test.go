@@ -100,7 +100,7 @@ func (s *fakeStore) WaitRevision(ctx context.Context, revision int64) error {
 func (s *fakeStore) WaitScrubbed(context.Context, int64) error { return nil }
 
 func (s *fakeStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
-	data := bytes.Repeat([]byte("x"), 3*snapshotChunkBytes/2)
+	data := bytes.Repeat([]byte("x"), 3*SnapshotChunkBytes/2)
 	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
 }
 

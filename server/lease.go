@@ -63,13 +63,16 @@ func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveReq
 	})
 }
 
+// NewLeaseID chooses the id of a lease whose client did not.
+func NewLeaseID() int64 { return rand.Int64N(1<<63-1) + 1 }
+
 func (s *leaseService) grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 	if err := checkGrant(req); err != nil {
 		return nil, err
 	}
 	if req.GetId() == 0 {
 		// Chosen here: the command in the log must mean the same on every pod.
-		req.Id = rand.Int64N(1<<63-1) + 1
+		req.Id = NewLeaseID()
 	}
 	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}})
 	if err != nil {

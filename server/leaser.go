@@ -91,7 +91,7 @@ func (l *leaser) load() {
 
 // secondsOf: the largest time to live fits into a duration, 285 years.
 func secondsOf(l *kvv1.Lease) time.Duration {
-	return time.Duration(min(l.GetTtlSeconds(), maxTTLSeconds)) * time.Second
+	return time.Duration(min(l.GetTtlSeconds(), MaxTTLSeconds)) * time.Second
 }
 
 // keepAlive gives a lease its full time again and returns it; 0: there is no

@@ -130,9 +130,9 @@ func TestManyLeasesEndInBoundedLots(t *testing.T) {
 // The longest time to live does not overflow.
 func TestLongestLease(t *testing.T) {
 	s := newFakeStore()
-	s.setLease(1, maxTTLSeconds)
+	s.setLease(1, MaxTTLSeconds)
 	l := testLeaser(s, &clock{now: 365 * 24 * time.Hour})
-	if _, left, _ := l.remaining(1); left != maxTTLSeconds*time.Second {
+	if _, left, _ := l.remaining(1); left != MaxTTLSeconds*time.Second {
 		t.Fatal(left)
 	}
 }

@@ -26,8 +26,8 @@ const (
 	maxBatchBytes = 2 << 20
 	// maxPageKeys bounds the memory of one page of small keys.
 	maxPageKeys = 10_000
-	// maxTTLSeconds is etcd's: larger ones overflow when added to a time.
-	maxTTLSeconds = 9_000_000_000
+	// MaxTTLSeconds is etcd's: larger ones overflow when added to a time.
+	MaxTTLSeconds = 9_000_000_000
 	// maxLeaseKeys bounds the answer of TimeToLive: 10,000 keys of 4 KiB would
 	// be too large to send, so the size counts as well.
 	maxLeaseKeys     = 10_000
@@ -51,8 +51,8 @@ const (
 	// maxBatchesInFlight of one Batch stream: enough to fill the log's entries
 	// from one stream; the stream is not read further, so TCP slows the sender.
 	maxBatchesInFlight = 64
-	// snapshotChunkBytes: larger chunks do not send faster.
-	snapshotChunkBytes = 256 << 10
+	// SnapshotChunkBytes: larger chunks do not send faster.
+	SnapshotChunkBytes = 256 << 10
 	// maxKeepAliveQueue is how many keep-alives wait on a follower for their
 	// turn on its one stream to the master.
 	maxKeepAliveQueue = 4096

@@ -114,7 +114,7 @@ func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotReq
 	defer database.Close() //nolint:errcheck // It was only read.
 	for {
 		// Not reused: gRPC may still hold the message after Send.
-		chunk := make([]byte, snapshotChunkBytes)
+		chunk := make([]byte, SnapshotChunkBytes)
 		n, err := io.ReadFull(database, chunk)
 		if n > 0 {
 			if err := out.Send(&kvv1.SnapshotResponse{TotalBytes: size, Chunk: chunk[:n]}); err != nil {

@@ -256,7 +256,7 @@ func TestSnapshotAndHash(t *testing.T) {
 		}
 		got, total = got+int64(len(response.GetChunk())), response.GetTotalBytes()
 	}
-	if got != total || got != 3*snapshotChunkBytes/2 {
+	if got != total || got != 3*SnapshotChunkBytes/2 {
 		t.Errorf("%d of %d bytes", got, total)
 	}
 	hash, err := c.Hash(within5s(t), &kvv1.HashRequest{})

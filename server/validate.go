@@ -182,8 +182,8 @@ func checkGrant(req *kvv1.GrantRequest) error {
 	if req.GetId() < 0 {
 		return errInvalid("id", "is negative")
 	}
-	if ttl := req.GetTtlSeconds(); ttl < 1 || ttl > maxTTLSeconds {
-		return errInvalid("ttl_seconds", "%d is not within 1 and %d", ttl, int64(maxTTLSeconds))
+	if ttl := req.GetTtlSeconds(); ttl < 1 || ttl > MaxTTLSeconds {
+		return errInvalid("ttl_seconds", "%d is not within 1 and %d", ttl, int64(MaxTTLSeconds))
 	}
 	return checkRequestID(req.GetRequestId(), false)
 }

@@ -104,8 +104,8 @@ func TestLimitsAtAndOver(t *testing.T) {
 		{"empty batch", checkBatch(&kvv1.WriteBatch{}), invalid},
 		{"empty write", checkBatch(&kvv1.WriteBatch{Writes: []*kvv1.Write{{}}}), invalid},
 		{"no ttl", checkGrant(&kvv1.GrantRequest{}), invalid},
-		{"longest ttl", checkGrant(&kvv1.GrantRequest{TtlSeconds: maxTTLSeconds}), fine},
-		{"ttl too long", checkGrant(&kvv1.GrantRequest{TtlSeconds: maxTTLSeconds + 1}), invalid},
+		{"longest ttl", checkGrant(&kvv1.GrantRequest{TtlSeconds: MaxTTLSeconds}), fine},
+		{"ttl too long", checkGrant(&kvv1.GrantRequest{TtlSeconds: MaxTTLSeconds + 1}), invalid},
 		{"hurried progress", checkWatch(&kvv1.WatchRequest{Key: filled(1), ProgressIntervalMs: 99}), invalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {

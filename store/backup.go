@@ -8,9 +8,10 @@ import (
 	"io"
 )
 
-// sectorBytes: a backup made with etcd's clients is a snapshot stream, zeros up
-// to a whole sector, and the SHA-256 of both.
-const sectorBytes = 512
+// SectorBytes is the unit of a backup made with etcd's clients: a snapshot
+// stream, zeros up to a whole sector, and the SHA-256 of both. They tell by its
+// size that it is whole.
+const SectorBytes = 512
 
 // readFile copies the database out of a file of this size, which is a snapshot
 // stream or a backup made with etcd's clients: the size tells which.
@@ -22,7 +23,7 @@ func readFile(w io.Writer, file io.Reader, size int64) error {
 	}
 	file = io.MultiReader(bytes.NewReader(header[:n]), file)
 	stream := streamSize(int64(binary.LittleEndian.Uint64(header[len(snapshotMagic):])))
-	sectors := (stream + sectorBytes - 1) / sectorBytes * sectorBytes
+	sectors := (stream + SectorBytes - 1) / SectorBytes * SectorBytes
 	if size != sectors+sha256.Size {
 		return readStream(w, file)
 	}

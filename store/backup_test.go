@@ -56,7 +56,7 @@ func TestBackupOfEtcdsClients(t *testing.T) {
 
 // sealed is a stream as etcd's clients get it.
 func sealed(stream []byte) []byte {
-	padded := append(bytes.Clone(stream), make([]byte, sectorBytes-len(stream)%sectorBytes)...)
+	padded := append(bytes.Clone(stream), make([]byte, SectorBytes-len(stream)%SectorBytes)...)
 	sum := sha256.Sum256(padded)
 	return append(padded, sum[:]...)
 }

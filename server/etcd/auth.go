@@ -61,7 +61,7 @@ func (s *authService) linearizable(ctx context.Context) (*pb.ResponseHeader, err
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.header(st.Status().Revision), nil
+	return s.header(st.Revision()), nil
 }
 
 func (s *authService) AuthEnable(context.Context, *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {

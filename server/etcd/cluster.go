@@ -139,6 +139,3 @@ func leader(log server.Log) uint64 {
 	}
 	return 0
 }
-
-// isLearner: this pod does not vote yet.
-func (p *pod) isLearner(log server.Log) bool { return log.Status().Role == replication.RoleLearner }

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,13 +11,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
 )
 
 const (
 	// minTTL and maxTTL are etcd's, in seconds: it raises what is below, and
 	// refuses what is above.
 	minTTL = 2
-	maxTTL = 9_000_000_000
+	maxTTL = server.MaxTTLSeconds
 	// maxKeepAlives of one stream are on their way to the master at a time; the
 	// stream is not read further then.
 	maxKeepAlives = 64
@@ -45,7 +45,7 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	}
 	grant := &kvv1.GrantRequest{Id: req.GetID(), TtlSeconds: max(req.GetTTL(), minTTL)}
 	if grant.Id == 0 {
-		grant.Id = rand.Int64N(1<<63-1) + 1
+		grant.Id = server.NewLeaseID()
 	}
 	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}})
 	if err != nil {
@@ -70,9 +70,9 @@ func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeReque
 
 // LeaseTimeToLive answers with a time of -1 for a lease that does not exist.
 func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
-	st, err := s.Read(ctx, local)
+	st, err := s.local(ctx)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, err
 	}
 	none := &pb.LeaseTimeToLiveResponse{Header: s.header(st.Revision()), ID: req.GetID(), TTL: -1}
 	if req.GetID() <= 0 {

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/server"
 )
 
@@ -27,7 +27,7 @@ var errDowngrade = ours(codes.FailedPrecondition,
 
 // local is this pod's copy of the data, as fresh as it is.
 func (p *pod) local(ctx context.Context) (server.Store, error) {
-	st, err := p.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL})
+	st, err := p.Read(ctx, local)
 	return st, p.fail(ctx, err)
 }
 
@@ -46,7 +46,7 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 	response := &pb.StatusResponse{
 		Header:  s.header(disk.Revision),
 		Version: version.Version, StorageVersion: storageVersion(),
-		Leader: leader(log), IsLearner: s.isLearner(log),
+		Leader: leader(log), IsLearner: raft.Role == replication.RoleLearner,
 		RaftTerm: raft.Term, RaftIndex: raft.Commit, RaftAppliedIndex: raft.Applied,
 		DbSize: disk.FileBytes, DbSizeInUse: disk.FileBytes - disk.FreeBytes,
 		DbSizeQuota:   s.quota(disk.FileBytes),
@@ -81,7 +81,7 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DefragmentResponse{Header: s.header(st.Status().Revision)}, nil
+	return &pb.DefragmentResponse{Header: s.header(st.Revision())}, nil
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
@@ -158,5 +158,5 @@ func (s *maintenanceService) Downgrade(ctx context.Context, req *pb.DowngradeReq
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DowngradeResponse{Header: s.header(st.Status().Revision), Version: version.Cluster(version.Version)}, nil
+	return &pb.DowngradeResponse{Header: s.header(st.Revision()), Version: version.Cluster(version.Version)}, nil
 }

@@ -32,7 +32,7 @@ func (s *maintenanceService) Alarm(ctx context.Context, req *pb.AlarmRequest) (*
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	response := &pb.AlarmResponse{Header: s.header(st.Status().Revision)}
+	response := &pb.AlarmResponse{Header: s.header(st.Revision())}
 	switch req.GetAction() {
 	case pb.AlarmRequest_GET:
 		for _, a := range alarms {

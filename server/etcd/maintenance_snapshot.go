@@ -7,14 +7,14 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 const (
-	// sectorBytes: etcd's clients tell by it that a backup is whole: its size is
-	// some sectors and a SHA-256.
-	sectorBytes = 512
-	// snapshotChunkBytes: larger chunks do not send faster.
-	snapshotChunkBytes = 256 << 10
+	sectorBytes        = store.SectorBytes
+	snapshotChunkBytes = server.SnapshotChunkBytes
 )
 
 // Snapshot sends this pod's database as Baton backs it up, then zeros up to a

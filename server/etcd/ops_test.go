@@ -30,6 +30,8 @@ type opsStore struct {
 	database []byte
 }
 
+func (opsStore) Revision() int64 { return 9 }
+
 func (opsStore) Status() store.Status {
 	return store.Status{Revision: 9, Compacted: 4, FileBytes: 8192, FreeBytes: 4096}
 }

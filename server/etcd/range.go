@@ -46,7 +46,7 @@ func (s *kvService) compacted(err error) bool {
 
 func freshness(serializable bool) *kvv1.ReadOptions {
 	if serializable {
-		return &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
+		return local
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 	// progressPoll is how often watches are asked whether they have caught up.
 	progressPoll = 2 * time.Millisecond
 	// maxWatchBound is the longest key and the byte after it.
-	maxWatchBound = 4<<10 + 1
+	maxWatchBound = server.MaxKeyBytes + 1
 	// noWatch is the id of an answer that is for none or for all.
 	noWatch = -1
 )
