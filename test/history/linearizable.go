@@ -14,8 +14,9 @@ const (
 	// maxGroupKeys bounds the keys that are checked together: the model's state
 	// is copied at each step.
 	maxGroupKeys = 8
-	// maxGroupOps bounds the ops of a group: porcupine's time can explode.
-	maxGroupOps = 20_000
+	// maxGroupOps bounds the ops of a group: porcupine remembers a bit of each op
+	// for each op, here 300 MB. The ten minutes of a long run make 50,000.
+	maxGroupOps = 50_000
 )
 
 // cell is a key in the model.
