@@ -40,6 +40,10 @@ const (
 const (
 	// maxMessageBytes is the largest request: the largest write and its frame.
 	maxMessageBytes = 4 << 20
+	// streamWindow is what may be on its way to this pod on one stream: 1 GB/s
+	// at 1 ms of round trip. With a size of its own choosing gRPC would ping the
+	// client after each request, to measure how much it needs.
+	streamWindow = 1 << 20
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096
