@@ -169,9 +169,13 @@ func (c *cluster) boot() *cluster {
 
 func (c *cluster) awaitReady() {
 	c.t.Helper()
-	c.eventually("every pod is ready", func() error {
+	c.eventually("every pod that runs is ready", func() error {
 		for _, name := range c.list {
-			if s := c.pods[name].node.Status(); !s.Ready {
+			p := c.pods[name]
+			if p.node == nil {
+				continue
+			}
+			if s := p.node.Status(); !s.Ready {
 				return fmt.Errorf("%s: %s", name, s.Because)
 			}
 		}
@@ -216,16 +220,21 @@ func (c *cluster) master(except ...string) *pod {
 	return found
 }
 
-func (c *cluster) follower() *pod {
+func (c *cluster) follower() *pod { return c.followers()[0] }
+
+func (c *cluster) followers() []*pod {
 	c.t.Helper()
 	m := c.master()
+	var all []*pod
 	for _, name := range c.list {
 		if p := c.pods[name]; p != m && p.node != nil {
-			return p
+			all = append(all, p)
 		}
 	}
-	c.t.Fatal("no follower")
-	return nil
+	if len(all) == 0 {
+		c.t.Fatal("no follower")
+	}
+	return all
 }
 
 func (p *pod) put(key, value string) error {

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -205,12 +204,7 @@ func (e *engine) startRaft(n *Node) error {
 		cancel()
 		return err
 	}
-	e.transport = &transport{acks: e.acks, log: e.storage.log, applied: e.applied, ended: make(chan struct{}), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: log,
-		MaxPool: 3, MaxRPCsInFlight: 8, Timeout: n.opts.Timing.Transport,
-	})}
-	// At least 64 KiB in each Timeout while a snapshot is sent.
-	e.transport.TimeoutScale = 64 << 10
+	e.transport = newTransport(n, e)
 	e.raft, err = raft.NewRaft(e.config(log), machine, cache, e.storage.votes, store, e.transport)
 	if err != nil {
 		cancel()
@@ -223,8 +217,17 @@ func (e *engine) startRaft(n *Node) error {
 	// which another goroutine takes. An entry that is stored just then was not
 	// sent yet: the new master does not have it, and this pod cannot be asked to
 	// confirm it. It is replaced or settled by the next write or term.
-	e.storage.log.Overlap(func() bool {
-		return e.raft.State() == raft.Leader && len(voters(e.raft.GetConfiguration().Configuration())) > 1
+	e.storage.log.Overlap(func() []string {
+		if e.raft.State() != raft.Leader {
+			return nil
+		}
+		var others []string
+		for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
+			if id != e.self {
+				others = append(others, string(id))
+			}
+		}
+		return others
 	})
 	e.cancel = cancel
 	return nil
@@ -318,10 +321,11 @@ func (e *engine) isStopped() bool {
 
 func (e *engine) stop() error {
 	e.cancel()
-	close(e.transport.ended)
+	e.transport.cancel()
 	err := e.raft.Shutdown().Error()
 	e.workers.Wait()
 	e.transport.CloseStreams()
+	e.transport.serving.Wait()
 	close(e.proposer.inflight)
 	<-e.answers
 	return errors.Join(err, e.storage.close())

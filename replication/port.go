@@ -38,20 +38,19 @@ type port struct {
 	left chan MemberID
 	wg   sync.WaitGroup
 
-	mu       sync.Mutex // guards the fields below
-	raft     *acceptor  // nil until Raft runs
-	calls    *acceptor
-	conns    map[*trackedConn]struct{}
-	callers  map[MemberID]int // Raft connections of each member
-	closed   bool
-	lastSaid map[handshake.Reason]time.Time
+	mu        sync.Mutex                   // guards the fields below
+	listeners map[handshake.Kind]*acceptor // those of Raft are there once it runs
+	conns     map[*trackedConn]struct{}
+	callers   map[MemberID]int // Raft connections of each member
+	closed    bool
+	lastSaid  map[handshake.Reason]time.Time
 }
 
 func newPort(o *Options, identity func() volume.Identity, refusals func(string, handshake.Reason)) *port {
 	p := &port{
 		opts: o, identity: identity, refusals: refusals, log: o.Logger,
 		origins: &origins{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
-		conns:   map[*trackedConn]struct{}{},
+		listeners: map[handshake.Kind]*acceptor{}, conns: map[*trackedConn]struct{}{},
 		callers: map[MemberID]int{}, left: make(chan MemberID, 16),
 		lastSaid: map[handshake.Reason]time.Time{},
 	}
@@ -62,22 +61,30 @@ func newPort(o *Options, identity func() volume.Identity, refusals func(string, 
 // acceptor is the net.Listener of one kind of connections.
 type acceptor struct {
 	addr  net.Addr
-	conns chan net.Conn
+	conns chan *trackedConn
 	done  chan struct{}
 	once  sync.Once
 }
 
 func newAcceptor(addr net.Addr) *acceptor {
-	return &acceptor{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+	return &acceptor{addr: addr, conns: make(chan *trackedConn), done: make(chan struct{})}
 }
 
-func (a *acceptor) Accept() (net.Conn, error) {
+func (a *acceptor) next() (*trackedConn, error) {
 	select {
 	case c := <-a.conns:
 		return c, nil
 	case <-a.done:
 		return nil, net.ErrClosed
 	}
+}
+
+func (a *acceptor) Accept() (net.Conn, error) {
+	c, err := a.next()
+	if err != nil {
+		return nil, err // not a nil *trackedConn
+	}
+	return c, nil
 }
 
 func (a *acceptor) Close() error   { a.once.Do(func() { close(a.done) }); return nil }
@@ -95,11 +102,7 @@ func (p *port) listen(kind handshake.Kind) *acceptor {
 	a := newAcceptor(memberAddr(p.identity().MemberID))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if kind == handshake.Raft {
-		p.raft = a
-	} else {
-		p.calls = a
-	}
+	p.listeners[kind] = a
 	return a
 }
 
@@ -160,7 +163,7 @@ func (p *port) greet(conn net.Conn) {
 	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
 		p.origins.note(hello.Pod, conn.RemoteAddr())
 	}
-	if hello.Kind == handshake.Raft {
+	if hello.Kind != handshake.Calls {
 		p.count(tracked, MemberID(hello.Member))
 	}
 	select {
@@ -195,18 +198,22 @@ func (p *port) judge(h handshake.Hello, err error) (*acceptor, handshake.Welcome
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to := p.calls
-	if h.Kind == handshake.Raft {
-		to = p.raft
-		// Raft messages change terms: they need a proof of the cluster and of the disk.
-		if h.Cluster == "" || h.TargetMember == "" || id.Cluster() == "" {
-			to = nil
-		}
+	to := p.listeners[h.Kind]
+	// Raft messages change terms: they need a proof of the cluster and of the disk.
+	if h.Kind != handshake.Calls && (h.Cluster == "" || h.TargetMember == "" || id.Cluster() == "") {
+		to = nil
 	}
 	if to == nil {
 		return nil, refuse(handshake.NotStarted, "%s takes no part in the log yet", p.opts.Name)
 	}
 	return to, w
+}
+
+// dialMember connects to one incarnation of a pod.
+func (p *port) dialMember(id MemberID, kind handshake.Kind, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return p.dial(ctx, kind, id.Pod(), id)
 }
 
 // dial is the calling side. member may be empty: any incarnation of the pod.
@@ -307,7 +314,7 @@ type trackedConn struct {
 	net.Conn          // what Secure made of raw
 	raw      net.Conn // never changes: the port closes it at any moment
 	port     *port
-	from     MemberID // of an accepted Raft connection; guarded by the port's mutex
+	from     MemberID // of an accepted Raft connection; set before it is given out
 	once     sync.Once
 }
 
@@ -360,10 +367,8 @@ func (p *port) close() {
 	p.opts.Listener.Close()
 	p.mu.Lock()
 	p.closed = true
-	for _, a := range []*acceptor{p.raft, p.calls} {
-		if a != nil {
-			a.Close()
-		}
+	for _, a := range p.listeners {
+		a.Close()
 	}
 	for c := range p.conns {
 		c.raw.Close()

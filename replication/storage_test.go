@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,8 +17,6 @@ import (
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/hashicorp/raft"
-	"github.com/hashicorp/raft-wal/fs"
-	"github.com/hashicorp/raft-wal/types"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -64,143 +60,6 @@ func TestTruncationAndInstallSnapshot(t *testing.T) {
 	away.awaitStart()
 	c.awaitReady()
 	away.mustRead("after", "v")
-}
-
-// slowFS is the log's file system with a switch.
-type slowFS struct {
-	*fs.FS
-	hang atomic.Pointer[chan struct{}]
-	fail atomic.Bool
-}
-
-type slowFile struct {
-	types.WritableFile
-	fs *slowFS
-}
-
-func (s *slowFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
-	f, err := s.FS.Create(dir, name, size)
-	return &slowFile{f, s}, err
-}
-
-func (s *slowFS) OpenWriter(dir, name string) (types.WritableFile, error) {
-	f, err := s.FS.OpenWriter(dir, name)
-	if err != nil {
-		return nil, err
-	}
-	return &slowFile{f, s}, nil
-}
-
-func (f *slowFile) Sync() error {
-	if ch := f.fs.hang.Load(); ch != nil {
-		<-*ch
-	}
-	if f.fs.fail.Load() {
-		return errors.New("input/output error")
-	}
-	return f.WritableFile.Sync()
-}
-
-// A master whose disk hangs, or fails, is replaced, and says so.
-//
-// Scenario: S31
-func TestBadDisk(t *testing.T) {
-	for _, how := range []string{"hangs", "fails", "fails late"} {
-		t.Run(how, func(t *testing.T) {
-			disks := map[string]*slowFS{}
-			c := newCluster(t, 3)
-			c.adjust = func(o *Options) {
-				disks[o.Name] = &slowFS{FS: fs.New()}
-				o.LogFS = disks[o.Name]
-				o.Timing.Hang = 300 * time.Millisecond
-			}
-			c.boot()
-			old := c.master()
-			old.mustPut("k", "v")
-			release := make(chan struct{})
-			free := sync.OnceFunc(func() { close(release) })
-			defer free()
-			if how != "fails" {
-				disks[old.name].hang.Store(&release)
-			}
-			disks[old.name].fail.Store(how != "hangs")
-			if how == "fails late" {
-				// By then the pipelines to the followers are full of answers.
-				time.AfterFunc(200*time.Millisecond, free)
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), patient)
-			defer cancel()
-			write := make(chan error, 1)
-			go func() {
-				_, err := old.node.Propose(ctx, putCommand("k", "w"))
-				write <- err
-			}()
-			select {
-			case err := <-old.node.Failed():
-				if how == "hangs" && !errors.Is(err, raftlog.ErrHung) {
-					t.Errorf("failed with %v", err)
-				}
-			case <-time.After(patient):
-				t.Fatal("it does not say that it failed")
-			}
-			next := c.master(old.name)
-			next.mustPut("k", "x")
-			if how == "hangs" {
-				disks[old.name].hang.Store(nil)
-				free()
-			}
-			// The followers have the entry: once the disk goes on, it may even be
-			// known to be committed.
-			if err := <-write; !errors.Is(err, ErrUnknown) && (how != "hangs" || err != nil) {
-				t.Errorf("a write to the disk that %s: %v", how, err)
-			}
-		})
-	}
-}
-
-// The followers get an entry while the master's disk still syncs it, and their
-// answers count only when it has.
-func TestSyncWhileReplicating(t *testing.T) {
-	disks := map[string]*slowFS{}
-	c := newCluster(t, 3)
-	c.adjust = func(o *Options) {
-		disks[o.Name] = &slowFS{FS: fs.New()}
-		o.LogFS = disks[o.Name]
-		o.Timing.Hang = time.Minute
-	}
-	c.boot()
-	master := c.master()
-	master.mustPut("k", "v")
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	defer free()
-	before := master.node.Status().Last
-	disks[master.name].hang.Store(&release)
-	write := make(chan error, 1)
-	go func() { write <- master.put("k", "w") }()
-	for name, p := range c.pods {
-		if name != master.name {
-			c.eventually(name+" has the entry", func() error {
-				if last := p.node.Status().Last; last <= before {
-					return fmt.Errorf("its log ends at %d", last)
-				}
-				return nil
-			})
-		}
-	}
-	select {
-	case err := <-write:
-		t.Errorf("answered before the master's disk has it: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	if s := master.node.Status(); s.Commit > before {
-		t.Errorf("committed up to %d before the master's disk has it", s.Commit)
-	}
-	disks[master.name].hang.Store(nil)
-	free()
-	if err := <-write; err != nil {
-		t.Error(err)
-	}
 }
 
 // Scenario: S26

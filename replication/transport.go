@@ -2,41 +2,110 @@ package replication
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/logstream"
 	"github.com/batondb/baton/replication/internal/raftlog"
+	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/hashicorp/raft"
 )
 
-// streams is Raft's way to the peer port. An address is a member id.
+// streams is the library's way to the peer port. An address is a member id.
 type streams struct {
 	*acceptor
 	port *port
 }
 
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	id := MemberID(address)
-	return s.port.dial(ctx, handshake.Raft, id.Pod(), id)
+	return s.port.dialMember(MemberID(address), handshake.Raft, timeout)
 }
 
-// transport is the library's network transport that notes when each member
-// confirmed that it still follows, and waits for those who are away.
+// transport is the library's network transport, but for the pipelines, see
+// pipeline. It notes when each member confirmed that it still follows, and waits
+// for those who are away.
 type transport struct {
 	*raft.NetworkTransport
-	acks *acks
-	log  *raftlog.Log
+	port    *port
+	slog    *slog.Logger
+	timeout time.Duration
+	acks    *acks
+	log     *raftlog.Log
 	// applied is what this pod has applied, and so certainly is committed.
 	applied *appliedIndex
 	// raft is there once it has started.
 	raft atomic.Pointer[raft.Raft]
-	// ended is closed when nothing is to be waited for any more.
-	ended chan struct{}
+
+	// received is what Raft gets from other members.
+	received chan raft.RPC
+	// ctx ends when nothing is to be received or waited for any more.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serving sync.WaitGroup
+}
+
+func newTransport(n *Node, e *engine) *transport {
+	t := &transport{
+		port: n.port, slog: n.log, timeout: n.opts.Timing.Transport,
+		acks: e.acks, log: e.storage.log, applied: e.applied, received: make(chan raft.RPC),
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: slogger.New(n.log),
+			MaxPool: 3, Timeout: n.opts.Timing.Transport,
+		}),
+	}
+	// At least 64 KiB in each Timeout while a snapshot is sent.
+	t.TimeoutScale = 64 << 10
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	pipelines := n.port.listen(handshake.Append)
+	context.AfterFunc(t.ctx, func() { pipelines.Close() })
+	t.serving.Go(func() { t.serve(pipelines) })
+	t.serving.Go(t.relay)
+	return t
+}
+
+// relay gives Raft what comes through the library's transport.
+func (t *transport) relay() {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			select {
+			case t.received <- rpc:
+			case <-t.ctx.Done():
+				return
+			}
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// serve receives the pipelines of masters.
+func (t *transport) serve(pipelines *acceptor) {
+	for {
+		conn, err := pipelines.next()
+		if err != nil {
+			return
+		}
+		t.serving.Go(func() {
+			from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(conn.from), Addr: []byte(conn.from)}
+			if err := logstream.Serve(t.ctx, conn, from, t.received); err != nil {
+				t.slog.Debug("a pipeline has ended", "from", conn.from, "error", err)
+			}
+		})
+	}
+}
+
+// Consumer implements raft.Transport.
+func (t *transport) Consumer() <-chan raft.RPC { return t.received }
+
+// Close implements raft.WithClose.
+func (t *transport) Close() error {
+	t.cancel()
+	return t.NetworkTransport.Close()
 }
 
 // awayFor bounds a wait for a member that is away: it may have been removed.
@@ -50,27 +119,30 @@ const awayFor = 30 * time.Second
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	if !heartbeat {
-		t.acks.awaitReturn(MemberID(id), t.ended)
+		t.acks.awaitReturn(MemberID(id), t.ctx.Done())
 	}
 	sent := time.Now()
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
-	switch {
-	case err != nil:
+	if err != nil {
 		t.acks.lost(MemberID(id))
-	case resp.Success && resp.Term == req.Term:
-		t.acks.record(MemberID(id), ack{req.Term, sent})
-		err = t.awaitSync(req)
+		return err
 	}
-	return err
+	if !resp.Success {
+		return nil
+	}
+	if resp.Term == req.Term {
+		t.acks.record(MemberID(id), ack{req.Term, sent})
+	}
+	return t.await(MemberID(id), req, resp)
 }
 
-// awaitSync holds an answer back until this pod's disk has the entries that it
-// confirms: see raftlog.Log.Overlap.
-func (t *transport) awaitSync(req *raft.AppendEntriesRequest) error {
+// await holds a success back until the entries that it confirms are on the disks
+// of a majority, if it is one's: see raftlog.Log.Overlap.
+func (t *transport) await(from MemberID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(req.Entries) == 0 {
 		return nil
 	}
-	return t.log.AwaitSync(req.Entries[len(req.Entries)-1].Index)
+	return t.log.Await(raftlog.Answer{Member: string(from), Term: resp.Term, Index: req.Entries[len(req.Entries)-1].Index})
 }
 
 // leads says that this pod leads in a term. Then all that it had applied before
@@ -79,129 +151,6 @@ func (t *transport) awaitSync(req *raft.AppendEntriesRequest) error {
 func (t *transport) leads(term uint64) bool {
 	r := t.raft.Load()
 	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
-}
-
-// AppendEntriesPipeline implements raft.Transport.
-func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
-	if err != nil {
-		return nil, err
-	}
-	s := &syncedPipeline{
-		AppendPipeline: p, answers: make(chan raft.AppendFuture), closed: make(chan struct{}), stored: make(chan struct{}, 1),
-	}
-	go s.run(t)
-	go s.tellCommitted(t)
-	return s, nil
-}
-
-// tellAfter is how long a follower may not know that an entry is committed, when
-// no further entry tells it.
-const tellAfter = 2 * time.Millisecond
-
-// syncedPipeline is a pipeline whose answers are held back by awaitSync, and
-// that tells a follower soon what is committed.
-type syncedPipeline struct {
-	raft.AppendPipeline
-	answers chan raft.AppendFuture
-	closed  chan struct{}
-	once    sync.Once
-	stored  chan struct{} // has a token after an answer that confirms entries
-
-	mu   sync.Mutex // One request at a time; guards the fields below.
-	next raft.AppendEntriesRequest
-	sent time.Time // when the last request was
-}
-
-// AppendEntries implements raft.AppendPipeline.
-func (s *syncedPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.send(req, resp)
-}
-
-// send notes what a request without entries would be after this one.
-func (s *syncedPipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	s.next, s.sent = *req, time.Now()
-	if n := len(req.Entries); n > 0 {
-		s.next.PrevLogEntry, s.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
-		s.next.Entries = nil
-	}
-	return s.AppendPipeline.AppendEntries(req, resp)
-}
-
-// tellCommitted sends what the library sends when its CommitTimeout is over: a
-// request without entries. The library's comes so often whether there is news
-// or not, and cannot come as soon.
-func (s *syncedPipeline) tellCommitted(t *transport) {
-	for {
-		select {
-		case <-s.stored:
-		case <-s.closed:
-			return
-		}
-		for quiet := time.Duration(0); quiet < tellAfter; quiet = s.quiet() {
-			time.Sleep(tellAfter - quiet)
-		}
-		if s.tell(t) != nil {
-			return // The library will find out as well.
-		}
-	}
-}
-
-func (s *syncedPipeline) quiet() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.sent)
-}
-
-func (s *syncedPipeline) tell(t *transport) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	committed := t.applied.value.Load()
-	if committed <= s.next.LeaderCommitIndex || !t.leads(s.next.Term) {
-		return nil
-	}
-	req := s.next
-	req.LeaderCommitIndex = committed
-	_, err := s.send(&req, new(raft.AppendEntriesResponse))
-	return err
-}
-
-func (s *syncedPipeline) run(t *transport) {
-	for {
-		select {
-		case answer := <-s.AppendPipeline.Consumer():
-			if t.awaitSync(answer.Request()) != nil {
-				// The log has failed, and the pod ends. Whoever sends would wait for
-				// room for its answer, and never come to its own close.
-				_ = s.AppendPipeline.Close()
-				return
-			}
-			if len(answer.Request().Entries) > 0 {
-				select {
-				case s.stored <- struct{}{}:
-				default:
-				}
-			}
-			select {
-			case s.answers <- answer:
-			case <-s.closed:
-				return
-			}
-		case <-s.closed:
-			return
-		}
-	}
-}
-
-// Consumer implements raft.AppendPipeline.
-func (s *syncedPipeline) Consumer() <-chan raft.AppendFuture { return s.answers }
-
-// Close implements raft.AppendPipeline.
-func (s *syncedPipeline) Close() error {
-	s.once.Do(func() { close(s.closed) })
-	return s.AppendPipeline.Close()
 }
 
 // ack says that a member was in term when it got a message sent at sent.

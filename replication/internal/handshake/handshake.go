@@ -27,10 +27,12 @@ var ErrMalformed = errors.New("not a baton handshake")
 type Kind byte
 
 const (
-	// Raft carries the log and votes.
+	// Raft carries votes, heartbeats, snapshots, and the log to those who lag.
 	Raft Kind = 1
 	// Calls carries gRPC.
 	Calls Kind = 2
+	// Append carries the log to those who have caught up.
+	Append Kind = 3
 )
 
 // Reason is why a connection was refused.
@@ -102,7 +104,7 @@ func ReadHello(r io.Reader) (Hello, error) {
 		return Hello{}, err
 	}
 	h := Hello{Kind: Kind(lead), Cluster: s[0], Member: s[1], Pod: s[2], TargetPod: s[3], TargetMember: s[4]}
-	if h.Kind != Raft && h.Kind != Calls {
+	if h.Kind < Raft || h.Kind > Append {
 		return Hello{}, fmt.Errorf("%w: kind %d", ErrMalformed, lead)
 	}
 	return h, nil

@@ -49,6 +49,11 @@ func (g *gateFS) Create(dir, name string, size uint64) (types.WritableFile, erro
 	return &gateFile{f, g}, err
 }
 
+func (g *gateFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := g.VFS.OpenWriter(dir, name)
+	return &gateFile{f, g}, err
+}
+
 func (f *gateFile) Sync() error {
 	if gate := f.fs.gate.Load(); gate != nil {
 		if <-gate.opened; gate.err != nil {
@@ -57,6 +62,8 @@ func (f *gateFile) Sync() error {
 	}
 	return f.WritableFile.Sync()
 }
+
+func twoOthers() []string { return []string{"kv-1", "kv-2"} }
 
 // overlapping is a log of a leader with followers, with one entry that is durable.
 func overlapping(t *testing.T, failed func(error)) (*Log, *gateFS) {
@@ -70,7 +77,7 @@ func overlapping(t *testing.T, failed func(error)) (*Log, *gateFS) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	l.Overlap(func() bool { return true })
+	l.Overlap(twoOthers)
 	fill(t, l, 1, 1, 1, 100)
 	t.Cleanup(func() { disk.open(nil) })
 	return l, disk
@@ -99,7 +106,7 @@ func TestOverlap(t *testing.T) {
 	}
 	defer votes.Close()
 	for name, relies := range map[string]func(index uint64) error{
-		"an answer that confirms it": func(index uint64) error { return l.AwaitSync(index) },
+		"an answer that confirms it": func(index uint64) error { return l.Await(Answer{"kv-1", 1, index}) },
 		"the next write":             func(index uint64) error { return l.StoreLogs(entriesOf(index+1, index+1, 1)) },
 		"a new term":                 func(uint64) error { return votes.SetUint64([]byte("CurrentTerm"), 2) },
 		"a cut":                      func(index uint64) error { return l.DeleteRange(index, index) },
@@ -114,7 +121,7 @@ func TestOverlap(t *testing.T) {
 		if err := l.StoreLogs(entriesOf(last+1, last+1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.AwaitSync(last); err != nil {
+		if err := l.Await(Answer{"kv-1", 1, last}); err != nil {
 			t.Fatalf("what was durable before: %v", err)
 		}
 		waiting, done := waits(func() error { return relies(last + 1) })
@@ -125,6 +132,74 @@ func TestOverlap(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A majority of others makes the master's own copy unnecessary, and nothing less.
+func TestMajorityOfOthers(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		others  []string
+		answers []Answer // to a write of the entries 2 and 3 in term 1
+		enough  bool
+	}{
+		{"both of two", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-2", 1, 3}}, true},
+		{"both, one of them further", twoOthers(), []Answer{{"kv-1", 1, 9}, {"kv-2", 1, 3}}, true},
+		{"one of two", twoOthers(), []Answer{{"kv-1", 1, 3}}, false},
+		{"one of two, twice", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-1", 1, 3}}, false},
+		{"one who does not vote", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-3", 1, 3}}, false},
+		{"one of an earlier term", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-2", 0, 3}}, false},
+		{"one of a later term", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-2", 2, 3}}, false},
+		{"one with a part of it", twoOthers(), []Answer{{"kv-1", 1, 3}, {"kv-2", 1, 2}}, false},
+		{"the only other", []string{"kv-1"}, []Answer{{"kv-1", 1, 3}}, false},
+		{"two of four", []string{"a", "b", "c", "d"}, []Answer{{"a", 1, 3}, {"b", 1, 3}}, false},
+		{"three of four", []string{"a", "b", "c", "d"}, []Answer{{"a", 1, 3}, {"b", 1, 3}, {"c", 1, 3}}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l, disk := overlapping(t, func(err error) { t.Error(err) })
+			l.Overlap(func() []string { return tc.others })
+			disk.close()
+			if err := l.StoreLogs(entriesOf(2, 3, 1)); err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range tc.answers[:len(tc.answers)-1] {
+				l.unsynced.Load().count(a)
+			}
+			waiting, done := waits(func() error { return l.Await(tc.answers[len(tc.answers)-1]) })
+			if waiting == tc.enough {
+				t.Errorf("it waits: %t", waiting)
+			}
+			if next, _ := waits(l.Settle); !next {
+				t.Error("the next write would not wait")
+			}
+			disk.open(nil)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A restart changes nothing after the first write.
+func TestOverlapAfterRestart(t *testing.T) {
+	l, disk := overlapping(t, func(err error) { t.Error(err) })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(l.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.Overlap(twoOthers)
+	fill(t, l, 2, 2, 1, 100)
+	disk.close()
+	defer disk.open(nil)
+	if err := l.StoreLogs(entriesOf(3, 3, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if waiting, _ := waits(l.Settle); !waiting {
+		t.Error("it was synced at once")
 	}
 }
 
@@ -148,11 +223,11 @@ func TestNoOverlap(t *testing.T) {
 	membership[1].Type = raft.LogConfiguration
 	store("a change of the membership", membership)
 
-	l.Overlap(func() bool { return false })
+	l.Overlap(func() []string { return nil })
 	store("not a leader with followers", entriesOf(next(), next(), 1))
 
 	// Over the ends of several files: what ends one is durable at once.
-	l.Overlap(func() bool { return true })
+	l.Overlap(twoOthers)
 	ended := 0
 	for range 400 {
 		n := next()
@@ -176,7 +251,7 @@ func TestFailedOverlap(t *testing.T) {
 	broken := errors.New("input/output error")
 	disk.open(broken)
 	for name, err := range map[string]error{
-		"the answer":     l.AwaitSync(2),
+		"the answer":     l.Await(Answer{"kv-1", 1, 2}),
 		"the next write": l.StoreLogs(entriesOf(3, 3, 1)),
 	} {
 		if !errors.Is(err, broken) {

@@ -63,7 +63,7 @@ type Log struct {
 
 	changing sync.Mutex // held while the library changes files
 	files    *overlapFS
-	overlap  atomic.Pointer[func() bool]
+	others   atomic.Pointer[func() []string]
 	unsynced atomic.Pointer[unsynced]
 
 	mu    sync.Mutex // guards the fields below
@@ -162,7 +162,7 @@ func (l *Log) GetLog(index uint64, e *raft.Log) error { return l.wal.GetLog(inde
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 // StoreLogs implements raft.LogStore. What it has stored is durable when it
-// returns, or, see Overlap, when AwaitSync does.
+// returns, or, see Overlap, when Settle does.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if err := l.Settle(); err != nil {
 		return err

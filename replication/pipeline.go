@@ -1,0 +1,104 @@
+package replication
+
+import (
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/logstream"
+	"github.com/hashicorp/raft"
+)
+
+// tellAfter is how long a follower may not know that an entry is committed, when
+// no further entry tells it.
+const tellAfter = 2 * time.Millisecond
+
+// pipeline sends a follower entries before it has answered for the ones before,
+// holds its answers back by await, and tells it soon what is committed.
+type pipeline struct {
+	*logstream.Pipeline
+	stored chan struct{} // has a token after an answer that confirms entries
+
+	mu   sync.Mutex // One request at a time; guards the fields below.
+	next raft.AppendEntriesRequest
+	sent time.Time // when the last request was
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	conn, err := t.port.dialMember(MemberID(to), handshake.Append, t.timeout)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{stored: make(chan struct{}, 1)}
+	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		if !resp.Success || len(req.Entries) == 0 {
+			return nil
+		}
+		if err := t.await(MemberID(to), req, resp); err != nil {
+			return err
+		}
+		select {
+		case p.stored <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	go p.tellCommitted(t)
+	return p, nil
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.send(req, resp)
+}
+
+// send notes what a request without entries would be after this one.
+func (p *pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.next, p.sent = *req, time.Now()
+	if n := len(req.Entries); n > 0 {
+		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
+		p.next.Entries = nil
+	}
+	return p.Pipeline.AppendEntries(req, resp)
+}
+
+// tellCommitted sends what the library sends when its CommitTimeout is over: a
+// request without entries. The library's comes so often whether there is news
+// or not, and cannot come as soon.
+func (p *pipeline) tellCommitted(t *transport) {
+	for {
+		select {
+		case <-p.stored:
+		case <-p.Closed():
+			return
+		}
+		for quiet := time.Duration(0); quiet < tellAfter; quiet = p.quiet() {
+			time.Sleep(tellAfter - quiet)
+		}
+		if p.tell(t) != nil {
+			return // The library will find out as well.
+		}
+	}
+}
+
+func (p *pipeline) quiet() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.sent)
+}
+
+func (p *pipeline) tell(t *transport) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	committed := t.applied.value.Load()
+	if committed <= p.next.LeaderCommitIndex || !t.leads(p.next.Term) {
+		return nil
+	}
+	req := p.next
+	req.LeaderCommitIndex = committed
+	_, err := p.send(&req, new(raft.AppendEntriesResponse))
+	return err
+}
