@@ -79,6 +79,9 @@ func overlapping(t *testing.T, failed func(error)) (*Log, *gateFS) {
 	t.Cleanup(func() { l.Close() })
 	l.Overlap(twoOthers)
 	fill(t, l, 1, 1, 1, 100)
+	if err := l.Settle(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { disk.open(nil) })
 	return l, disk
 }
@@ -107,13 +110,14 @@ func TestOverlap(t *testing.T) {
 	defer votes.Close()
 	for name, relies := range map[string]func(index uint64) error{
 		"an answer that confirms it": func(index uint64) error { return l.Await(Answer{"kv-1", 1, index}) },
+		"a read of it":               func(index uint64) error { return l.GetLog(index, new(raft.Log)) },
 		"the next write":             func(index uint64) error { return l.StoreLogs(entriesOf(index+1, index+1, 1)) },
 		"a new term":                 func(uint64) error { return votes.SetUint64([]byte("CurrentTerm"), 2) },
 		"a cut":                      func(index uint64) error { return l.DeleteRange(index, index) },
 	} {
 		_, last, _ := l.bounds()
 		last++
-		fill(t, l, last, last, 1, 100) // The first one of a new file is durable at once.
+		fill(t, l, last, last, 1, 100)
 		if err := l.Settle(); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +167,7 @@ func TestMajorityOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, a := range tc.answers[:len(tc.answers)-1] {
-				l.unsynced.Load().count(a)
+				l.underway.Load().count(a)
 			}
 			waiting, done := waits(func() error { return l.Await(tc.answers[len(tc.answers)-1]) })
 			if waiting == tc.enough {
@@ -177,29 +181,6 @@ func TestMajorityOfOthers(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// A restart changes nothing after the first write.
-func TestOverlapAfterRestart(t *testing.T) {
-	l, disk := overlapping(t, func(err error) { t.Error(err) })
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	l, err := Open(l.opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	l.Overlap(twoOthers)
-	fill(t, l, 2, 2, 1, 100)
-	disk.close()
-	defer disk.open(nil)
-	if err := l.StoreLogs(entriesOf(3, 3, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if waiting, _ := waits(l.Settle); !waiting {
-		t.Error("it was synced at once")
 	}
 }
 
@@ -225,19 +206,23 @@ func TestNoOverlap(t *testing.T) {
 
 	l.Overlap(func() []string { return nil })
 	store("not a leader with followers", entriesOf(next(), next(), 1))
+}
 
-	// Over the ends of several files: what ends one is durable at once.
-	l.Overlap(twoOthers)
-	ended := 0
-	for range 400 {
-		n := next()
+// Over the ends of several files.
+func TestOverlapRotates(t *testing.T) {
+	l, _ := overlapping(t, func(err error) { t.Error(err) })
+	const last = 400
+	for n := uint64(2); n <= last; n++ {
 		fill(t, l, n, n, 1, 3<<10)
-		if u := l.unsynced.Load(); u == nil || u.first != n {
-			ended++
-		}
 	}
-	if files := 400 * (3 << 10) / minSegment; ended < files || ended > 4*files {
-		t.Errorf("%d of 400 writes were synced at once, to %d files", ended, files)
+	if files := last * (3 << 10) / minSegment; files < 4 {
+		t.Fatalf("only %d files", files)
+	}
+	for n := uint64(1); n <= last; n++ {
+		var e raft.Log
+		if err := l.GetLog(n, &e); err != nil || e.Index != n {
+			t.Fatalf("entry %d: %d, %v", n, e.Index, err)
+		}
 	}
 }
 

@@ -61,10 +61,10 @@ type Log struct {
 	meta *metadb.BoltMetaDB
 	over chan struct{}
 
-	changing sync.Mutex // held while the library changes files
-	files    *overlapFS
-	others   atomic.Pointer[func() []string]
-	unsynced atomic.Pointer[unsynced]
+	others   atomic.Pointer[func() []string] // see Overlap
+	underway atomic.Pointer[underway]
+	writes   chan func()
+	closing  sync.Once
 
 	mu    sync.Mutex // guards the fields below
 	marks marks
@@ -82,7 +82,6 @@ func Open(o Options) (*Log, error) {
 	if o.VFS == nil {
 		o.VFS = newFS()
 	}
-	files := &overlapFS{VFS: o.VFS}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -95,14 +94,15 @@ func Open(o Options) (*Log, error) {
 	}
 	w, err := wal.Open(o.Dir,
 		wal.WithMetaStore(meta),
-		wal.WithSegmentFiler(segment.NewFiler(o.Dir, files)),
+		wal.WithSegmentFiler(segment.NewFiler(o.Dir, o.VFS)),
 		wal.WithSegmentSize(int(max(min(o.Limit/4, segmentBytes), minSegment))),
 		wal.WithLogger(o.Logger))
 	if err != nil {
 		meta.Close()
 		return nil, openError(err)
 	}
-	l := &Log{opts: o, wal: w, meta: meta, files: files, over: make(chan struct{}, 1), holds: map[string]hold{}}
+	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), writes: make(chan func()), holds: map[string]hold{}}
+	go l.writeInBackground()
 	if err := l.measure(); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("read the log: %w", err)
@@ -136,13 +136,14 @@ func (l *Log) bounds() (first, last uint64, err error) {
 	if first, err = l.wal.FirstIndex(); err != nil {
 		return 0, 0, err
 	}
-	last, err = l.wal.LastIndex()
+	last, err = l.LastIndex()
 	return first, last, err
 }
 
 // Close closes the files. No operation may be running.
 func (l *Log) Close() error {
 	_ = l.Settle() // Failed was told.
+	l.closing.Do(func() { close(l.writes) })
 	return errors.Join(l.wal.Close(), l.meta.Close())
 }
 
@@ -153,10 +154,20 @@ func (l *Log) IsMonotonic() bool { return true }
 func (l *Log) FirstIndex() (uint64, error) { return l.wal.FirstIndex() }
 
 // LastIndex implements raft.LogStore.
-func (l *Log) LastIndex() (uint64, error) { return l.wal.LastIndex() }
+func (l *Log) LastIndex() (uint64, error) {
+	if err := l.Settle(); err != nil {
+		return 0, err
+	}
+	return l.wal.LastIndex()
+}
 
 // GetLog implements raft.LogStore.
-func (l *Log) GetLog(index uint64, e *raft.Log) error { return l.wal.GetLog(index, e) }
+func (l *Log) GetLog(index uint64, e *raft.Log) error {
+	if err := l.settle(index); err != nil {
+		return err
+	}
+	return l.wal.GetLog(index, e)
+}
 
 // StoreLog implements raft.LogStore.
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
@@ -189,9 +200,6 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 // needs; from the end, or the whole (after a snapshot was installed), all that
 // is asked for. The library leaves at least one entry when it truncates.
 func (l *Log) DeleteRange(lo, hi uint64) error {
-	if err := l.Settle(); err != nil {
-		return err
-	}
 	first, last, err := l.bounds()
 	if err != nil {
 		return err
@@ -201,10 +209,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 			return nil
 		}
 	}
-	l.changing.Lock()
-	err = l.watched("truncating the log", func() error { return l.wal.DeleteRange(lo, hi) })
-	l.changing.Unlock()
-	if err != nil {
+	if err := l.watched("truncating the log", func() error { return l.wal.DeleteRange(lo, hi) }); err != nil {
 		return err
 	}
 	l.mu.Lock()
