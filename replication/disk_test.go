@@ -97,6 +97,16 @@ func (s *slowFS) owed() int {
 	return len(s.unsynced)
 }
 
+// stop makes every sync wait until goOn, which can be called again.
+func (s *slowFS) stop() (goOn func()) {
+	gate := make(chan struct{})
+	s.hang.Store(&gate)
+	return sync.OnceFunc(func() {
+		s.hang.Store(nil)
+		close(gate)
+	})
+}
+
 // cutPower loses what was not synced, and gives power again: a file of the log is
 // zeros where nothing was written.
 func (s *slowFS) cutPower() error {
@@ -118,9 +128,9 @@ func (s *slowFS) cutPower() error {
 	return nil
 }
 
-// withDisks gives each pod a log on a slowFS.
-func withDisks(c *cluster, hang time.Duration) map[string]*slowFS {
-	disks := map[string]*slowFS{}
+// newClusterOnDisks is three pods, each with its log on a slowFS.
+func newClusterOnDisks(t *testing.T, hang time.Duration) (*cluster, map[string]*slowFS) {
+	c, disks := newCluster(t, 3), map[string]*slowFS{}
 	c.adjust = func(o *Options) {
 		if disks[o.Name] == nil {
 			disks[o.Name] = &slowFS{FS: fs.New()}
@@ -128,7 +138,7 @@ func withDisks(c *cluster, hang time.Duration) map[string]*slowFS {
 		o.LogFS = disks[o.Name]
 		o.Timing.Hang = hang
 	}
-	return disks
+	return c.boot(), disks
 }
 
 // A master whose disk hangs, or fails, is replaced, and says so.
@@ -137,21 +147,18 @@ func withDisks(c *cluster, hang time.Duration) map[string]*slowFS {
 func TestBadDisk(t *testing.T) {
 	for _, how := range []string{"hangs", "fails", "fails late"} {
 		t.Run(how, func(t *testing.T) {
-			c := newCluster(t, 3)
-			disks := withDisks(c, 300*time.Millisecond)
-			c.boot()
+			c, disks := newClusterOnDisks(t, 300*time.Millisecond)
 			old := c.master()
 			old.mustPut("k", "v")
-			release := make(chan struct{})
-			free := sync.OnceFunc(func() { close(release) })
-			defer free()
+			goOn := func() {}
 			if how != "fails" {
-				disks[old.name].hang.Store(&release)
+				goOn = disks[old.name].stop()
 			}
+			defer goOn()
 			disks[old.name].fail.Store(how != "hangs")
 			if how == "fails late" {
 				// By then the pipelines to the followers are full of answers.
-				time.AfterFunc(200*time.Millisecond, free)
+				time.AfterFunc(200*time.Millisecond, goOn)
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), patient)
 			defer cancel()
@@ -171,8 +178,7 @@ func TestBadDisk(t *testing.T) {
 			next := c.master(old.name)
 			next.mustPut("k", "x")
 			if how == "hangs" {
-				disks[old.name].hang.Store(nil)
-				free()
+				goOn()
 			}
 			// The followers have the entry, and are a majority.
 			switch err := <-write; {
@@ -188,18 +194,14 @@ func TestBadDisk(t *testing.T) {
 // The followers get an entry while the master's disk still syncs it, and the
 // answer of one of them counts only when it has.
 func TestSyncWhileReplicating(t *testing.T) {
-	c := newCluster(t, 3)
-	disks := withDisks(c, time.Minute)
-	c.boot()
+	c, disks := newClusterOnDisks(t, time.Minute)
 	master := c.master()
 	master.mustPut("k", "v")
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	defer free()
 	before := master.node.Status().Last
 	others := c.followers()
-	disks[master.name].hang.Store(&release)
-	disks[others[0].name].hang.Store(&release)
+	goOn, theOther := disks[master.name].stop(), disks[others[0].name].stop()
+	defer theOther()
+	defer goOn()
 	write := make(chan error, 1)
 	go func() { write <- master.put("k", "w") }()
 	c.eventually(others[1].name+" has the entry", func() error {
@@ -216,9 +218,8 @@ func TestSyncWhileReplicating(t *testing.T) {
 	if s := master.node.Status(); s.Commit > before {
 		t.Errorf("committed up to %d with the entry on one disk", s.Commit)
 	}
-	disks[master.name].hang.Store(nil)
-	disks[others[0].name].hang.Store(nil)
-	free()
+	theOther()
+	goOn()
 	if err := <-write; err != nil {
 		t.Error(err)
 	}
@@ -227,22 +228,17 @@ func TestSyncWhileReplicating(t *testing.T) {
 // With both followers' disks an entry is acknowledged before the master's has
 // it, and the master may lose its own.
 func TestAcknowledgedWithoutTheMastersDisk(t *testing.T) {
-	c := newCluster(t, 3)
-	disks := withDisks(c, time.Minute)
-	c.boot()
+	c, disks := newClusterOnDisks(t, time.Minute)
 	master := c.master()
 	master.mustPut("k", "v")
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	defer free()
 	disk := disks[master.name]
-	disk.hang.Store(&release)
+	goOn := disk.stop()
+	defer goOn()
 	master.mustPut("k", "w")
 	disk.lies.Store(true)
 	c.net.isolate(master.name)
 	c.master(master.name).mustRead("k", "w")
-	disk.hang.Store(nil)
-	free()
+	goOn()
 	master.kill()
 	if disk.owed() == 0 {
 		t.Error("the master's disk has lost nothing")
@@ -264,9 +260,7 @@ func TestPowerCuts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	c := newCluster(t, 3)
-	disks := withDisks(c, time.Minute)
-	c.boot()
+	c, disks := newClusterOnDisks(t, time.Minute)
 	for _, d := range disks {
 		d.slow.Store(true)
 	}

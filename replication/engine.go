@@ -190,7 +190,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	e.forwarder = &forwarder{views: e.views, conn: n.calls.conn, queue: newQueue(), linger: e.timing.Election}
 	e.confirms = newReadIndexer(n.meter, e.confirmIndex)
 	e.reads = newReadIndexer(n.meter, e.askIndex)
-	e.steward = newSteward(e, n.opts.ExpectedOrdinals)
+	e.steward = newSteward(e, n.expected)
 	return e, nil
 }
 
@@ -222,10 +222,8 @@ func (e *engine) startRaft(n *Node) error {
 			return nil
 		}
 		var others []string
-		for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
-			if id != e.self {
-				others = append(others, string(id))
-			}
+		for _, id := range e.otherVoters() {
+			others = append(others, string(id))
 		}
 		return others
 	})

@@ -64,17 +64,12 @@ func rankHeirs(self MemberID, own uint64, heirs []heir) []MemberID {
 func (e *engine) heirs(ctx context.Context, to string) []MemberID {
 	ctx, cancel := context.WithTimeout(ctx, askLast)
 	defer cancel()
-	covers := func(int) bool { return true }
-	if e.steward.expected != nil {
-		if c, known := e.steward.expected(); known {
-			covers = c
-		}
-	}
+	covers := e.steward.covers()
 	var found []heir
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
-		if id == e.self || to != "" && id.Pod() != to || !e.acks.heard(id, e.timing.Lease) {
+	for _, id := range e.otherVoters() {
+		if to != "" && id.Pod() != to || !e.acks.heard(id, e.timing.Lease) {
 			continue
 		}
 		wg.Go(func() {

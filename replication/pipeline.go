@@ -32,7 +32,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	}
 	p := &pipeline{stored: make(chan struct{}, 1)}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-		if !resp.Success || len(req.Entries) == 0 {
+		if !confirms(req, resp) {
 			return nil
 		}
 		if err := t.await(MemberID(to), req, resp); err != nil {

@@ -175,10 +175,8 @@ func (n *Node) inventory(e *engine) []any {
 	disk := n.Disk()
 	index, term := e.lastEntry()
 	var missing []string
-	for _, id := range voters(e.raft.GetConfiguration().Configuration()) {
-		if id != e.self {
-			missing = append(missing, id.Pod())
-		}
+	for _, id := range e.otherVoters() {
+		missing = append(missing, id.Pod())
 	}
 	return []any{
 		"cluster", disk.Cluster, "term", e.raft.CurrentTerm(), "last_log_term", term, "last_index", index,

@@ -154,17 +154,20 @@ type situation struct {
 	overdue map[MemberID]bool // who should not exist, and had time to leave
 }
 
+// covers says which ordinals should exist: any may, while it is not known.
+func (s *steward) covers() func(ordinal int) bool {
+	if covers, known := s.expected(); known {
+		return covers
+	}
+	return func(int) bool { return true }
+}
+
 func (s *steward) situation() situation {
 	e := s.engine
 	now := situation{
 		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
 		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
-		covers: func(int) bool { return true },
-	}
-	if s.expected != nil {
-		if covers, known := s.expected(); known {
-			now.covers = covers
-		}
+		covers: s.covers(),
 	}
 	for _, m := range now.servers {
 		id := MemberID(m.ID)

@@ -127,21 +127,23 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		t.acks.lost(MemberID(id))
 		return err
 	}
-	if !resp.Success {
-		return nil
-	}
-	if resp.Term == req.Term {
+	if resp.Success && resp.Term == req.Term {
 		t.acks.record(MemberID(id), ack{req.Term, sent})
+	}
+	if !confirms(req, resp) {
+		return nil
 	}
 	return t.await(MemberID(id), req, resp)
 }
 
-// await holds a success back until the entries that it confirms are on the disks
-// of a majority, if it is one's: see raftlog.Log.Overlap.
+// confirms says that an answer is one that entries are stored.
+func confirms(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
+	return resp.Success && len(req.Entries) > 0
+}
+
+// await holds an answer that confirms entries back until it may be counted: see
+// raftlog.Log.Overlap.
 func (t *transport) await(from MemberID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if len(req.Entries) == 0 {
-		return nil
-	}
 	return t.log.Await(raftlog.Answer{Member: string(from), Term: resp.Term, Index: req.Entries[len(req.Entries)-1].Index})
 }
 
