@@ -7,6 +7,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -72,11 +73,16 @@ func (q *queue) join(ctx context.Context, name []byte, lease int64, value []byte
 
 // wait returns when every key before the place is deleted, and the place is
 // still there: gone says what to answer if it is not. On an error the place is
-// given up, so that nobody waits for a caller that has left.
+// given up, so that nobody waits for a caller that has left. Who runs out of
+// time here waited for others, not for the pods: as in etcd, that is no
+// UNAVAILABLE, which callers may try again.
 func (q *queue) wait(ctx context.Context, p *place, gone error) (*pb.ResponseHeader, error) {
 	header, err := q.turn(ctx, p, gone)
 	if err != nil {
 		q.abandon(ctx, p)
+		if ctx.Err() != nil {
+			err = status.FromContextError(ctx.Err()).Err()
+		}
 	}
 	return header, err
 }

@@ -62,6 +62,14 @@ func TestLock(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	s.awaitQueue(t, "l", 1)
+	// The pod says the same, if its answer comes before the client's own timer.
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	own := &lockService{queue: s.queue}
+	if r, err := own.Lock(ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: second}); status.Code(err) != codes.DeadlineExceeded {
+		t.Fatal(r, err)
+	}
+	s.awaitQueue(t, "l", 1)
 
 	got := make(chan error, 1)
 	go func() { _, err := lock(t.Context(), second); got <- err }()

@@ -94,6 +94,7 @@ type solo struct {
 	*server.Server
 	log   *soloLog
 	store *store.Store
+	queue *queue // What the pod's own locks and elections use.
 	conn  *grpc.ClientConn
 	kv    pb.KVClient
 }
@@ -105,7 +106,11 @@ func newSolo(t testing.TB) *solo {
 		t.Fatal(err)
 	}
 	s := &solo{Server: server.New(server.Options{Name: "kv-0"}), log: &soloLog{store: st, master: "kv-0"}, store: st}
-	s.Register(Register)
+	s.Register(func(registrar grpc.ServiceRegistrar, backend *server.Backend) {
+		Register(registrar, backend)
+		own := &pod{Backend: backend}
+		s.queue = &queue{pod: own, kv: &kvService{pod: own}}
+	})
 	client, web := listen(t), listen(t)
 	s.UseLog(s.log)
 	s.UseStore(soloStore{st})
