@@ -103,6 +103,7 @@ func (a *applier) end(index, term uint64, before int64) {
 	a.store.compacted.Store(a.st.Compacted)
 	a.store.revision.Store(a.st.Revision)
 	a.store.applied.Store(index)
+	a.table.tidy()
 	if a.st.Revision > before {
 		a.store.watches.notify(a.st.Revision, a.table.logFrom(before+1))
 		a.store.revised.broadcast()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func (f *flusher) hasEnded(done <-chan struct{}) bool {
 func (a *applier) freezeTable() {
 	frozen := a.table
 	frozen.state = a.st
-	a.table = newTable(frozen.kv.commonPrefix(), a.st)
+	a.table = newTable(bytes.Clone(frozen.kv.common), a.st)
 	a.freeze = false
 	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})
 	a.store.flusher.poke()
@@ -307,7 +308,7 @@ const indexFill = 0.8
 
 // index makes the table's newest version of each key the newest in the file.
 func (s *flushSteps) index(ctx context.Context) error {
-	for n := s.table.kv.head.next(); n != nil; {
+	for n := s.table.sorted().head.next(); n != nil; {
 		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(bucketKeys)
 			bucket.FillPercent = indexFill

@@ -2,17 +2,19 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 )
 
-// skiplist is a sorted list of keys with one writer and any number of readers
-// that take no lock (Pugh, "Skip lists: a probabilistic alternative to balanced
-// trees", 1990). Each key has a chain of versions, which only grows. Nodes and
-// bytes are cut from large chunks, so that an entry costs the garbage collector
-// next to nothing.
+// skiplist is a sorted list of keys, with one goroutine at a time that makes
+// nodes, one that inserts them, and any number of readers that take no lock
+// (Pugh, "Skip lists: a probabilistic alternative to balanced trees", 1990).
+// Each key has a chain of versions, which only grows. Nodes and bytes are cut
+// from large chunks, so that an entry costs the garbage collector next to nothing.
 type skiplist struct {
 	head   *node
 	height atomic.Int32
@@ -22,10 +24,14 @@ type skiplist struct {
 	// is best.
 	prefix []byte
 
+	// Of the goroutine that makes nodes and versions.
+	common   []byte // The longest prefix of all keys.
 	nodes    []node
-	links    []atomic.Pointer[node]
 	versions []tableVersion
 	data     []byte
+
+	// Of the one that inserts.
+	links []atomic.Pointer[node]
 }
 
 const (
@@ -82,28 +88,12 @@ func (n *node) link(level int) *atomic.Pointer[node] {
 
 func (n *node) next() *node { return n.near[0].Load() }
 
-// splice is where a key belongs: the last node before it on each level.
-type splice [maxHeight]*node
-
 // newSkiplist returns an empty list for keys that mostly begin with prefix.
 func newSkiplist(prefix []byte) *skiplist {
 	l := &skiplist{prefix: prefix}
 	l.head = &node{far: make([]atomic.Pointer[node], maxHeight-2)}
 	l.height.Store(1)
 	return l
-}
-
-// commonPrefix is the longest one of all keys.
-func (l *skiplist) commonPrefix() []byte {
-	first, last := l.head.next(), l.last(nil)
-	if first == nil {
-		return l.prefix
-	}
-	n := 0
-	for n < len(first.key) && n < len(last.key) && first.key[n] == last.key[n] {
-		n++
-	}
-	return bytes.Clone(first.key[:n])
 }
 
 // hint maps keys to numbers that have the same order, where they differ: the
@@ -133,8 +123,8 @@ func (n *node) before(hint uint64, key []byte) bool {
 	return bytes.Compare(n.key, key) < 0
 }
 
-// find fills at with the place of key and returns the first node at or after it.
-func (l *skiplist) find(key []byte, at *splice) *node {
+// find returns the first node at or after key, or nil.
+func (l *skiplist) find(key []byte) *node {
 	hint := l.hint(key)
 	before := l.head
 	var next *node
@@ -147,9 +137,6 @@ func (l *skiplist) find(key []byte, at *splice) *node {
 				break
 			}
 			before = n
-		}
-		if at != nil {
-			at[level] = before
 		}
 	}
 	return next
@@ -175,37 +162,107 @@ func (l *skiplist) last(key []byte) *node {
 
 // get returns the node of a key, or nil.
 func (l *skiplist) get(key []byte) *node {
-	if n := l.find(key, nil); n != nil && bytes.Equal(n.key, key) {
+	if n := l.find(key); n != nil && bytes.Equal(n.key, key) {
 		return n
 	}
 	return nil
 }
 
-// insert adds a key with its first version at the place that find gave; the
-// writer must not have inserted anything in between. It keeps key.
-func (l *skiplist) insert(at *splice, key []byte, first *tableVersion) *node {
+// newNode returns a node with its first version, to be inserted later. It keeps
+// key.
+func (l *skiplist) newNode(key []byte, first *tableVersion) *node {
+	if len(l.nodes) == 0 {
+		l.nodes = make([]node, chunk)
+	}
+	n := &l.nodes[0]
+	l.nodes = l.nodes[1:]
+	n.hint, n.key = l.hint(key), key
+	n.newest.Store(first)
+	if l.common == nil {
+		l.common = key
+	}
+	l.common = l.common[:commonPrefix(l.common, key)]
+	l.size.Add(nodeOverhead)
+	return n
+}
+
+func commonPrefix(a, b []byte) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// splice is where a key belongs: the last node before it on each level.
+type splice [maxHeight]*node
+
+// insert adds new nodes. It sorts them, so that the way from one's place to the
+// next one's is short.
+func (l *skiplist) insert(nodes []*node) {
+	slices.SortFunc(nodes, func(a, b *node) int {
+		return cmp.Or(cmp.Compare(a.hint, b.hint), bytes.Compare(a.key, b.key))
+	})
+	var at splice
+	for level := range at {
+		at[level] = l.head
+	}
+	for _, n := range nodes {
+		l.forward(&at, n)
+		height := l.grow(n)
+		for level := range height {
+			n.link(level).Store(at[level].link(level).Load())
+		}
+		// From the bottom up: a reader that meets the node finds it whole.
+		for level := range height {
+			at[level].link(level).Store(n)
+			at[level] = n
+		}
+	}
+}
+
+// forward moves at from the place of a key to that of a later one: up while that
+// is not beyond the next node, then down. ("Finger search", section 3.1 of Pugh,
+// "A skip list cookbook", 1990.)
+func (l *skiplist) forward(at *splice, to *node) {
+	level, top := 0, int(l.height.Load())-1
+	for level < top {
+		n := at[level].link(level).Load()
+		if n == nil || !n.before(to.hint, to.key) {
+			break
+		}
+		level++
+	}
+	var reached *node // The last node before the place, when it is beyond at.
+	for ; level >= 0; level-- {
+		before := at[level]
+		if reached != nil {
+			before = reached
+		}
+		for n := before.link(level).Load(); n != nil && n.before(to.hint, to.key); n = before.link(level).Load() {
+			before, reached = n, n
+		}
+		at[level] = before
+	}
+}
+
+// grow gives a node its random height.
+func (l *skiplist) grow(n *node) int {
 	height := 1
 	for bits := rand.Uint32(); height < maxHeight && bits&branchMask == 0; bits >>= 2 {
 		height++
 	}
-	for level := int(l.height.Load()); level < height; level++ {
-		at[level] = l.head
-	}
-	n := l.newNode(height)
-	n.hint, n.key = l.hint(key), key
-	n.newest.Store(first)
-	for level := range height {
-		n.link(level).Store(at[level].link(level).Load())
+	if far := height - len(n.near); far > 0 {
+		if len(l.links) < far {
+			l.links = make([]atomic.Pointer[node], chunk)
+		}
+		n.far = l.links[:far:far]
+		l.links = l.links[far:]
 	}
 	if height > int(l.height.Load()) {
 		l.height.Store(int32(height))
 	}
-	// From the bottom up: a reader that meets the node finds it whole.
-	for level := range height {
-		at[level].link(level).Store(n)
-	}
-	l.size.Add(nodeOverhead)
-	return n
+	return height
 }
 
 // newVersion returns a version that is not in the list yet. It keeps record,
@@ -220,22 +277,6 @@ func (l *skiplist) newVersion(at place, record []byte) *tableVersion {
 	v.place, v.record = at, record
 	l.size.Add(int64(len(record) + versionOverhead))
 	return v
-}
-
-func (l *skiplist) newNode(height int) *node {
-	if len(l.nodes) == 0 {
-		l.nodes = make([]node, chunk)
-	}
-	n := &l.nodes[0]
-	l.nodes = l.nodes[1:]
-	if far := height - len(n.near); far > 0 {
-		if len(l.links) < far {
-			l.links = make([]atomic.Pointer[node], chunk)
-		}
-		n.far = l.links[:far:far]
-		l.links = l.links[far:]
-	}
-	return n
 }
 
 // alloc returns an empty slice with room for n bytes; the next call takes back

@@ -94,7 +94,7 @@ func (v *view) at(revision int64) error {
 // value: see complete. It is not found when the key did not exist then.
 func (v *view) get(key []byte, revision int64) (version, bool, error) {
 	for _, t := range v.tables {
-		n := t.kv.get(key)
+		n := t.sorted().get(key)
 		if n == nil {
 			continue
 		}
@@ -239,7 +239,7 @@ func (v *view) merge() (*merge, error) {
 	}
 	m := &merge{}
 	for _, t := range v.tables {
-		m.sources = append(m.sources, &tableSource{list: t.kv})
+		m.sources = append(m.sources, &tableSource{list: t.sorted()})
 	}
 	m.sources = append(m.sources, &fileSource{file: f, cursor: f.keys.Cursor(), base: v.base})
 	return m, nil
@@ -295,7 +295,7 @@ type tableSource struct {
 	at   *node
 }
 
-func (t *tableSource) seek(key []byte) { t.at = t.list.find(key, nil) }
+func (t *tableSource) seek(key []byte) { t.at = t.list.find(key) }
 func (t *tableSource) next()           { t.at = t.at.next() }
 
 func (t *tableSource) key() []byte {
