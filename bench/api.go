@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -66,12 +67,19 @@ func apiLoad(ctx context.Context, lab *Lab, c *Cluster, prefix string, round Rou
 		return err
 	}
 	defer closeAll()
-	load := Load{Callers: manyCallers, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, Call: call}
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	name := strings.TrimSuffix(prefix, "/")
+	profiles := prepareProfiles(ctx, lab, c, leader, "api-"+name)
+	defer profiles.wait()
+	load := Load{Callers: manyCallers, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, Call: call, During: profiles.start}
 	for _, e := range etcds {
 		load.Clients = append(load.Clients, &apiClient{Client: (&Etcd{}).Client(e.ActiveConnection()), kv: e})
 	}
 	s, err := load.Run(ctx, c)
-	lab.note("api, "+prefix[:len(prefix)-1], c.System, s)
+	lab.note("api, "+name, c.System, s)
 	round.addSample(prefix, s)
 	return err
 }

@@ -37,7 +37,13 @@ func watchLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 	}
 	open.Wait()
 
-	load := Load{Warmup: lab.Plan.Warmup / 3, Duration: lab.Plan.Duration}
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	profiles := prepareProfiles(ctx, lab, c, leader, "api-watch")
+	defer profiles.wait()
+	load := Load{Warmup: lab.Plan.Warmup / 3, Duration: lab.Plan.Duration, During: profiles.start}
 	begin := time.Now().Add(load.Warmup)
 	end := begin.Add(load.Duration)
 	var written int

@@ -117,7 +117,7 @@ func parse(arguments []string) (settings, error) {
 	flags.DurationVar(&s.duration, "duration", 0, "how long each load is counted (default 10s, or 2s with -quick)")
 	flags.StringVar(&s.out, "out", "", "also write the page to this file, for example ../docs/benchmarks.md")
 	flags.StringVar(&s.dir, "dir", ".data", "where the pods keep their data while the benchmark runs; removed at the end.\nIt must be on a real disk: on a file system in memory fsync costs nothing")
-	flags.StringVar(&s.profiles, "profile", "", "keep Go profiles of Baton's master and of a follower in this directory, taken\nduring the measurements put and batch")
+	flags.StringVar(&s.profiles, "profile", "", "keep Go profiles of Baton's master and of a follower in this directory, taken\nduring the measurements put, batch and api")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage())
 		flags.PrintDefaults()
