@@ -1,7 +1,9 @@
 package replication
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/batondb/baton/replication/internal/handshake"
@@ -17,7 +19,8 @@ const tellAfter = 2 * time.Millisecond
 // holds its answers back by await, and tells it soon what is committed.
 type pipeline struct {
 	*logstream.Pipeline
-	stored chan struct{} // has a token after an answer that confirms entries
+	stored    atomic.Uint64 // the newest entry that the follower is known to have
+	confirmed chan struct{} // has a token after a change of stored
 
 	mu   sync.Mutex // One request at a time; guards the fields below.
 	next raft.AppendEntriesRequest
@@ -30,7 +33,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{stored: make(chan struct{}, 1)}
+	p := &pipeline{confirmed: make(chan struct{}, 1)}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 		if !confirms(req, resp) {
 			return nil
@@ -38,13 +41,16 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 		if err := t.await(MemberID(to), req, resp); err != nil {
 			return err
 		}
+		p.stored.Store(req.Entries[len(req.Entries)-1].Index)
 		select {
-		case p.stored <- struct{}{}:
+		case p.confirmed <- struct{}{}:
 		default:
 		}
 		return nil
 	})
-	go p.tellCommitted(t)
+	ctx, cancel := context.WithCancel(t.ctx)
+	go func() { <-p.Closed(); cancel() }()
+	go p.tellCommitted(ctx, t)
 	return p, nil
 }
 
@@ -65,14 +71,16 @@ func (p *pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntries
 	return p.Pipeline.AppendEntries(req, resp)
 }
 
-// tellCommitted sends what the library sends when its CommitTimeout is over: a
-// request without entries. The library's comes so often whether there is news
-// or not, and cannot come as soon.
-func (p *pipeline) tellCommitted(t *transport) {
+// tellCommitted sends what the library sends when its CommitTimeout is over, a
+// request without entries, as soon as there is news.
+func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
 	for {
 		select {
-		case <-p.stored:
-		case <-p.Closed():
+		case <-p.confirmed:
+		case <-ctx.Done():
+			return
+		}
+		if t.applied.wait(ctx, p.stored.Load()) != nil {
 			return
 		}
 		for quiet := time.Duration(0); quiet < tellAfter; quiet = p.quiet() {
