@@ -69,6 +69,10 @@ func (r *readyWatches) add(w *watch) {
 func (r *readyWatches) take() []*watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	select {
+	case <-r.wake: // That of those after the first.
+	default:
+	}
 	all := r.all
 	r.all = nil
 	for _, w := range all {
@@ -113,20 +117,26 @@ func (s *watchStream) deliver(ctx context.Context) error {
 		if err == nil && changes != nil {
 			more, err = s.send(ctx, w, changes, more)
 		}
-		switch _, reason := s.Describe(err); {
-		case err == nil && more:
-			s.ready.add(w)
-		case err == nil:
-		case reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED:
-			s.drop(w)
-			if err := s.compacted(ctx, w); err != nil {
+		switch {
+		case err != nil:
+			if err := s.lose(ctx, w, err); err != nil {
 				return err
 			}
-		default:
-			return err
+		case more:
+			s.ready.add(w)
 		}
 	}
 	return nil
+}
+
+// lose ends a watch that compaction was faster than. Another error ends the
+// stream.
+func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
+	if _, reason := s.Describe(err); reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+		return err
+	}
+	s.drop(w)
+	return s.compacted(ctx, w)
 }
 
 // send sends changes and, if they end within a revision, the rest of it: the
