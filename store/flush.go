@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -163,17 +162,11 @@ func (f *flusher) hasEnded(done <-chan struct{}) bool {
 	return f.done == done
 }
 
-// countingBytes is what the prefix for the next table's hints leaves out of the
-// one that all keys of this table share: keys that count up, or have the time in
-// them, soon leave that one.
-const countingBytes = 3
-
 // freezeTable hands the active table to the flusher. No other may be frozen.
 func (a *applier) freezeTable() {
 	frozen := a.table
 	frozen.state = a.st
-	common := frozen.kv.common
-	a.table = newTable(bytes.Clone(common[:max(0, len(common)-countingBytes)]), a.st)
+	a.table = newTable(frozen.kv.nextPrefix(), a.st)
 	a.freeze = false
 	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})
 	a.store.flusher.poke()

@@ -25,7 +25,7 @@ type skiplist struct {
 	prefix []byte
 
 	// Of the goroutine that makes nodes and versions.
-	common   []byte // The longest prefix of all keys.
+	common   []byte // The longest prefix of all keys; nil: there are none.
 	nodes    []node
 	versions []tableVersion
 	data     []byte
@@ -184,6 +184,19 @@ func (l *skiplist) newNode(key []byte, first *tableVersion) *node {
 	l.common = l.common[:commonPrefix(l.common, key)]
 	l.size.Add(nodeOverhead)
 	return n
+}
+
+// countingBytes is what the prefix for the next list's hints leaves out of the
+// one that all keys of this list share: keys that count up, or have the time in
+// them, soon leave that one.
+const countingBytes = 3
+
+// nextPrefix is what the hints of the list after this one should leave out.
+func (l *skiplist) nextPrefix() []byte {
+	if l.common == nil {
+		return l.prefix
+	}
+	return bytes.Clone(l.common[:max(0, len(l.common)-countingBytes)])
 }
 
 func commonPrefix(a, b []byte) int {

@@ -33,6 +33,9 @@ func TestSkiplist(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 20 {
 		l := newSkiplist([]byte("key-"))
+		if next := l.nextPrefix(); string(next) != "key-" {
+			t.Fatalf("the next prefix after no keys is %q", next)
+		}
 		keys := testKeys(random, 1+random.IntN(2000))
 		var in [][]byte
 		for len(keys) > 0 {
@@ -71,8 +74,8 @@ func checkSkiplist(t *testing.T, l *skiplist, keys [][]byte) {
 		below = on
 	}
 	common := keys[0][:commonPrefix(keys[0], keys[len(keys)-1])]
-	if !bytes.Equal(l.common, common) {
-		t.Fatalf("common prefix %q, want %q", l.common, common)
+	if next := common[:max(0, len(common)-countingBytes)]; !bytes.Equal(l.nextPrefix(), next) || l.nextPrefix() == nil {
+		t.Fatalf("the next prefix is %q, want %q", l.nextPrefix(), next)
 	}
 	for i, key := range keys {
 		if n := l.get(key); n == nil || !bytes.Equal(n.key, key) {

@@ -15,12 +15,12 @@ import (
 type table struct {
 	kv *skiplist // To be read through sorted.
 
-	// unsorted are new nodes, and pending is how many there are of them besides
-	// those that are being inserted.
-	freshMu  sync.Mutex
-	unsorted []*node
-	pending  atomic.Int64
-	sorting  sync.Mutex // Held to insert; comes before freshMu.
+	// unsorted are nodes that nobody inserts yet, and pending counts all that are
+	// not in kv: those and the ones that are being inserted.
+	unsortedMu sync.Mutex // guards unsorted
+	unsorted   []*node
+	pending    atomic.Int64
+	sorting    sync.Mutex // Held to insert; comes before unsortedMu.
 
 	base int64 // The newest revision when the table was begun: it holds those above.
 
@@ -132,9 +132,9 @@ func (t *table) add(n *node, at place, record []byte) *tableVersion {
 	key := recordKey(record)
 	n = t.kv.newNode(key, v)
 	t.nodes[xxhash.Sum64(key)] = n
-	t.freshMu.Lock()
+	t.unsortedMu.Lock()
 	t.unsorted = append(t.unsorted, n)
-	t.freshMu.Unlock()
+	t.unsortedMu.Unlock()
 	t.pending.Add(1)
 	return v
 }
@@ -163,10 +163,10 @@ func (t *table) tidy() {
 }
 
 func (t *table) sort() {
-	t.freshMu.Lock()
+	t.unsortedMu.Lock()
 	nodes := t.unsorted
 	t.unsorted = nil
-	t.freshMu.Unlock()
+	t.unsortedMu.Unlock()
 	t.kv.insert(nodes)
 	t.pending.Add(-int64(len(nodes)))
 }
