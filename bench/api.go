@@ -67,12 +67,11 @@ func apiLoad(ctx context.Context, lab *Lab, c *Cluster, prefix string, round Rou
 		return err
 	}
 	defer closeAll()
-	leader, err := c.Leader(ctx)
+	name := strings.TrimSuffix(prefix, "/")
+	profiles, err := prepareProfiles(ctx, lab, c, "api-"+name)
 	if err != nil {
 		return err
 	}
-	name := strings.TrimSuffix(prefix, "/")
-	profiles := prepareProfiles(ctx, lab, c, leader, "api-"+name)
 	defer profiles.wait()
 	load := Load{Callers: manyCallers, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, Call: call, During: profiles.start}
 	for _, e := range etcds {

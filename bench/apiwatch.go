@@ -26,6 +26,11 @@ func watchLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 		return err
 	}
 	defer closeAll()
+	profiles, err := prepareProfiles(ctx, lab, c, "api-watch")
+	if err != nil {
+		return err
+	}
+	defer profiles.wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchers := make([]watcher, manyCallers)
@@ -37,12 +42,6 @@ func watchLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 	}
 	open.Wait()
 
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return err
-	}
-	profiles := prepareProfiles(ctx, lab, c, leader, "api-watch")
-	defer profiles.wait()
 	load := Load{Warmup: lab.Plan.Warmup / 3, Duration: lab.Plan.Duration, During: profiles.start}
 	begin := time.Now().Add(load.Warmup)
 	end := begin.Add(load.Duration)

@@ -147,11 +147,10 @@ type answers struct {
 
 // asyncLoad hands writes to a Batcher as fast as it takes them.
 func asyncLoad(ctx context.Context, lab *Lab, c *Cluster, batcher *client.Batcher) (Sample, error) {
-	leader, err := c.Leader(ctx)
+	profiles, err := prepareProfiles(ctx, lab, c, "batch")
 	if err != nil {
 		return Sample{}, err
 	}
-	profiles := prepareProfiles(ctx, lab, c, leader, "batch")
 	defer profiles.wait()
 	load := Load{Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, During: profiles.start}
 	begin := time.Now().Add(load.Warmup)

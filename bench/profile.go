@@ -21,10 +21,14 @@ type profiles struct {
 // prepareProfiles gives processor and allocation profiles of the master and of
 // one follower, to be taken while a load is counted. With -profile, and of kvd,
 // which serves them; else it gives none.
-func prepareProfiles(ctx context.Context, lab *Lab, c *Cluster, leader int, load string) *profiles {
+func prepareProfiles(ctx context.Context, lab *Lab, c *Cluster, load string) (*profiles, error) {
 	p := &profiles{ctx: ctx, dir: lab.Profiles, targets: map[string]string{}}
 	if _, ok := c.System.(*Baton); !ok || lab.Profiles == "" {
-		return p
+		return p, nil
+	}
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return nil, err
 	}
 	seconds := max(1, int(lab.Plan.Duration.Seconds())-1)
 	for role, i := range map[string]int{"master": leader, "follower": (leader + 1) % podCount} {
@@ -32,7 +36,7 @@ func prepareProfiles(ctx context.Context, lab *Lab, c *Cluster, leader int, load
 		p.targets[load+"."+role+".cpu.pprof"] = fmt.Sprintf("%sprofile?seconds=%d", at, seconds)
 		p.targets[load+"."+role+".allocs.pprof"] = fmt.Sprintf("%sallocs?seconds=%d", at, seconds)
 	}
-	return p
+	return p, nil
 }
 
 func (p *profiles) start() {

@@ -63,7 +63,10 @@ func putLoads(ctx context.Context, lab *Lab, c *Cluster, leader, callers, connec
 	}
 	defer closeAll()
 	load := Load{Callers: callers, Clients: clients, Warmup: lab.Plan.Warmup, Duration: lab.Plan.Duration, Call: putCall(lab.Plan.Keys)}
-	profiles := prepareProfiles(ctx, lab, c, leader, fmt.Sprintf("put-%d", callers))
+	profiles, err := prepareProfiles(ctx, lab, c, fmt.Sprintf("put-%d", callers))
+	if err != nil {
+		return err
+	}
 	load.During = profiles.start
 	defer profiles.wait()
 	puts, err := load.Run(ctx, c)

@@ -94,7 +94,7 @@ type solo struct {
 	*server.Server
 	log   *soloLog
 	store *store.Store
-	queue *queue // What the pod's own locks and elections use.
+	queue *queue // As those of the locks and the elections that it serves.
 	conn  *grpc.ClientConn
 	kv    pb.KVClient
 }
