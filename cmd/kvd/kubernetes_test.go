@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,14 +97,22 @@ func newStatefulSetIn(t *testing.T, uid types.UID, replicas int) *statefulSet {
 	return s
 }
 
+// lastPort is the last one that freeAddress has tried. They lie below those that
+// outgoing connections get: one of these could take the port of a pod that is down.
+var lastPort = 15000 + os.Getpid()%50*100
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for lastPort < 25000 {
+		lastPort++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
+		if err == nil {
+			defer l.Close() //nolint:errcheck // Nothing was accepted.
+			return l.Addr().String()
+		}
 	}
-	defer l.Close() //nolint:errcheck // Nothing was accepted.
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 var (
