@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/batondb/baton/test/oracle"
 )
 
 // patient is how long a test waits for a state.
@@ -21,6 +23,8 @@ type cluster struct {
 	net  *network
 	pods map[string]*pod
 	list []string
+	// applied compares what the pods apply.
+	applied *oracle.Log
 	// adjust changes a pod's options before it starts.
 	adjust func(*Options)
 	// idle pods apply nothing.
@@ -39,6 +43,7 @@ type pod struct {
 
 func newCluster(t testing.TB, size int) *cluster {
 	c := &cluster{t: t, net: newNetwork(), pods: map[string]*pod{}}
+	c.newHistory()
 	base := t.TempDir()
 	for i := range size {
 		name := fmt.Sprintf("kv-%d", i)
@@ -53,6 +58,9 @@ func newCluster(t testing.TB, size int) *cluster {
 	})
 	return c
 }
+
+// newHistory says that the pods that start from now on know nothing of before.
+func (c *cluster) newHistory() { c.applied = oracle.New(func(err error) { c.t.Error(err) }) }
 
 func logger(t testing.TB, name string) *slog.Logger {
 	if os.Getenv("BATON_TEST_LOG") == "" {
@@ -71,6 +79,7 @@ func (p *pod) options() Options {
 		Dir: p.dir, Name: p.name, Peers: p.c.list, Listener: l,
 		Resolver: p.c.net.resolve, Dial: p.c.net.dialer(p.name),
 		Receive: receiveMachine(p.dir),
+		Observe: p.c.applied.Observe(p.name),
 		Logger:  logger(p.c.t, p.name),
 		Timing:  Timing{Retry: 50 * time.Millisecond},
 	}

@@ -15,6 +15,7 @@ type fsm struct {
 	applied *appliedIndex
 	// members is told of every committed membership, on the library's goroutine.
 	members func(index uint64, c raft.Configuration)
+	observe func(before, index, term uint64, data []byte) // see Options.Observe
 	fail    func(error)
 	// broken is why nothing is applied any more: an entry that must not be skipped.
 	broken error
@@ -50,6 +51,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (f *fsm) apply(l *raft.Log) (any, error) {
+	if f.observe != nil {
+		f.observe(f.sm.Applied(), l.Index, l.Term, l.Data)
+	}
 	switch l.Type {
 	case raft.LogConfiguration:
 		f.sm.ApplyConfiguration(l.Index, l.Term, l.Data)

@@ -127,6 +127,10 @@ type Options struct {
 	Secure func(ctx context.Context, conn net.Conn, server bool) (net.Conn, error)
 	// LogFS is the log's file system; nil: the operating system's.
 	LogFS types.VFS
+	// Observe sees each entry just before it is applied, after the one at before,
+	// on the goroutine that applies it. Tests compare the pods by it; nil: nobody
+	// looks.
+	Observe func(before, index, term uint64, data []byte)
 }
 
 func orDefault[T comparable](p *T, v T) {

@@ -203,6 +203,7 @@ func TestBootstrapIsRepeatable(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		c.newHistory()
 		p.start()
 		p.awaitStart()
 		c.awaitReady()
