@@ -63,6 +63,7 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 
 // send notes what a request without entries would be after this one.
 func (p *pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	bound(req)
 	p.next, p.sent = *req, time.Now()
 	if n := len(req.Entries); n > 0 {
 		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
@@ -98,10 +99,13 @@ func (p *pipeline) quiet() time.Duration {
 	return time.Since(p.sent)
 }
 
+// tell sends what is committed, up to the end of the last message: the follower
+// need not have taken that one, but it looks for its last entry, by index and
+// term, before it believes what comes with it, as it does with any message.
 func (p *pipeline) tell(t *transport) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	committed := t.applied.value.Load()
+	committed := min(t.applied.value.Load(), end(&p.next))
 	if committed <= p.next.LeaderCommitIndex || !t.leads(p.next.Term) {
 		return nil
 	}

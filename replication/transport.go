@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/batondb/baton/replication/internal/handshake"
-	"github.com/batondb/baton/replication/internal/logstream"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/hashicorp/raft"
@@ -67,38 +66,6 @@ func newTransport(n *Node, e *engine) *transport {
 	return t
 }
 
-// relay gives Raft what comes through the library's transport.
-func (t *transport) relay() {
-	for {
-		select {
-		case rpc := <-t.NetworkTransport.Consumer():
-			select {
-			case t.received <- rpc:
-			case <-t.ctx.Done():
-				return
-			}
-		case <-t.ctx.Done():
-			return
-		}
-	}
-}
-
-// serve receives the pipelines of masters.
-func (t *transport) serve(pipelines *acceptor) {
-	for {
-		conn, err := pipelines.next()
-		if err != nil {
-			return
-		}
-		t.serving.Go(func() {
-			from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(conn.from), Addr: []byte(conn.from)}
-			if err := logstream.Serve(t.ctx, conn, from, t.received); err != nil {
-				t.slog.Debug("a pipeline has ended", "from", conn.from, "error", err)
-			}
-		})
-	}
-}
-
 // Consumer implements raft.Transport.
 func (t *transport) Consumer() <-chan raft.RPC { return t.received }
 
@@ -119,6 +86,7 @@ const awayFor = 30 * time.Second
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	if !heartbeat {
+		bound(req)
 		t.acks.awaitReturn(MemberID(id), t.ctx.Done())
 	}
 	sent := time.Now()

@@ -16,6 +16,8 @@ const patient = 10 * time.Second
 
 func confirmed(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error { return nil }
 
+func admitted(req *raft.AppendEntriesRequest) { req.LeaderCommitIndex = req.PrevLogEntry }
+
 // ends is a connection's two ends.
 func ends(t *testing.T) (a, b net.Conn) {
 	t.Helper()
@@ -56,7 +58,7 @@ func follower(t *testing.T, conn net.Conn, answer func(raft.RPC)) (served chan e
 	rpcs := make(chan raft.RPC)
 	served = make(chan error, 1)
 	from := raft.RPCHeader{ProtocolVersion: 3, ID: []byte("kv-0/x"), Addr: []byte("kv-0/x")}
-	go func() { served <- Serve(ctx, conn, from, rpcs) }()
+	go func() { served <- Serve(ctx, conn, from, admitted, rpcs) }()
 	go func() {
 		for {
 			select {
@@ -78,6 +80,9 @@ func TestAnswersInOrder(t *testing.T) {
 			t.Errorf("it comes from %+v", req.RPCHeader)
 		}
 		last := req.Entries[0].Index
+		if req.LeaderCommitIndex != last-1 {
+			t.Errorf("entry %d was not admitted", last)
+		}
 		if last == 50 {
 			rpc.Respond(nil, errors.New("the library does not look at it"))
 			return
@@ -208,7 +213,7 @@ func TestServeEnds(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			served := make(chan error, 1)
-			go func() { served <- Serve(ctx, b, raft.RPCHeader{}, make(chan raft.RPC)) }()
+			go func() { served <- Serve(ctx, b, raft.RPCHeader{}, admitted, make(chan raft.RPC)) }()
 			end.do(cancel, a)
 			if err := within(t, "the end", served); !errors.Is(err, end.want) {
 				t.Errorf("%v, want %v", err, end.want)

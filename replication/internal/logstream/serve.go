@@ -15,8 +15,9 @@ const readBuffer = 64 << 10
 
 // Serve gives the requests of one connection to the library, one after the
 // other, and sends its answers, until ctx or the connection ends; it closes the
-// connection. from is the member that sends them.
-func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, to chan<- raft.RPC) error {
+// connection. from is the member that sends them, and admit sees each before the
+// library does.
+func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, admit func(*raft.AppendEntriesRequest), to chan<- raft.RPC) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, readBuffer)
@@ -31,6 +32,7 @@ func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, to chan<- ra
 			return err
 		}
 		req.RPCHeader = from
+		admit(req)
 		select {
 		case to <- raft.RPC{Command: req, RespChan: answered}:
 		case <-ctx.Done():
