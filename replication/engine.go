@@ -16,7 +16,6 @@ import (
 	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc"
 )
 
@@ -132,7 +131,7 @@ func (s storage) prepare(id volume.Identity) error {
 		return err
 	}
 	term, err := s.votes.GetUint64(currentTerm)
-	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+	if err != nil && !errors.Is(err, raftlog.ErrNotFound) {
 		return err
 	}
 	switch {
