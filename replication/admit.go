@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"io"
+
 	"github.com/batondb/baton/replication/internal/logstream"
 	"github.com/hashicorp/raft"
 )
@@ -13,8 +15,14 @@ func (t *transport) relay() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
-			if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+			switch req := rpc.Command.(type) {
+			case *raft.AppendEntriesRequest:
 				t.admit(req)
+			case *raft.InstallSnapshotRequest:
+				if t.has(req) {
+					t.serving.Go(func() { acknowledge(rpc, req.Term) })
+					continue
+				}
 			}
 			select {
 			case t.received <- rpc:
@@ -46,6 +54,7 @@ func (t *transport) serve(pipelines *acceptor) {
 // admit prepares a message for the library.
 func (t *transport) admit(req *raft.AppendEntriesRequest) {
 	bound(req)
+	t.rebase(req)
 }
 
 // end is the last entry that a follower is known to share with the sender of a
@@ -61,4 +70,70 @@ func end(req *raft.AppendEntriesRequest) uint64 { return req.PrevLogEntry + uint
 // new one. So both ends bound it, and the sender does before the message waits.
 func bound(req *raft.AppendEntriesRequest) {
 	req.LeaderCommitIndex = min(req.LeaderCommitIndex, end(req))
+}
+
+// rebase answers for what is not in this pod's log any more, or never was, when
+// the database was cloned: the library looks for the entry before a message in
+// the log alone, and would refuse the message, and every earlier one, for ever.
+// What this pod has applied was committed, and what was committed is in the log
+// of every later master ("leader completeness", Raft paper, figure 3): a message
+// that begins at or below it matches by definition, and begins anew with the
+// first entry that was not applied. The library takes entry 0 to match.
+//
+// The master may be of before what was applied here, when that was cloned in a
+// later term than this pod knows of: the one term that is at hand is compared.
+// (TestAFirstEntryThatConflictsIsReplaced, TestRebase)
+func (t *transport) rebase(req *raft.AppendEntriesRequest) {
+	applied := t.applied.value.Load()
+	if req.PrevLogEntry > applied {
+		return
+	}
+	first, err := t.log.FirstIndex()
+	if err != nil || first > 0 && first <= req.PrevLogEntry {
+		return
+	}
+	at := t.durable()
+	if term, ok := termAt(req, at.Index); ok && term != at.Term {
+		t.slog.Error("a master's log differs from what was applied here: its message is refused",
+			"master", string(req.ID), "term", req.Term, "index", at.Index, "its_entry_of_term", term, "own_entry_of_term", at.Term)
+		// There is no entry of term 0.
+		req.PrevLogEntry, req.PrevLogTerm, req.Entries = at.Index, 0, nil
+		return
+	}
+	req.Entries = req.Entries[min(applied, end(req))-req.PrevLogEntry:]
+	req.PrevLogEntry, req.PrevLogTerm = 0, 0
+}
+
+// termAt is the term of an entry in a message, or of the one before it.
+func termAt(req *raft.AppendEntriesRequest, index uint64) (term uint64, ok bool) {
+	switch {
+	case index == 0 || index < req.PrevLogEntry || index > end(req):
+		return 0, false
+	case index == req.PrevLogEntry:
+		return req.PrevLogTerm, true
+	default:
+		return req.Entries[index-req.PrevLogEntry-1].Term, true
+	}
+}
+
+// has says that a snapshot has nothing new: its answer to an earlier copy was
+// lost. The state machine does not go back, see fsm.Restore, and a refusal would
+// have the master send the same one for ever. It is acknowledged like entries
+// that are there already ("if existing log entry has same index and term as
+// snapshot's last included entry, retain log entries following it and reply",
+// Raft paper, figure 13, receiver 6). Other terms than this pod's are the
+// library's matter. (TestASnapshotWithNothingNewIsAcknowledged)
+func (t *transport) has(req *raft.InstallSnapshotRequest) bool {
+	r := t.raft.Load()
+	if r == nil || r.CurrentTerm() != req.Term || req.LastLogIndex > t.applied.value.Load() {
+		return false
+	}
+	at := t.durable()
+	return at.Index != req.LastLogIndex || at.Term == req.LastLogTerm
+}
+
+// acknowledge answers a snapshot once it is out of the connection.
+func acknowledge(rpc raft.RPC, term uint64) {
+	_, err := io.Copy(io.Discard, rpc.Reader)
+	rpc.Respond(&raft.InstallSnapshotResponse{Term: term, Success: err == nil}, err)
 }

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -152,4 +153,140 @@ func TestSentCommitIndexIsBounded(t *testing.T) {
 	if err := p.tell(tr); err != nil || p.next.LeaderCommitIndex != 2 {
 		t.Errorf("after a message up to entry 2, it is told that %d is committed (%v)", p.next.LeaderCommitIndex, err)
 	}
+}
+
+// After a clone a log begins right after the database. Its first entry is of a
+// master that was cut off, and sent it to this pod only; the next master has
+// another one there. It asks for the entry before, which no log has.
+func TestAFirstEntryThatConflictsIsReplaced(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	m := c.master()
+	m.mustPut("k", "v")
+	p := c.follower()
+	p.mustRead("k", "v")
+	var last uint64
+	c.eventually("the pod has all of the log on disk", func() error {
+		last, _ = m.node.engine.Load().storage.log.LastIndex()
+		if applied := p.machine.Applied(); applied != last {
+			return fmt.Errorf("it has %d, the log %d", applied, last)
+		}
+		return p.machine.Flush(t.Context(), last)
+	})
+	at := p.machine.Durable()
+	p.kill()
+	if _, err := m.node.HandOver(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	p.editLog(func(l *raftlog.Log) error {
+		first, _ := l.FirstIndex()
+		if err := l.DeleteRange(first, last); err != nil {
+			return err
+		}
+		return l.StoreLogs([]*raft.Log{putEntry(last+1, at.Term, "phantom"), putEntry(last+2, at.Term, "phantom")})
+	})
+	p.start()
+	p.awaitStart()
+	c.master().mustPut("k", "w")
+	p.mustRead("k", "w")
+	if _, ok := p.machine.get("phantom"); ok {
+		t.Error("the entry was applied")
+	}
+	if first, _ := p.node.engine.Load().storage.log.FirstIndex(); first != last+1 {
+		t.Errorf("the log begins at %d, not after the database at %d", first, last)
+	}
+}
+
+// A pod with a database up to entry 20, of term 3, and a log of some entries.
+func TestRebase(t *testing.T) {
+	entries := func(from, to, term uint64) (all []*raft.Log) {
+		for i := from; i <= to; i++ {
+			all = append(all, &raft.Log{Index: i, Term: term})
+		}
+		return all
+	}
+	for _, tc := range []struct {
+		name        string
+		first, last uint64 // of the log; 0: it is empty
+		prev, to    uint64 // of the message
+		term        uint64 // of its entries, and of the one before
+		want        uint64 // the entry before it, then; 0: it matches
+		wantFirst   uint64 // of its entries; 0: none
+	}{
+		{"right after a clone", 0, 0, 20, 22, 3, 0, 21},
+		{"the first entry after a clone conflicts", 21, 22, 20, 22, 3, 0, 21},
+		{"it begins below the log", 15, 30, 13, 25, 3, 0, 21},
+		{"it ends below the log", 21, 30, 13, 18, 3, 0, 0},
+		{"it ends with what is applied", 21, 30, 13, 20, 3, 0, 0},
+		{"from the very first", 21, 30, 0, 25, 3, 0, 21},
+		{"only what is committed", 21, 30, 20, 20, 3, 0, 0},
+		{"in the log", 15, 30, 18, 25, 3, 18, 19},
+		{"its first entry is the log's", 15, 30, 15, 25, 3, 15, 16},
+		{"above what is applied", 15, 30, 25, 26, 3, 25, 26},
+		{"above, and there is no log", 0, 0, 25, 26, 3, 25, 26},
+		{"the database has another entry", 0, 0, 18, 22, 2, 20, 0},
+		{"the database has another last entry", 21, 22, 20, 22, 2, 20, 0},
+		{"from the very first, of another log", 0, 0, 0, 25, 2, 20, 0},
+	} {
+		l, err := raftlog.Open(raftlog.Options{
+			Dir: t.TempDir(), Logger: hclog.NewNullLogger(), Limit: 1 << 20, HoldLimit: 1 << 20, Hang: time.Minute,
+			Failed: func(err error) { t.Error(err) }, Floor: func() uint64 { return 20 },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.last > 0 {
+			if err := l.StoreLogs(entries(tc.first, tc.last, 3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tr := &transport{
+			slog: logger(t, "kv-0"), log: l, applied: &appliedIndex{},
+			durable: func() Position { return Position{Index: 20, Term: 3} },
+		}
+		tr.applied.advance(20)
+		req := &raft.AppendEntriesRequest{PrevLogEntry: tc.prev, PrevLogTerm: tc.term, Entries: entries(tc.prev+1, tc.to, tc.term)}
+		tr.rebase(req)
+		first := uint64(0)
+		if len(req.Entries) > 0 {
+			first = req.Entries[0].Index
+		}
+		if req.PrevLogEntry != tc.want || first != tc.wantFirst || tc.term == 2 && req.PrevLogTerm != 0 {
+			t.Errorf("%s: after entry %d of term %d it begins with %d, want %d after %d", tc.name, req.PrevLogEntry, req.PrevLogTerm, first, tc.wantFirst, tc.want)
+		}
+		l.Close()
+	}
+}
+
+// The answer to a snapshot was lost, and the master sends it again.
+func TestASnapshotWithNothingNewIsAcknowledged(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	m := c.master()
+	m.mustPut("k", "v")
+	p := c.follower()
+	p.mustRead("k", "v")
+	if err := m.machine.Flush(t.Context(), m.machine.Applied()); err != nil {
+		t.Fatal(err)
+	}
+	e := m.node.engine.Load()
+	snap, err := m.machine.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	at := snap.Position()
+	req := &raft.InstallSnapshotRequest{
+		RPCHeader: from(m, raft.AppendEntriesRequest{}).RPCHeader, SnapshotVersion: 1, Term: m.node.Term(),
+		LastLogIndex: at.Index, LastLogTerm: at.Term, Size: snap.Size(),
+		Configuration: at.Configuration, ConfigurationIndex: at.ConfigurationIndex,
+	}
+	var resp raft.InstallSnapshotResponse
+	id := p.node.MemberID()
+	if err := e.transport.InstallSnapshot(raft.ServerID(id), raft.ServerAddress(id), req, &resp, snap); err != nil || !resp.Success {
+		t.Errorf("it was answered with %+v, %v", resp, err)
+	}
+	if last, err := p.node.engine.Load().storage.log.LastIndex(); err != nil || last < at.Index {
+		t.Errorf("the log ends at %d, %v", last, err)
+	}
+	m.mustPut("k", "w")
+	p.mustRead("k", "w")
 }
