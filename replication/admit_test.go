@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -73,30 +74,45 @@ func (p *pod) receives(pipelined bool, req *raft.AppendEntriesRequest) *raft.App
 	}
 }
 
-// A pod has the end of a log that nobody else has: it led, was cut off, and
-// died. What the new master says is committed are other entries, which a message
-// that says so need not have with it: it was put together while the master's own
-// disk was slow, or waited for the pod to come back.
-func TestTheEndOfALogThatNobodyElseHasIsNotCommitted(t *testing.T) {
-	c := newCluster(t, 3).boot()
+// cutOffMaster gives a follower n entries that nobody else has, as if it had led
+// in the next term and had been cut off. It is cut off, and knows nothing after
+// entry last.
+func (c *cluster) cutOffMaster(n uint64) (p *pod, last, lastTerm uint64) {
+	c.t.Helper()
 	c.master().mustPut("k", "v")
-	p := c.follower()
+	p = c.follower()
 	p.mustRead("k", "v")
 	p.kill()
-	m := c.master()
-	var last, term, lastTerm uint64
+	term := c.master().node.Term() + 1
 	p.editLog(func(l *raftlog.Log) error {
 		last, _ = l.LastIndex()
 		var e raft.Log
 		if err := l.GetLog(last, &e); err != nil {
 			return err
 		}
-		term, lastTerm = m.node.Term(), e.Term
-		return l.StoreLogs([]*raft.Log{putEntry(last+1, term+1, "phantom"), putEntry(last+2, term+1, "phantom")})
+		lastTerm = e.Term
+		for i := last + 1; i <= last+n; i++ {
+			if err := l.StoreLog(putEntry(i, term, "phantom")); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	c.net.isolate(p.name)
 	p.start()
 	p.awaitStart()
+	return p, last, lastTerm
+}
+
+// A pod has the end of a log that nobody else has: it led, was cut off, and
+// died. What the new master says is committed are other entries, which a message
+// that says so need not have with it: it was put together while the master's own
+// disk was slow, or waited for the pod to come back.
+func TestTheEndOfALogThatNobodyElseHasIsNotCommitted(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	p, last, lastTerm := c.cutOffMaster(2)
+	m := c.master()
+	term := m.node.Term()
 	for _, pipelined := range []bool{false, true} {
 		resp := p.receives(pipelined, from(m, raft.AppendEntriesRequest{
 			Term: term + 2, PrevLogEntry: last, PrevLogTerm: lastTerm, LeaderCommitIndex: last + 2,
@@ -257,6 +273,29 @@ func TestRebase(t *testing.T) {
 	}
 }
 
+// getsSnapshot gives a pod the database of another one, as if that one sent it
+// as the master of a term.
+func (p *pod) getsSnapshot(m *pod, term uint64) (resp raft.InstallSnapshotResponse, at Position, err error) {
+	p.c.t.Helper()
+	if err := m.machine.Flush(p.c.t.Context(), m.machine.Applied()); err != nil {
+		p.c.t.Fatal(err)
+	}
+	snap, err := m.machine.Snapshot()
+	if err != nil {
+		p.c.t.Fatal(err)
+	}
+	defer snap.Close()
+	at = snap.Position()
+	req := &raft.InstallSnapshotRequest{
+		RPCHeader: from(m, raft.AppendEntriesRequest{}).RPCHeader, SnapshotVersion: 1, Term: term,
+		LastLogIndex: at.Index, LastLogTerm: at.Term, Size: snap.Size(),
+		Configuration: at.Configuration, ConfigurationIndex: at.ConfigurationIndex,
+	}
+	id := p.node.MemberID()
+	err = p.node.engine.Load().transport.InstallSnapshot(raft.ServerID(id), raft.ServerAddress(id), req, &resp, snap)
+	return resp, at, err
+}
+
 // The answer to a snapshot was lost, and the master sends it again.
 func TestASnapshotWithNothingNewIsAcknowledged(t *testing.T) {
 	c := newCluster(t, 3).boot()
@@ -264,24 +303,8 @@ func TestASnapshotWithNothingNewIsAcknowledged(t *testing.T) {
 	m.mustPut("k", "v")
 	p := c.follower()
 	p.mustRead("k", "v")
-	if err := m.machine.Flush(t.Context(), m.machine.Applied()); err != nil {
-		t.Fatal(err)
-	}
-	e := m.node.engine.Load()
-	snap, err := m.machine.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	at := snap.Position()
-	req := &raft.InstallSnapshotRequest{
-		RPCHeader: from(m, raft.AppendEntriesRequest{}).RPCHeader, SnapshotVersion: 1, Term: m.node.Term(),
-		LastLogIndex: at.Index, LastLogTerm: at.Term, Size: snap.Size(),
-		Configuration: at.Configuration, ConfigurationIndex: at.ConfigurationIndex,
-	}
-	var resp raft.InstallSnapshotResponse
-	id := p.node.MemberID()
-	if err := e.transport.InstallSnapshot(raft.ServerID(id), raft.ServerAddress(id), req, &resp, snap); err != nil || !resp.Success {
+	resp, at, err := p.getsSnapshot(m, m.node.Term())
+	if err != nil || !resp.Success {
 		t.Errorf("it was answered with %+v, %v", resp, err)
 	}
 	if last, err := p.node.engine.Load().storage.log.LastIndex(); err != nil || last < at.Index {
@@ -289,4 +312,35 @@ func TestASnapshotWithNothingNewIsAcknowledged(t *testing.T) {
 	}
 	m.mustPut("k", "w")
 	p.mustRead("k", "w")
+}
+
+// A pod that was cut off stood for election there, and is in a newer term when it
+// is back after a restart: the master, which waits for its return, has to hear of the term.
+func TestAPodReturnsInANewerTerm(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	m, p := c.master(), c.follower()
+	c.net.isolate(p.name)
+	(&vigil{engine: p.node.engine.Load()}).stand()
+	c.eventually("the pod is missed", func() error {
+		acks := m.node.engine.Load().acks
+		acks.mu.Lock()
+		defer acks.mu.Unlock()
+		if acks.away[p.node.MemberID()] == nil {
+			return errors.New("it is not yet")
+		}
+		return nil
+	})
+	c.eventually("it has stood", func() error {
+		if ours, its := m.node.Term(), p.node.Term(); its <= ours {
+			return fmt.Errorf("in term %d, the master is in %d", its, ours)
+		}
+		return nil
+	})
+	p.kill() // Nobody gets what it sent.
+	c.net.heal()
+	p.start()
+	p.awaitStart()
+	c.awaitReady()
+	c.master().mustPut("k", "v")
+	p.mustRead("k", "v")
 }

@@ -36,7 +36,7 @@ func (w *network) change(f func()) {
 func (w *network) isolate(pod string) {
 	w.change(func() {
 		for other := range w.addrs {
-			w.cuts[[2]string{pod, other}], w.cuts[[2]string{other, pod}] = true, true
+			w.cuts[[2]string{pod, other}], w.cuts[[2]string{other, pod}] = other != pod, other != pod
 		}
 	})
 }

@@ -96,6 +96,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		t.acks.lost(MemberID(id))
 		return err
 	}
+	t.acks.returned(MemberID(id))
 	if resp.Success && resp.Term == req.Term {
 		t.acks.record(MemberID(id), ack{req.Term, sent})
 	}
@@ -136,7 +137,7 @@ type acks struct {
 
 	mu     sync.Mutex // guards the fields below
 	newest map[MemberID]ack
-	away   map[MemberID]chan struct{} // closed at the next ack
+	away   map[MemberID]chan struct{} // closed at the next answer
 }
 
 func newAcks() *acks {
@@ -149,6 +150,17 @@ func (a *acks) lost(id MemberID) {
 	defer a.mu.Unlock()
 	if a.away[id] == nil {
 		a.away[id] = make(chan struct{})
+	}
+}
+
+// returned notes that a member answers, whatever it says: of a newer term the
+// library learns by what waits here.
+func (a *acks) returned(id MemberID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if back := a.away[id]; back != nil {
+		close(back)
+		delete(a.away, id)
 	}
 }
 
@@ -172,10 +184,6 @@ func (a *acks) awaitReturn(id MemberID, ended <-chan struct{}) {
 func (a *acks) record(id MemberID, k ack) {
 	a.mu.Lock()
 	a.newest[id] = k
-	if back := a.away[id]; back != nil {
-		close(back)
-		delete(a.away, id)
-	}
 	a.mu.Unlock()
 	select {
 	case a.changed <- struct{}{}:
