@@ -344,3 +344,36 @@ func TestAPodReturnsInANewerTerm(t *testing.T) {
 	c.master().mustPut("k", "v")
 	p.mustRead("k", "v")
 }
+
+// A snapshot ends below the end of the log that it replaces: what follows it is
+// of a master of before.
+func TestASnapshotBelowTheEndOfTheLog(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	p, last, _ := c.cutOffMaster(50)
+	m := c.master()
+	for range 5 {
+		m.mustPut("k", "w")
+	}
+	_, at, _ := p.getsSnapshot(m, m.node.Term()+2)
+	if at.Index <= last || at.Index >= last+50 {
+		t.Fatalf("the snapshot is at %d", at.Index)
+	}
+	select {
+	case err := <-p.node.Failed():
+		if !errors.Is(err, errReplaced) {
+			t.Errorf("it failed with %v", err)
+		}
+	case <-time.After(patient):
+		t.Error("it goes on")
+	}
+	p.kill()
+	c.net.heal()
+	p.start()
+	p.awaitStart()
+	c.awaitReady()
+	c.master().mustPut("k", "x")
+	p.mustRead("k", "x")
+	if _, ok := p.machine.get("phantom"); ok {
+		t.Error("an entry that only this pod had was applied")
+	}
+}

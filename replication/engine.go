@@ -196,7 +196,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 func (e *engine) startRaft(n *Node) error {
 	log := slogger.New(n.log)
 	ctx, cancel := context.WithCancel(context.Background())
-	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, observe: n.opts.Observe, fail: n.fail}
+	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex}
 	store := &snapshots{ctx: ctx, sm: e.storage.sm, dir: n.opts.Dir, hold: e.storage.log.Hold, fsm: machine}
 	cache, err := raft.NewLogCache(cachedEntries, e.storage.log)
 	if err != nil {

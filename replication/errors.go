@@ -32,6 +32,9 @@ var (
 	ErrForeign = volume.ErrForeign
 )
 
+// errReplaced ends the process after a snapshot has replaced the end of a log.
+var errReplaced = errors.New("a snapshot has replaced the end of the log; a restart goes on from it")
+
 // errNotProposed is returned inside the package for a command that certainly
 // did not reach the log, and may be proposed again elsewhere.
 var errNotProposed = errors.New("not proposed")

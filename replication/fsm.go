@@ -17,6 +17,8 @@ type fsm struct {
 	members func(index uint64, c raft.Configuration)
 	observe func(before, index, term uint64, data []byte) // see Options.Observe
 	fail    func(error)
+	// logEnd is the last index of the log.
+	logEnd func() (uint64, error)
 	// broken is why nothing is applied any more: an entry that must not be skipped.
 	broken error
 	// restoring is the snapshot that the next Restore gets.
@@ -90,9 +92,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return errors.New("there is no received snapshot to restore")
 	}
 	if s.index <= f.sm.Applied() {
-		// Going back would show a reader an older revision. The master only
-		// sends a snapshot to a pod that lacks what its log begins with, so
-		// this is a late copy of an earlier message.
+		// Going back would show a reader an older revision, and would empty a
+		// log whose end the master may have counted on. What was applied is in
+		// the log or the database already, see transport.has.
 		return fmt.Errorf("the snapshot at %d is older than the database at %d", s.index, f.sm.Applied())
 	}
 	if err := f.sm.Restore(r); err != nil {
@@ -100,5 +102,22 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.members(s.configurationIndex, s.configuration)
 	f.applied.advance(f.sm.Applied())
-	return nil
+	return f.replaced(s.index)
+}
+
+// replaced looks for entries that a snapshot has left behind: of a master of
+// before, as the one that sent the snapshot would have sent what follows them
+// otherwise. The library empties the log, but goes on to look there for entries
+// up to its old end, and refuses those that it gets. Nothing but a restart makes
+// it look again; see also raftlog.Log.Reconcile.
+// (TestASnapshotBelowTheEndOfTheLog)
+func (f *fsm) replaced(index uint64) error {
+	last, err := f.logEnd()
+	if err == nil && last > index {
+		err = fmt.Errorf("%w: it ended at %d, the snapshot at %d", errReplaced, last, index)
+	}
+	if err != nil {
+		f.fail(err)
+	}
+	return err
 }
