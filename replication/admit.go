@@ -54,6 +54,7 @@ func (t *transport) serve(pipelines *acceptor) {
 // admit prepares a message for the library.
 func (t *transport) admit(req *raft.AppendEntriesRequest) {
 	bound(req)
+	t.proven.message(req.Term, end(req))
 	t.rebase(req)
 }
 

@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func (p *pod) editLog(edit func(l *raftlog.Log) error) {
 	p.c.t.Helper()
 	l, err := raftlog.Open(raftlog.Options{
 		Dir: filepath.Join(p.dir, "raft"), Logger: hclog.NewNullLogger(), Limit: 1 << 30, HoldLimit: 1 << 30, Hang: time.Minute,
-		Failed: func(err error) { p.c.t.Error(err) }, Floor: func() uint64 { return 0 },
+		Failed: func(err error) { p.c.t.Error(err) }, Floor: func() uint64 { return math.MaxUint64 },
 	})
 	if err != nil {
 		p.c.t.Fatal(err)

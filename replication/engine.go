@@ -49,6 +49,7 @@ type engine struct {
 type wire struct {
 	transport *transport
 	acks      *acks
+	proven    *proven
 	conn      func(pod string) (*grpc.ClientConn, error)
 }
 
@@ -101,7 +102,7 @@ func openStorage(n *Node, sm StateMachine) (storage, error) {
 	log, err := raftlog.Open(raftlog.Options{
 		Dir: dir, Logger: slogger.New(n.log), VFS: o.LogFS,
 		Limit: o.LogBytes, HoldLimit: o.LogHoldBytes, Hang: o.Timing.Hang, Failed: n.fail,
-		Floor: func() uint64 { return sm.Durable().Index },
+		Floor: func() uint64 { return sm.Durable().Index }, Applied: sm.Applied,
 	})
 	if err != nil {
 		return storage{}, err
@@ -176,7 +177,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{self: MemberID(id.MemberID), timing: n.opts.Timing, slog: n.log, storage: st}
-	e.acks, e.conn = newAcks(), n.calls.conn
+	e.acks, e.proven, e.conn = newAcks(), &proven{}, n.calls.conn
 	e.views, e.roster = newViews(e.self), newRoster(sm.Durable())
 	e.leading, e.stopped, e.answers = make(chan bool, 16), make(chan struct{}), make(chan struct{})
 	e.applied = &appliedIndex{}
@@ -196,15 +197,15 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 func (e *engine) startRaft(n *Node) error {
 	log := slogger.New(n.log)
 	ctx, cancel := context.WithCancel(context.Background())
-	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex}
+	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex, proven: e.proven}
 	store := &snapshots{ctx: ctx, sm: e.storage.sm, dir: n.opts.Dir, hold: e.storage.log.Hold, fsm: machine}
-	cache, err := raft.NewLogCache(cachedEntries, e.storage.log)
+	entries, err := newProvenLog(e.storage.log, e.proven)
 	if err != nil {
 		cancel()
 		return err
 	}
 	e.transport = newTransport(n, e)
-	e.raft, err = raft.NewRaft(e.config(log), machine, cache, e.storage.votes, store, e.transport)
+	e.raft, err = raft.NewRaft(e.config(log), machine, entries, e.storage.votes, store, e.transport)
 	if err != nil {
 		cancel()
 		e.transport.Close()

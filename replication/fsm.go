@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/raft"
 )
 
@@ -19,6 +20,9 @@ type fsm struct {
 	fail    func(error)
 	// logEnd is the last index of the log.
 	logEnd func() (uint64, error)
+	proven *proven
+	// last is the index of the last entry that was given out, and lastTerm its term.
+	last, lastTerm uint64
 	// broken is why nothing is applied any more: an entry that must not be skipped.
 	broken error
 	// restoring is the snapshot that the next Restore gets.
@@ -38,6 +42,9 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	responses := make([]any, len(logs))
 	for i, l := range logs {
+		if f.broken == nil {
+			f.broken = f.check(l)
+		}
 		if f.broken == nil && l.Index > f.sm.Applied() {
 			responses[i], f.broken = f.apply(l)
 		}
@@ -50,6 +57,20 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	f.applied.advance(f.sm.Applied())
 	return responses
+}
+
+// check holds the library to what it promises: entries come once, in the order of
+// the log, whose terms never fall (Raft paper, 5.3 and 5.4.3), and only those that
+// a master has, see proven.
+func (f *fsm) check(l *raft.Log) error {
+	switch end := f.proven.end(); {
+	case l.Index <= f.last || l.Term < f.lastTerm:
+		return fmt.Errorf("%w: entry %d of term %d is to be applied after entry %d of term %d", raftlog.ErrInvariant, l.Index, l.Term, f.last, f.lastTerm)
+	case l.Index > end:
+		return fmt.Errorf("%w: entry %d of term %d is to be applied, but no master has shown more than entry %d", raftlog.ErrInvariant, l.Index, l.Term, end)
+	}
+	f.last, f.lastTerm = l.Index, l.Term
+	return nil
 }
 
 func (f *fsm) apply(l *raft.Log) (any, error) {
@@ -102,6 +123,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.members(s.configurationIndex, s.configuration)
 	f.applied.advance(f.sm.Applied())
+	f.last = s.index
 	return f.replaced(s.index)
 }
 

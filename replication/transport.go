@@ -33,6 +33,7 @@ type transport struct {
 	slog    *slog.Logger
 	timeout time.Duration
 	acks    *acks
+	proven  *proven
 	log     *raftlog.Log
 	// applied is what this pod has applied, and so certainly is committed.
 	applied *appliedIndex
@@ -51,7 +52,7 @@ type transport struct {
 func newTransport(n *Node, e *engine) *transport {
 	t := &transport{
 		port: n.port, slog: n.log, timeout: n.opts.Timing.Transport,
-		acks: e.acks, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, received: make(chan raft.RPC),
+		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, received: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: slogger.New(n.log),
 			MaxPool: 3, Timeout: n.opts.Timing.Transport,

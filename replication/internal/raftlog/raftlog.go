@@ -33,6 +33,10 @@ var ErrCorrupt = errors.New("the log is damaged")
 // ErrHung is reported when the disk takes longer than Options.Hang.
 var ErrHung = errors.New("the disk of the log hangs")
 
+// ErrInvariant is reported when something happens that Raft rules out: a fault of
+// this program, or of the library.
+var ErrInvariant = errors.New("an invariant of the log is broken; keep the data directory, and report it")
+
 // Options of a log.
 type Options struct {
 	Dir    string
@@ -52,6 +56,9 @@ type Options struct {
 	// entry itself, is never cut from the front. The library counts entries
 	// that the database never sees (its no-ops), and would cut too much.
 	Floor func() uint64
+	// Applied is the index up to which entries were applied, and so are committed:
+	// they are never cut from the end. nil: none were.
+	Applied func() uint64
 }
 
 // Log is a raft.LogStore.
@@ -103,6 +110,9 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), writes: make(chan func()), holds: map[string]hold{}}
 	go l.writeInBackground()
+	if l.opts.Applied == nil {
+		l.opts.Applied = func() uint64 { return 0 }
+	}
 	if err := l.measure(); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("read the log: %w", err)
@@ -122,11 +132,16 @@ func (l *Log) measure() error {
 	if err != nil || last == 0 {
 		return err
 	}
+	var term uint64
 	for i := first; i <= last; i++ {
 		var e raft.Log
 		if err := l.wal.GetLog(i, &e); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
+		if e.Index != i || e.Term < term {
+			return fmt.Errorf("%w: entry %d calls itself %d of term %d, after one of term %d", ErrCorrupt, i, e.Index, e.Term, term)
+		}
+		term = e.Term
 		l.marks.add(i, len(e.Data)+entryOverhead)
 	}
 	return nil
@@ -178,6 +193,9 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if err := l.Settle(); err != nil {
 		return err
 	}
+	if err := l.follows(entries[0].Index); err != nil {
+		return err
+	}
 	if err := l.write(entries); err != nil {
 		return err
 	}
@@ -196,6 +214,40 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	return nil
 }
 
+// follows checks that a log that begins, after a clone or a snapshot, leaves no
+// gap after the database. Other gaps the files of the log refuse themselves.
+func (l *Log) follows(index uint64) error {
+	l.mu.Lock()
+	empty := len(l.marks.list) == 0
+	l.mu.Unlock()
+	if !empty {
+		return nil
+	}
+	if floor := l.opts.Floor(); index > floor && index-1 > floor {
+		return l.broken("the log is to begin at %d, the database ends at %d", index, floor)
+	}
+	return nil
+}
+
+// keepsApplied checks that what is cut from the end of the log, or with all of
+// it, was not applied, or is in the database on disk. (Raft paper, 5.3: a
+// follower removes only what conflicts with a master's log, which has all that
+// was committed, 5.4.)
+func (l *Log) keepsApplied(first, lo, hi uint64) error {
+	applied, floor := l.opts.Applied(), l.opts.Floor()
+	if lo > applied || lo <= first && floor >= applied {
+		return nil
+	}
+	return l.broken("the entries from %d to %d are to be cut from the log that begins at %d; up to %d they were applied, the database on disk ends at %d",
+		lo, hi, first, applied, floor)
+}
+
+func (l *Log) broken(format string, args ...any) error {
+	err := fmt.Errorf("%w: %s", ErrInvariant, fmt.Sprintf(format, args...))
+	l.opts.Failed(err)
+	return err
+}
+
 // DeleteRange implements raft.LogStore: from the front at most what nobody
 // needs; from the end, or the whole (after a snapshot was installed), all that
 // is asked for. The library leaves at least one entry when it truncates.
@@ -208,6 +260,8 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		if hi = min(hi, l.truncatable()); hi < lo {
 			return nil
 		}
+	} else if err := l.keepsApplied(first, lo, hi); err != nil {
+		return err
 	}
 	if err := l.watched("truncating the log", func() error { return l.wal.DeleteRange(lo, hi) }); err != nil {
 		return err

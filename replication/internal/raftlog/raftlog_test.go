@@ -134,7 +134,7 @@ func TestReconcile(t *testing.T) {
 		{"it begins right after", 4, 1, 5, 10, false},
 		{"entries are missing", 3, 1, 5, 10, true},
 	} {
-		floor := uint64(0)
+		floor := uint64(4)
 		l := open(t, t.TempDir(), 1<<20, &floor)
 		fill(t, l, 5, 10, 1, 10)
 		err := l.Reconcile(tc.index, tc.term)
@@ -158,5 +158,61 @@ func TestWatch(t *testing.T) {
 	close(release)
 	if err := <-told; !strings.Contains(err.Error(), "at last") {
 		t.Errorf("told %v", err)
+	}
+}
+
+// What Raft rules out is refused, and stops the pod.
+func TestInvariants(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		first, last    uint64 // of the log before; 0: it is empty
+		floor, applied uint64
+		do             func(l *Log) error
+		broken         bool
+	}{
+		{"what is not applied is cut from the end", 5, 20, 10, 15, func(l *Log) error { return l.DeleteRange(16, 20) }, false},
+		{"what is applied is cut from the end", 5, 20, 10, 15, func(l *Log) error { return l.DeleteRange(15, 20) }, true},
+		{"the first entry after a clone is replaced", 11, 20, 10, 10, func(l *Log) error { return l.DeleteRange(11, 20) }, false},
+		{"the log is emptied after a snapshot", 5, 20, 30, 30, func(l *Log) error { return l.DeleteRange(5, 20) }, false},
+		{"the log is emptied without one", 5, 20, 10, 15, func(l *Log) error { return l.DeleteRange(5, 20) }, true},
+		{"the log goes on after the database", 0, 0, 10, 10, func(l *Log) error { return l.StoreLogs(entriesOf(11, 12, 1)) }, false},
+		{"the log begins within the database", 0, 0, 10, 10, func(l *Log) error { return l.StoreLogs(entriesOf(8, 12, 1)) }, false},
+		{"there is a gap after the database", 0, 0, 10, 10, func(l *Log) error { return l.StoreLogs(entriesOf(12, 12, 1)) }, true},
+		{"there is a gap in the log", 5, 20, 10, 15, func(l *Log) error { return l.StoreLogs(entriesOf(22, 22, 1)) }, true},
+	} {
+		var told error
+		floor, applied := uint64(1000), uint64(0)
+		l, err := Open(Options{
+			Dir: t.TempDir(), Logger: hclog.NewNullLogger(), Limit: 1 << 20, HoldLimit: 1 << 20, Hang: time.Minute,
+			Failed: func(err error) { told = err },
+			Floor:  func() uint64 { return floor }, Applied: func() uint64 { return applied },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.last > 0 {
+			fill(t, l, tc.first, tc.last, 1, 10)
+		}
+		floor, applied = tc.floor, tc.applied
+		if err := tc.do(l); (err != nil) != tc.broken || (told != nil) != tc.broken {
+			t.Errorf("%s: %v; told %v", tc.name, err, told)
+		}
+		l.Close()
+	}
+}
+
+func TestFallingTerms(t *testing.T) {
+	dir := t.TempDir()
+	l := openAgain(t, dir)
+	if err := l.StoreLogs(append(entriesOf(1, 2, 3), entriesOf(3, 3, 2)...)); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	_, err := Open(Options{
+		Dir: dir, Logger: hclog.NewNullLogger(), Limit: 1 << 20, HoldLimit: 1 << 20, Hang: time.Minute,
+		Failed: func(err error) { t.Error(err) }, Floor: func() uint64 { return 0 },
+	})
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("opened with %v", err)
 	}
 }
