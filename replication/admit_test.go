@@ -1,8 +1,10 @@
 package replication
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"testing"
@@ -271,6 +273,50 @@ func TestRebase(t *testing.T) {
 			t.Errorf("%s: after entry %d of term %d it begins with %d, want %d after %d", tc.name, req.PrevLogEntry, req.PrevLogTerm, first, tc.wantFirst, tc.want)
 		}
 		l.Close()
+	}
+}
+
+// A master that was replaced has applied what another one committed. It is not in
+// the log that it had sent.
+func TestADeposedMasterTellsNothing(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	m, f := c.master(), c.follower()
+	m.mustPut("k", "v")
+	tr, to := m.node.engine.Load().transport, f.node.MemberID()
+	line, err := tr.AppendEntriesPipeline(raft.ServerID(to), raft.ServerAddress(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer line.Close()
+	p := line.(*pipeline)
+	if _, err := p.AppendEntries(from(m, raft.AppendEntriesRequest{Term: m.node.Term(), PrevLogEntry: 100}), new(raft.AppendEntriesResponse)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.node.HandOver(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	c.master(m.name).mustPut("k", "w")
+	m.mustRead("k", "w")
+	if err := p.tell(tr); err != nil || p.next.LeaderCommitIndex != 0 {
+		t.Errorf("it told that %d is committed (%v)", p.next.LeaderCommitIndex, err)
+	}
+}
+
+func TestRestoreDoesNotGoBack(t *testing.T) {
+	at := func(index uint64) (*fsm, *machine) {
+		m := openMachine(t, t.TempDir())
+		f := &fsm{sm: m, applied: &appliedIndex{}, fail: func(err error) { t.Error(err) }}
+		f.ApplyBatch([]*raft.Log{putEntry(index, 1, fmt.Sprint("at ", index))})
+		return f, m
+	}
+	f, m := at(7)
+	for index := uint64(6); index <= 7; index++ {
+		_, other := at(index)
+		other.flush()
+		f.restoring = &spool{index: index}
+		if err := f.Restore(io.NopCloser(bytes.NewReader(other.durable))); err == nil || m.Applied() != 7 {
+			t.Errorf("a snapshot at %d: %v, applied up to %d", index, err, m.Applied())
+		}
 	}
 }
 

@@ -148,7 +148,9 @@ func (s storage) prepare(id volume.Identity) error {
 	case id.Stage != volume.Bootstrapping:
 		return fmt.Errorf("%w: it is empty, and so is the database, though this disk had data", raftlog.ErrCorrupt)
 	}
-	// What raft.BootstrapCluster does, in steps that can be repeated.
+	// What raft.BootstrapCluster does, in steps that can be repeated
+	// (TestBootstrapIsRepeatable). The first configuration is committed by being
+	// the only member's (Raft thesis, 4.4).
 	if err := s.votes.SetUint64(currentTerm, 1); err != nil {
 		return err
 	}
@@ -217,6 +219,7 @@ func (e *engine) startRaft(n *Node) error {
 	// which another goroutine takes. An entry that is stored just then was not
 	// sent yet: the new master does not have it, and this pod cannot be asked to
 	// confirm it. It is replaced or settled by the next write or term.
+	// (TestNoOverlap, TestSyncWhileReplicating)
 	e.storage.log.Overlap(func() []string {
 		if e.raft.State() != raft.Leader {
 			return nil

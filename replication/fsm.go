@@ -116,6 +116,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		// Going back would show a reader an older revision, and would empty a
 		// log whose end the master may have counted on. What was applied is in
 		// the log or the database already, see transport.has.
+		// (TestRestoreDoesNotGoBack)
 		return fmt.Errorf("the snapshot at %d is older than the database at %d", s.index, f.sm.Applied())
 	}
 	if err := f.sm.Restore(r); err != nil {

@@ -18,6 +18,11 @@ const (
 // HandOver makes another pod the master: the one named, or the one that is
 // most likely to stay. It returns the new master. On a follower it asks the master to.
 // Writes wait meanwhile, and go to the new master.
+//
+// The library sends the heir all that it lacks, and then has it stand at once
+// (Raft thesis, 3.10). Who is asked, in which order, and what waits meanwhile, is
+// for speed and for outcomes that are known: the votes decide, as in any election.
+// (TestHandOverUnderLoad, TestCloseHandsOver, TestCloseLeavesNoOutcomeUnknown)
 func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 	e := n.engine.Load()
 	if e == nil {

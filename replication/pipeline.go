@@ -17,6 +17,12 @@ const tellAfter = 2 * time.Millisecond
 
 // pipeline sends a follower entries before it has answered for the ones before,
 // holds its answers back by await, and tells it soon what is committed.
+//
+// That a message was sent says nothing of the ones before it: the follower looks
+// for the entry before each (Raft paper, 5.3), and after a refusal the pipeline
+// ends (thesis, 10.2.1). An answer belongs to the message that it answers, by the
+// order of the connection (TestAnswersInOrder, TestUnaskedAnswer), and counts
+// when await lets it (TestConfirm, TestAcknowledgedWithoutTheMastersDisk).
 type pipeline struct {
 	*logstream.Pipeline
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
@@ -101,7 +107,11 @@ func (p *pipeline) quiet() time.Duration {
 
 // tell sends what is committed, up to the end of the last message: the follower
 // need not have taken that one, but it looks for its last entry, by index and
-// term, before it believes what comes with it, as it does with any message.
+// term, before it believes what comes with it, as it does with any message. What
+// this pod has applied is committed in the log that it sent as long as it leads in
+// the term of the message: afterwards it is a follower of another log, which may
+// have other entries there. (Raft paper, figure 2; TestSentCommitIndexIsBounded,
+// TestADeposedMasterTellsNothing, and TestTellCommitted for that it does tell.)
 func (p *pipeline) tell(t *transport) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 // readIndexer gets read indexes, each for all who asked while the one before
 // was got: a reader that comes too late for one must not use it, for it may
 // miss a write that was acknowledged before the reader came.
+// (TestAReaderUsesNoEarlierIndex)
 type readIndexer struct {
 	fetch func(context.Context) (uint64, error)
 	meter *meter
@@ -126,6 +127,13 @@ func (e *engine) cancelOnChange(ctx context.Context, v *view, cancel func()) fun
 // confirmIndex is the read index of the master: its commit index, once a
 // majority has answered, to messages sent after it was read, that they know no
 // later term. (Raft thesis, 6.4; see doc.go for why not VerifyLeader alone.)
+//
+// A master is ready with an entry of its own term committed: before, its commit
+// index may be behind what the one before it acknowledged (TestNotReadyMasterGivesNoIndex).
+// Answers count by the term and by when the message was sent
+// (TestOldAnswersConfirmNothing, TestCutOffMasterServesNothing), and by who votes
+// now (TestReadWhileTheOtherVoterIsRemoved). Another pod that asks, in askIndex,
+// begins before the master does.
 func (e *engine) confirmIndex(ctx context.Context) (uint64, error) {
 	v := e.views.load()
 	if !v.ready {

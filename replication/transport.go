@@ -85,6 +85,11 @@ const awayFor = 30 * time.Second
 // The library lets up to ten seconds pass between attempts to replicate to a
 // member that is away, and so before it notices one that is back. Heartbeats
 // go on all the time: replication waits for one of them to be answered.
+//
+// Raft lets any message take any time (paper, 2), if it is true whenever it comes:
+// its term is that of the reign in which it was made, and bound makes it claim no
+// more than its own entries. (TestSentCommitIndexIsBounded,
+// TestAPodReturnsInANewerTerm)
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	if !heartbeat {
@@ -165,7 +170,8 @@ func (a *acks) returned(id MemberID) {
 	}
 }
 
-// awaitReturn waits while a member is away, at most awayFor.
+// awaitReturn waits while a member is away, at most awayFor: see
+// transport.AppendEntries.
 func (a *acks) awaitReturn(id MemberID, ended <-chan struct{}) {
 	a.mu.Lock()
 	back := a.away[id]

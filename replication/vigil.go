@@ -61,7 +61,8 @@ func (g *vigil) run(ctx context.Context) {
 
 // assemble looks, after a start, whether every voter has started and none has a
 // master: nobody has to be waited for then, and the one with the best log stands
-// at once.
+// at once. Raft lets anybody stand at any time; what the pods say of themselves
+// here only saves an election that nobody would win (TestAllStartTogether).
 func (g *vigil) assemble(ctx context.Context) {
 	all := voters(g.raft.GetConfiguration().Configuration())
 	if !slices.Contains(all, g.self) {
@@ -89,7 +90,7 @@ func (g *vigil) assemble(ctx context.Context) {
 }
 
 // best is the voter that the others will vote for: the one with the latest
-// entry, of those the lowest ordinal. It is known when all have told what they
+// entry (Raft paper, 5.4.1), of those the lowest ordinal. It is known when all have told what they
 // have.
 func (g *vigil) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (best MemberID, complete bool) {
 	type candidate struct {
@@ -169,7 +170,13 @@ func (g *vigil) probe(ctx context.Context, m MemberID) error {
 	return err
 }
 
-// stand makes this pod a candidate at once, as a master that hands over does.
+// stand makes this pod a candidate at once, as a master that hands over does
+// (thesis, 3.10): without the pre-vote, and asking for the votes of those, too, who
+// still believe in a master. So nothing but the votes themselves keeps two masters
+// out of one term, and one without what was committed out of any (paper, 5.2 and
+// 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep, TestLostVotes,
+// TestForgottenLogDoesNotVote). It also raises the term when it is in vain
+// (TestAPodReturnsInANewerTerm).
 func (g *vigil) stand() {
 	err := g.transport.TimeoutNow(raft.ServerID(g.self), raft.ServerAddress(g.self), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},

@@ -24,6 +24,9 @@ import (
 //     pod may follow, and answer for what its log has;
 //   - so does the next write, and with it a change of who votes.
 //
+// (Each of these is a case of TestOverlap, TestMajorityOfOthers, TestNoOverlap and
+// TestFailedOverlap; TestPowerCuts of the package above takes the disks away.)
+//
 // One write at a time is under way: the library takes a damaged write for torn
 // only if it is the last one.
 
