@@ -27,6 +27,8 @@
 //   - A read index is confirmed by answers to messages that were sent after the
 //     read began. The library's own VerifyLeader also counts an answer that was
 //     under way before, which after a pause of the process may be arbitrarily old.
+//   - A follower commits no entry that no message of the present master reaches,
+//     and takes what it has applied itself for matched.
 //   - Two incarnations of one pod are never voters together.
 //   - Silence decides nothing: bootstrap needs an answer of every listed peer.
 //
