@@ -14,10 +14,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/workload"
 )
 
 const (
@@ -101,7 +100,7 @@ func newCluster(dir, binary string, log func(string, ...any)) (*Cluster, error) 
 		listener := ports.listen()
 		c.Network.Link(outside, p.Name, p.Client, listener)
 		p.Via = listener.Addr().String()
-		if p.conn, err = dial(p.Client); err != nil {
+		if p.conn, err = new(workload.Options).Dial(p.Client); err != nil {
 			return nil, err
 		}
 	}
@@ -143,17 +142,6 @@ func (p *ports) free() string {
 	listener := p.listen()
 	defer listener.Close()
 	return listener.Addr().String()
-}
-
-// dial opens a connection that comes back quickly: pods do here.
-func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
-			MinConnectTimeout: time.Second,
-		}))
 }
 
 // Start starts a pod that does not run. It is started again when it ends by

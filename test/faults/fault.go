@@ -302,11 +302,11 @@ func wipeAndKill(ctx context.Context, n *nemesis) error {
 
 // compact goes at most as far as the historian has read.
 func compact(ctx context.Context, n *nemesis) error {
-	revision := n.load.historian.through.Load() - n.rng.Int64N(200)
+	revision := n.load.Through() - n.rng.Int64N(200)
 	if revision <= 1 {
 		return nil
 	}
-	n.load.compacted.Store(max(revision, n.load.compacted.Load()))
+	n.load.Compacted.Store(max(revision, n.load.Compacted.Load()))
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	_, err := kvv1.NewMaintenanceServiceClient(n.any().conn).Compact(ctx, &kvv1.CompactRequest{Revision: revision})

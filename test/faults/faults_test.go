@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/test/history"
+	"github.com/batondb/baton/test/workload"
 )
 
 var (
@@ -60,7 +61,7 @@ type run struct {
 	logMu   sync.Mutex // Guards logFile.
 	logFile *os.File
 	cluster *Cluster
-	load    *workload
+	load    *workload.Workload
 	nemesis *nemesis
 	final   *final
 }
@@ -85,9 +86,13 @@ func newRun(t *testing.T, seed uint64) *run {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.cluster.Close)
-	r.load = &workload{seed: seed, cluster: r.cluster, recorder: history.NewRecorder(), alarms: map[string]int{}}
+	options := workload.Options{Seed: seed, Recorder: history.NewRecorder()}
+	for _, p := range r.cluster.Pods {
+		options.Targets = append(options.Targets, workload.Target{Name: p.Name, Address: p.Via})
+	}
+	r.load = workload.New(options)
 	r.nemesis = &nemesis{cluster: r.cluster, load: r.load, log: r.log, ran: map[string]int{}}
-	r.final = &final{cluster: r.cluster, load: r.load, log: r.log}
+	r.final = &final{cluster: r.cluster, load: r.load, log: r.log, alarms: map[string]int{}}
 	return r
 }
 
@@ -143,64 +148,37 @@ func (r *run) run(t *testing.T) []history.Violation {
 	if err := r.cluster.WaitReady(ctx, readyTimeout); err != nil {
 		return []history.Violation{{Check: "start", Text: err.Error()}}
 	}
-	opened, err := r.load.open(ctx)
-	if err != nil {
+	if err := r.load.Open(ctx); err != nil {
 		return []history.Violation{{Check: "start", Text: err.Error()}}
 	}
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	var watchers sync.WaitGroup
-	if err := r.load.startWatchers(watching, &watchers); err != nil {
+	if err := r.load.StartWatchers(watching, &watchers); err != nil {
 		t.Fatal(err)
 	}
-	watchers.Go(func() { r.load.sample(watching) })
+	watchers.Go(func() { r.final.sample(watching) })
 	r.underLoad(t, ctx)
 	last := r.final.rest(ctx)
 	r.final.catchUp(ctx, last)
 	stopWatching()
 	watchers.Wait()
-	r.check(ctx, opened, last)
+	r.check(ctx, last)
 	return append(r.nemesis.broken, r.final.found...)
 }
 
 // underLoad breaks the cluster for the duration, while clients use it, and heals
 // it before they stop.
 func (r *run) underLoad(t *testing.T, ctx context.Context) {
-	shared, err := newLibrary(r.cluster)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := shared.close(); err != nil {
-			t.Errorf("close the client: %v", err)
-		}
-	}()
 	loading, stopLoad := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stopLoad()
-	for i := range sessions + lessees {
-		s, err := newSession(1+i, r.seed, r.load.recorder, r.cluster)
-		if err != nil {
-			t.Fatal(err)
+	clients.Go(func() {
+		if err := r.load.Run(loading); err != nil {
+			t.Errorf("the clients: %v", err)
 		}
-		if i < librarySessions {
-			s.library = shared
-		}
-		if i < sessions {
-			clients.Go(func() {
-				defer s.close()
-				r.load.run(loading, s)
-			})
-			continue
-		}
-		l := &lessee{session: s}
-		r.load.lessees = append(r.load.lessees, l)
-		clients.Go(func() {
-			defer s.close()
-			l.run(loading)
-		})
-	}
+	})
 	breaking, stopBreaking := context.WithTimeout(ctx, *duration)
 	r.nemesis.run(breaking, r.seed, *only)
 	stopBreaking()
@@ -208,72 +186,29 @@ func (r *run) underLoad(t *testing.T, ctx context.Context) {
 }
 
 // check asks the pods for what they have, and holds all that was seen together.
-func (r *run) check(ctx context.Context, opened, last int64) {
-	f, h, compacted := r.final, r.load.recorder.History(), r.load.compacted.Load()
-	historian := r.load.historian.watch
-	l := history.NewLog(historian)
-	found := func(v []history.Violation) { f.found = append(f.found, v...) }
+func (r *run) check(ctx context.Context, last int64) {
+	f := r.final
 	copies := f.copies(ctx, last)
-	for _, p := range r.cluster.Pods {
-		if w := f.rewatch(ctx, p, last); w != nil {
-			found(history.CheckWatch(l, w, compacted))
-		}
-	}
+	rewatched := f.rewatch(ctx, last)
 	f.restartAll(ctx)
 	copies = append(copies, f.copies(ctx, last)...)
+	crashes := 0
 	for _, p := range r.cluster.Pods {
 		if err := r.cluster.Stop(p); err != nil {
 			f.add("stop", "%v", err)
 		}
+		crashes += p.Crashes()
 	}
-	found(history.CheckLog(historian))
-	for _, w := range h.Watches {
-		found(history.CheckWatch(l, w, compacted))
-	}
-	found(history.CheckSerial(l, h, compacted))
-	found(history.CheckLinearizable(h, l, groups, 2*time.Minute, r.dir))
-	found(history.CheckTotal(l, &bankRange, opened, accounts*balance, amount))
-	found(history.CheckSamples(h.Samples))
-	found(history.CheckCopies(l, copies))
-	found(checkLeases(l, historian, r.load.lessees))
+	f.found = append(f.found, r.load.Check(copies, rewatched, r.dir)...)
 	f.checkCrashes()
 	f.scanLogs()
 	f.checkAlarms()
-	if err := h.Save(r.dir); err != nil {
+	if err := r.load.Recorder.History().Save(r.dir); err != nil {
 		f.add("save", "%v", err)
 	}
-	r.report(h)
-}
-
-// report says what was done, so that a run that did nothing is seen.
-func (r *run) report(h *history.History) {
-	outcomes, kinds := map[history.Outcome]int{}, map[string]int{}
-	replayed := 0
-	for _, op := range h.Ops {
-		outcomes[op.Outcome]++
-		if op.Outcome == history.OK {
-			kinds[op.Name]++
-		}
-		if op.Replayed {
-			replayed++
-		}
-	}
-	terms, leases, crashes := map[uint64]bool{}, 0, 0
-	for _, s := range h.Samples {
-		if s.Master {
-			terms[s.Term] = true
-		}
-	}
-	for _, each := range r.load.lessees {
-		leases += len(each.leases)
-	}
-	for _, p := range r.cluster.Pods {
-		crashes += p.Crashes()
-	}
-	fmt.Printf("%d ops: %v, answered %v, %d replayed; %d revisions, %d events of the restless watcher over %d streams; %d leases; %d masters seen; %d ends of pods by themselves\nfaults: %v\n",
-		len(h.Ops), outcomes, kinds, replayed, r.load.historian.watch.Through, len(h.Watches[1].Events), h.Watches[1].Streams,
-		leases, len(terms), crashes, r.nemesis.ran)
-	if outcomes[history.OK] < 100 {
-		r.final.add("report", "only %d ops were answered: this run says nothing", outcomes[history.OK])
+	text, answered := r.load.Summary()
+	fmt.Printf("%s; %d ends of pods by themselves\nfaults: %v\n", text, crashes, r.nemesis.ran)
+	if answered < 100 {
+		f.add("report", "only %d ops were answered: this run says nothing", answered)
 	}
 }

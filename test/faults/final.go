@@ -12,12 +12,14 @@ import (
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
+	"github.com/batondb/baton/test/workload"
 )
 
 // final is what is asked of a cluster that was healed.
 type final struct {
 	cluster *Cluster
-	load    *workload
+	load    *workload.Workload
+	alarms  map[string]int // What pods raised alarms for; the sampler's.
 	log     func(format string, args ...any)
 	found   []history.Violation
 }
@@ -40,16 +42,8 @@ func (f *final) heal(ctx context.Context) {
 		f.add("heal", "%v", err)
 	}
 	f.log("healed in %v", time.Since(begun).Round(time.Millisecond))
-	s, err := newSession(99, f.load.seed, f.load.recorder, f.cluster)
-	if err != nil {
-		f.add("heal", "%v", err)
-		return
-	}
-	defer s.close()
-	op := &history.Op{Name: "last", Writes: []history.Write{{Key: "last", Value: s.value()}}}
-	s.write(ctx, op)
-	if op.Outcome != history.OK {
-		f.add("heal", "no write is accepted after the end of all faults: %s", op.Error)
+	if err := f.load.Last(ctx); err != nil {
+		f.add("heal", "no write is accepted after the end of all faults: %v", err)
 	}
 }
 
@@ -77,7 +71,7 @@ func (f *final) catchUp(ctx context.Context, revision int64) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		behind := f.load.caughtUp(revision)
+		behind := f.load.Behind(revision)
 		if len(behind) == 0 {
 			return
 		}
@@ -92,7 +86,7 @@ func (f *final) catchUp(ctx context.Context, revision int64) {
 func (f *final) copies(ctx context.Context, revision int64) []history.Copy {
 	var copies []history.Copy
 	for _, p := range f.cluster.Pods {
-		c, err := f.copy(ctx, p, revision)
+		c, err := workload.Copy(ctx, p.Name, p.conn, revision)
 		if err != nil {
 			f.add("copies", "%s: %v", p.Name, err)
 			continue
@@ -102,45 +96,21 @@ func (f *final) copies(ctx context.Context, revision int64) []history.Copy {
 	return copies
 }
 
-func (f *final) copy(ctx context.Context, p *Pod, revision int64) (history.Copy, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	read := &history.Read{Key: "\x00", End: "\x00", Consistency: history.Local, MinRevision: revision, At: revision}
-	all, err := sendScan(read)(ctx, p.conn)
-	if err != nil {
-		return history.Copy{}, fmt.Errorf("scan: %w", err)
-	}
-	hash, err := kvv1.NewMaintenanceServiceClient(p.conn).Hash(ctx, &kvv1.HashRequest{Revision: revision})
-	if err != nil {
-		return history.Copy{}, fmt.Errorf("hash: %w", err)
-	}
-	return history.Copy{Pod: p.Name, Revision: hash.Revision, Hash: hash.Hash, KVs: all.KVs}, nil
-}
-
-// rewatch watches everything that a pod still has, up to a revision.
-func (f *final) rewatch(ctx context.Context, p *Pod, revision int64) *history.Watch {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	_, own, err := f.cluster.status(ctx, p)
-	if err != nil {
-		f.add("rewatch", "%s: %v", p.Name, err)
-		return nil
-	}
-	w := history.NewWatch("again from "+p.Name, "\x00", "\x00", max(1, own.OldestRevision), true)
-	stream, err := kvv1.NewWatchServiceClient(p.conn).Watch(ctx, &kvv1.WatchRequest{
-		Key: []byte("\x00"), RangeEnd: []byte("\x00"), StartRevision: w.Start, PrevKv: true, ProgressIntervalMs: 100,
-	})
-	w.Open()
-	for err == nil && w.Through < revision {
-		var m *kvv1.WatchResponse
-		if m, err = stream.Recv(); err == nil {
-			w.Receive(m, f.load.recorder.Now())
+// rewatch watches everything that each pod still has, up to a revision.
+func (f *final) rewatch(ctx context.Context, revision int64) (seen []*history.Watch) {
+	for _, p := range f.cluster.Pods {
+		_, own, err := f.cluster.status(ctx, p)
+		if err == nil {
+			var w *history.Watch
+			if w, err = f.load.Rewatch(ctx, p.Name, p.conn, own.OldestRevision, revision); err == nil {
+				seen = append(seen, w)
+			}
+		}
+		if err != nil {
+			f.add("rewatch", "%s: %v", p.Name, err)
 		}
 	}
-	if err != nil {
-		f.add("rewatch", "%s from %d: %v", p.Name, w.Start, err)
-	}
-	return w
+	return seen
 }
 
 // restartAll kills everything once more: what was answered must be on disk.
@@ -157,16 +127,16 @@ func (f *final) restartAll(ctx context.Context) {
 }
 
 // sample records what every pod says about itself, until ctx ends.
-func (w *workload) sample(ctx context.Context) {
+func (f *final) sample(ctx context.Context) {
 	for pause(ctx, 100*time.Millisecond) == nil {
-		for _, p := range w.cluster.Pods {
-			s, own, err := w.cluster.status(ctx, p)
+		for _, p := range f.cluster.Pods {
+			s, own, err := f.cluster.status(ctx, p)
 			if err != nil {
 				continue
 			}
-			w.recorder.Sample(history.NewSample(s))
+			f.load.Recorder.Sample(history.NewSample(s))
 			for _, alarm := range own.Alarms {
-				w.alarm(p.Name, alarm)
+				f.alarms[p.Name+": "+alarm]++
 			}
 		}
 	}
@@ -212,7 +182,7 @@ func (f *final) scanLogs() {
 // checkAlarms reports every alarm: no fault here is one that a pod must call a
 // person for.
 func (f *final) checkAlarms() {
-	for text, count := range f.load.alarms {
+	for text, count := range f.alarms {
 		f.add("alarm", "%s (%d times)", text, count)
 	}
 }

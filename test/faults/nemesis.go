@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/batondb/baton/test/history"
+	"github.com/batondb/baton/test/workload"
 )
 
 // nemesis runs faults, drawn from the seed.
 type nemesis struct {
 	cluster *Cluster
-	load    *workload
+	load    *workload.Workload
 	log     func(format string, args ...any)
 	rng     *rand.Rand // Of the fault that runs.
 	ran     map[string]int
@@ -75,7 +76,7 @@ func (n *nemesis) unlessOver(ctx context.Context, err error) error {
 }
 
 func (n *nemesis) note(format string, args ...any) {
-	n.log("%10s  %s", time.Duration(n.load.recorder.Now()).Round(time.Millisecond), fmt.Sprintf(format, args...))
+	n.log("%10s  %s", time.Duration(n.load.Recorder.Now()).Round(time.Millisecond), fmt.Sprintf(format, args...))
 }
 
 func (n *nemesis) any() *Pod { return n.cluster.Pods[n.rng.IntN(len(n.cluster.Pods))] }

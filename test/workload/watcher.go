@@ -1,4 +1,4 @@
-package faults
+package workload
 
 import (
 	"context"
@@ -31,9 +31,9 @@ const (
 )
 
 // run watches through the given connections.
-func (w *watcher) run(ctx context.Context, recorder *history.Recorder, conns []*grpc.ClientConn) {
+func (w *watcher) run(ctx context.Context, recorder *history.Recorder, to *conns) {
 	for ctx.Err() == nil {
-		err := w.stream(ctx, recorder, conns[w.rng.IntN(len(conns))])
+		err := w.stream(ctx, recorder, to.all[to.pick(w.rng)])
 		if reason, metadata := reasonOf(err); reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
 			if oldest, err := strconv.ParseInt(metadata["oldest_revision"], 10, 64); err == nil {
 				w.watch.Compacted(oldest)
@@ -72,8 +72,8 @@ func (w *watcher) stream(ctx context.Context, recorder *history.Recorder, conn *
 	}
 }
 
-// startWatchers starts the historian and the others; all end with ctx.
-func (w *workload) startWatchers(ctx context.Context, tasks *sync.WaitGroup) error {
+// StartWatchers starts the historian and the others; all end with ctx.
+func (w *Workload) StartWatchers(ctx context.Context, tasks *sync.WaitGroup) error {
 	everything := func(name string) *history.Watch { return history.NewWatch(name, "\x00", "\x00", 1, true) }
 	w.historian = &watcher{watch: everything("historian")}
 	hot := history.NewWatch("hot", hotRange.Key, hotRange.End, 1, true)
@@ -87,28 +87,25 @@ func (w *workload) startWatchers(ctx context.Context, tasks *sync.WaitGroup) err
 		{watch: one, restless: true},
 	}
 	for i, each := range w.watchers {
-		each.rng = rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
-		w.recorder.Watch(each.watch)
-		var conns []*grpc.ClientConn
-		for _, p := range w.cluster.Pods {
-			conn, err := dial(p.Via)
-			if err != nil {
-				return err
-			}
-			conns = append(conns, conn)
+		each.rng = rand.New(rand.NewPCG(w.Seed, uint64(1000+i)))
+		w.Recorder.Watch(each.watch)
+		to, err := w.connect()
+		if err != nil {
+			return err
 		}
 		tasks.Go(func() {
-			each.run(ctx, w.recorder, conns)
-			for _, conn := range conns {
-				_ = conn.Close()
-			}
+			defer to.close()
+			each.run(ctx, w.Recorder, to)
 		})
 	}
 	return nil
 }
 
-// caughtUp says which watchers have not gone through a revision.
-func (w *workload) caughtUp(revision int64) []string {
+// Through is the revision that the historian has gone through.
+func (w *Workload) Through() int64 { return w.historian.through.Load() }
+
+// Behind says which watchers have not gone through a revision.
+func (w *Workload) Behind(revision int64) []string {
 	var behind []string
 	for _, each := range w.watchers {
 		if each.through.Load() < revision {

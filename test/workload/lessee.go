@@ -1,4 +1,4 @@
-package faults
+package workload
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
 )
-
-const lessees = 2
 
 // lessee takes leases, puts a key on each, keeps it alive for a while, and then
 // revokes it or lets it end. For one goroutine.
@@ -108,7 +106,8 @@ func (l *lessee) keepAlive(ctx context.Context, current *lease) bool {
 }
 
 // checkLeases tells whether a key went with its lease before the lease's time.
-func checkLeases(l *history.Log, all *history.Watch, lessees []*lessee) []history.Violation {
+func (w *Workload) checkLeases(l *history.Log) []history.Violation {
+	all, lessees := w.historian.watch, w.lessees
 	var found []history.Violation
 	ends := map[string]lease{}
 	for _, each := range lessees {

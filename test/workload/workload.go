@@ -1,7 +1,9 @@
-package faults
+package workload
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -10,11 +12,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/batondb/baton/test/history"
 )
 
 const (
-	sessions = 10
 	// hotKeys are fought over; a new set comes every hotEpoch, so that no key
 	// has more ops than can be checked.
 	hotKeys  = 5
@@ -29,30 +34,95 @@ var (
 	bankRange = history.Read{Key: "bank/", End: "bank0"}
 )
 
-// workload is all that clients do.
-type workload struct {
-	seed     uint64
-	cluster  *Cluster
-	recorder *history.Recorder
-	// compacted is the highest revision that anyone asked to compact to.
-	compacted atomic.Int64
+// Options of a Workload. Recorder and Targets are needed.
+type Options struct {
+	Seed     uint64
+	Recorder *history.Recorder
+	// Targets are the pods that clients know.
+	Targets []Target
+	// DialOptions are added to those of every connection.
+	DialOptions []grpc.DialOption
+	// Exists says which of the targets are worth a call now; nil: all.
+	Exists func(target int) bool
+	// Sessions are clients that read and write; 10. The first Library of them
+	// use the Go client; 3. Lessees hold leases; 2.
+	Sessions, Library, Lessees int
+	// Pause is the longest time between two ops of a session; 12 ms.
+	Pause time.Duration
+}
+
+// Target is a pod's name and client port.
+type Target struct{ Name, Address string }
+
+// Workload is all that clients do.
+type Workload struct {
+	Options
+	// Compacted is the highest revision that anyone asked to compact to.
+	Compacted atomic.Int64
+
 	historian *watcher
 	watchers  []*watcher
 	lessees   []*lessee
-
-	alarmMu sync.Mutex // Guards alarms.
-	alarms  map[string]int
+	opened    int64 // The revision at which the accounts were there.
 }
 
-// alarm counts what a pod raised an alarm for.
-func (w *workload) alarm(pod, text string) {
-	w.alarmMu.Lock()
-	defer w.alarmMu.Unlock()
-	w.alarms[pod+": "+text]++
+// New makes a workload; nothing runs yet.
+func New(o Options) *Workload {
+	o.Sessions, o.Library, o.Lessees = cmp.Or(o.Sessions, 10), cmp.Or(o.Library, 3), cmp.Or(o.Lessees, 2)
+	o.Pause = cmp.Or(o.Pause, 12*time.Millisecond)
+	return &Workload{Options: o}
 }
 
-func (w *workload) hotKey(rng *rand.Rand) string {
-	epoch := w.recorder.Now() / int64(hotEpoch)
+// Dial opens a connection that comes back quickly: pods do in tests.
+func (o *Options) Dial(address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}),
+	}, o.DialOptions...)...)
+}
+
+// conns are connections to all targets.
+type conns struct {
+	all    []*grpc.ClientConn
+	exists func(target int) bool
+}
+
+func (o *Options) connect() (*conns, error) {
+	c := &conns{exists: o.Exists}
+	for _, t := range o.Targets {
+		conn, err := o.Dial(t.Address)
+		if err != nil {
+			return nil, err
+		}
+		c.all = append(c.all, conn)
+	}
+	return c, nil
+}
+
+// pick draws one, of those that are worth a call where there are any.
+func (c *conns) pick(rng *rand.Rand) int {
+	at := rng.IntN(len(c.all))
+	for range len(c.all) {
+		if c.exists == nil || c.exists(at) {
+			break
+		}
+		at = (at + 1) % len(c.all)
+	}
+	return at
+}
+
+func (c *conns) close() {
+	for _, conn := range c.all {
+		_ = conn.Close()
+	}
+}
+
+func (w *Workload) hotKey(rng *rand.Rand) string {
+	epoch := w.Recorder.Now() / int64(hotEpoch)
 	return fmt.Sprintf("hot/%04d/%d", epoch, rng.IntN(hotKeys))
 }
 
@@ -79,11 +149,11 @@ func groups(key string) string {
 	return ""
 }
 
-// open makes the accounts, and returns the revision at which they were there.
-func (w *workload) open(ctx context.Context) (int64, error) {
-	s, err := newSession(0, w.seed, w.recorder, w.cluster)
+// Open makes the accounts.
+func (w *Workload) Open(ctx context.Context) error {
+	s, err := w.newSession(0)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer s.close()
 	op := &history.Op{Name: "open"}
@@ -92,15 +162,61 @@ func (w *workload) open(ctx context.Context) (int64, error) {
 	}
 	s.write(ctx, op)
 	if op.Outcome != history.OK {
-		return 0, fmt.Errorf("the accounts could not be opened: %s", op.Error)
+		return fmt.Errorf("the accounts could not be opened: %s", op.Error)
 	}
-	return op.Revision, nil
+	w.opened = op.Revision
+	return nil
+}
+
+// Last writes once more: a cluster that is whole must take it.
+func (w *Workload) Last(ctx context.Context) error {
+	s, err := w.newSession(99)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	op := &history.Op{Name: "last", Writes: []history.Write{{Key: "last", Value: s.value()}}}
+	s.write(ctx, op)
+	if op.Outcome != history.OK {
+		return errors.New(op.Error)
+	}
+	return nil
+}
+
+// Run lets the clients loose until ctx ends, and returns when all have ended.
+func (w *Workload) Run(ctx context.Context) error {
+	shared, err := w.newLibrary()
+	if err != nil {
+		return err
+	}
+	var clients sync.WaitGroup
+	for i := range w.Sessions + w.Lessees {
+		s, err := w.newSession(1 + i)
+		if err != nil {
+			return err
+		}
+		if i < w.Library {
+			s.library = shared
+		}
+		life := func() { w.run(ctx, s) }
+		if i >= w.Sessions {
+			l := &lessee{session: s}
+			w.lessees = append(w.lessees, l)
+			life = func() { l.run(ctx) }
+		}
+		clients.Go(func() {
+			defer s.close()
+			life()
+		})
+	}
+	clients.Wait()
+	return shared.close()
 }
 
 // weighted is one thing that a session does, and how often.
 type weighted struct {
 	weight int
-	do     func(ctx context.Context, w *workload, s *session)
+	do     func(ctx context.Context, w *Workload, s *session)
 }
 
 var mix = []weighted{
@@ -117,11 +233,11 @@ var mix = []weighted{
 	{5, old},
 	{3, scan},
 	{6, bulk},
-	{3, func(ctx context.Context, _ *workload, s *session) { s.repeat(ctx) }},
+	{3, func(ctx context.Context, _ *Workload, s *session) { s.repeat(ctx) }},
 }
 
 // run is a session's life.
-func (w *workload) run(ctx context.Context, s *session) {
+func (w *Workload) run(ctx context.Context, s *session) {
 	total := 0
 	for _, m := range mix {
 		total += m.weight
@@ -134,33 +250,33 @@ func (w *workload) run(ctx context.Context, s *session) {
 				break
 			}
 		}
-		_ = pause(ctx, time.Duration(s.rng.IntN(12))*time.Millisecond)
+		_ = pause(ctx, time.Duration(s.rng.Int64N(int64(w.Pause))))
 	}
 }
 
-func put(ctx context.Context, w *workload, s *session) {
+func put(ctx context.Context, w *Workload, s *session) {
 	s.write(ctx, &history.Op{Name: "put", Writes: []history.Write{{Key: w.hotKey(s.rng), Value: s.value()}}})
 }
 
 // bulk writes much, so that files and tables fill, and the log is cut.
-func bulk(ctx context.Context, _ *workload, s *session) {
+func bulk(ctx context.Context, _ *Workload, s *session) {
 	s.write(ctx, &history.Op{Name: "bulk", Writes: []history.Write{{
 		Key:   fmt.Sprintf("bulk/%d", s.rng.IntN(8)),
 		Value: history.Padded(s.value(), 20_000+s.rng.IntN(400_000)),
 	}}})
 }
 
-func remove(ctx context.Context, w *workload, s *session) {
+func remove(ctx context.Context, w *Workload, s *session) {
 	s.write(ctx, &history.Op{Name: "delete", Writes: []history.Write{{Key: w.hotKey(s.rng), Delete: true}}})
 }
 
-func get(ctx context.Context, w *workload, s *session) {
+func get(ctx context.Context, w *Workload, s *session) {
 	s.read(ctx, &history.Op{Name: "get", Read: &history.Read{Key: w.hotKey(s.rng), Consistency: history.Linearizable}}, false)
 }
 
 // swap guards on what the session last saw of a key: the older, the likelier it
 // fails.
-func swap(ctx context.Context, w *workload, s *session) {
+func swap(ctx context.Context, w *Workload, s *session) {
 	key := w.hotKey(s.rng)
 	write := history.Write{Key: key, Value: s.value()}
 	if s.rng.IntN(5) == 0 {
@@ -173,7 +289,7 @@ func swap(ctx context.Context, w *workload, s *session) {
 	})
 }
 
-func swapValue(ctx context.Context, w *workload, s *session) {
+func swapValue(ctx context.Context, w *Workload, s *session) {
 	key := w.hotKey(s.rng)
 	s.write(ctx, &history.Op{
 		Name:   "swap-value",
@@ -183,7 +299,7 @@ func swapValue(ctx context.Context, w *workload, s *session) {
 }
 
 // create takes a key that must not exist, as a lock does.
-func create(ctx context.Context, w *workload, s *session) {
+func create(ctx context.Context, w *Workload, s *session) {
 	key := w.hotKey(s.rng)
 	s.write(ctx, &history.Op{
 		Name:   "create",
@@ -193,7 +309,7 @@ func create(ctx context.Context, w *workload, s *session) {
 }
 
 // exchange writes and reads the key in one transaction.
-func exchange(ctx context.Context, w *workload, s *session) {
+func exchange(ctx context.Context, w *Workload, s *session) {
 	key := w.hotKey(s.rng)
 	op := &history.Op{
 		Name:   "exchange",
@@ -207,7 +323,7 @@ func exchange(ctx context.Context, w *workload, s *session) {
 }
 
 // transfer moves money between two accounts.
-func transfer(ctx context.Context, _ *workload, s *session) {
+func transfer(ctx context.Context, _ *Workload, s *session) {
 	from := s.rng.IntN(accounts)
 	to := (from + 1 + s.rng.IntN(accounts-1)) % accounts
 	read := bankRange
@@ -231,14 +347,14 @@ func transfer(ctx context.Context, _ *workload, s *session) {
 	})
 }
 
-func balances(ctx context.Context, _ *workload, s *session) {
+func balances(ctx context.Context, _ *Workload, s *session) {
 	read := bankRange
 	read.Consistency = history.Linearizable
 	s.read(ctx, &history.Op{Name: "balances", Read: &read}, false)
 }
 
 // loose is a read that need not be the newest.
-func loose(ctx context.Context, w *workload, s *session) {
+func loose(ctx context.Context, w *Workload, s *session) {
 	read := history.Read{Key: w.hotKey(s.rng), Consistency: history.Local}
 	if s.rng.IntN(2) == 0 {
 		read.Key, read.End = bankRange.Key, bankRange.End
@@ -254,17 +370,17 @@ func loose(ctx context.Context, w *workload, s *session) {
 }
 
 // old reads the past.
-func old(ctx context.Context, w *workload, s *session) {
+func old(ctx context.Context, w *Workload, s *session) {
 	if s.seen < 2 {
 		return
 	}
 	read := hotRange
-	read.At = max(1, w.compacted.Load(), s.seen-s.rng.Int64N(500))
+	read.At = max(1, w.Compacted.Load(), s.seen-s.rng.Int64N(500))
 	read.Consistency = history.Local
 	s.read(ctx, &history.Op{Name: "old", Read: &read}, false)
 }
 
-func scan(ctx context.Context, _ *workload, s *session) {
+func scan(ctx context.Context, _ *Workload, s *session) {
 	read := hotRange
 	read.Consistency = history.Linearizable
 	s.read(ctx, &history.Op{Name: "scan", Read: &read}, true)

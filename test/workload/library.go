@@ -1,4 +1,4 @@
-package faults
+package workload
 
 import (
 	"context"
@@ -10,20 +10,17 @@ import (
 	"github.com/batondb/baton/test/history"
 )
 
-// librarySessions of the sessions use the Go client, which promises that what
-// it repeats is applied once. They share one, and one Batcher.
-const librarySessions = 3
-
-// library is the Go client that sessions share.
+// library is the Go client that sessions share, and one Batcher. It promises that
+// what it repeats is applied once.
 type library struct {
 	client  *client.Client
 	batcher *client.Batcher
 }
 
-func newLibrary(c *Cluster) (*library, error) {
-	options := client.Options{AttemptTimeout: 700 * time.Millisecond}
-	for _, p := range c.Pods {
-		options.Endpoints = append(options.Endpoints, p.Via)
+func (w *Workload) newLibrary() (*library, error) {
+	options := client.Options{AttemptTimeout: 700 * time.Millisecond, DialOptions: w.DialOptions}
+	for _, t := range w.Targets {
+		options.Endpoints = append(options.Endpoints, t.Address)
 	}
 	made, err := client.New(options)
 	if err != nil {

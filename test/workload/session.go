@@ -1,4 +1,4 @@
-package faults
+package workload
 
 import (
 	"context"
@@ -28,8 +28,8 @@ type session struct {
 	client   int
 	rng      *rand.Rand
 	recorder *history.Recorder
-	conns    []*grpc.ClientConn // To each pod, through the network.
-	library  *library           // Not nil: instead of the bare API.
+	conns    *conns
+	library  *library // Not nil: instead of the bare API.
 
 	id       []byte
 	sequence uint64
@@ -46,31 +46,24 @@ type past struct {
 	request call
 }
 
-func newSession(client int, seed uint64, recorder *history.Recorder, cluster *Cluster) (*session, error) {
-	s := &session{
+func (w *Workload) newSession(client int) (*session, error) {
+	to, err := w.connect()
+	if err != nil {
+		return nil, err
+	}
+	return &session{
 		client:   client,
-		rng:      rand.New(rand.NewPCG(seed, uint64(client))),
-		recorder: recorder,
-		id:       binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, seed), uint64(client)),
+		rng:      rand.New(rand.NewPCG(w.Seed, uint64(client))),
+		recorder: w.Recorder,
+		conns:    to,
+		id:       binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, w.Seed), uint64(client)),
 		cache:    map[string]history.KV{},
-	}
-	for _, p := range cluster.Pods {
-		conn, err := dial(p.Via)
-		if err != nil {
-			return nil, err
-		}
-		s.conns = append(s.conns, conn)
-	}
-	return s, nil
+	}, nil
 }
 
-func (s *session) close() {
-	for _, conn := range s.conns {
-		_ = conn.Close()
-	}
-}
+func (s *session) close() { s.conns.close() }
 
-func (s *session) conn() *grpc.ClientConn { return s.conns[s.rng.IntN(len(s.conns))] }
+func (s *session) conn() *grpc.ClientConn { return s.conns.all[s.conns.pick(s.rng)] }
 
 // value is one that nobody else ever writes.
 func (s *session) value() string {
@@ -83,10 +76,22 @@ func (s *session) requestID() *kvv1.RequestId {
 	return &kvv1.RequestId{ClientId: s.id, Sequence: s.sequence, KnownRevision: s.seen}
 }
 
+// pause returns after d, or with ctx's error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // timeout is that of one attempt: short ones give up on what is only slow, so
 // that the same request is under way twice.
 func (s *session) timeout() time.Duration {
-	return 200*time.Millisecond + rand.N(1800*time.Millisecond)
+	return 200*time.Millisecond + time.Duration(s.rng.Int64N(int64(1800*time.Millisecond)))
 }
 
 // verdict is what an error says about a write.
@@ -166,7 +171,7 @@ func (s *session) write(ctx context.Context, op *history.Op) {
 			}
 			break
 		}
-		_ = pause(ctx, rand.N(50*time.Millisecond))
+		_ = pause(ctx, time.Duration(s.rng.Int64N(int64(50*time.Millisecond))))
 	}
 	s.recorder.End(op)
 	s.learn(op)
@@ -188,9 +193,9 @@ func (s *session) send(ctx context.Context, request call, hedged bool) (attempt,
 		return attempt{answer, err}, nil
 	}
 	results := make(chan attempt, 2)
-	from := s.rng.IntN(len(s.conns))
+	from := s.conns.pick(s.rng)
 	for i := range 2 {
-		conn := s.conns[(from+i)%len(s.conns)]
+		conn := s.conns.all[(from+i)%len(s.conns.all)]
 		go func() {
 			answer, err := request(ctx, conn)
 			results <- attempt{answer, err}
