@@ -302,9 +302,14 @@ func (b *Batcher) free() {
 }
 
 func checkPut(key string, value int) error {
-	switch {
-	case key == "":
+	if key == "" {
 		return invalid("a key must not be empty")
+	}
+	return checkPutSize(key, value)
+}
+
+func checkPutSize(key string, value int) error {
+	switch {
 	case len(key) > maxKeyBytes:
 		return tooLarge("key", maxKeyBytes, len(key))
 	case value > maxValueBytes:

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/batondb/baton/client"
 )
 
@@ -53,8 +56,11 @@ func TestScanGivesEachKeyOnceOverBrokenStreams(t *testing.T) {
 	}
 	var messages atomic.Int32
 	fake.After(func(_ int, method string) error {
-		if method == "Scan" && messages.Add(1)%3 == 0 {
-			return errBroken
+		if method != "Scan" {
+			return nil
+		}
+		if n := messages.Add(1); n%3 == 0 {
+			return status.Error([]codes.Code{codes.Unavailable, codes.Internal, codes.Unknown, codes.ResourceExhausted}[n/3%4], "broken")
 		}
 		return nil
 	})

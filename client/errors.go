@@ -162,12 +162,14 @@ func (e *Error) outcome() outcome {
 	case kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN:
 		return mayBeApplied
 	case kvv1.ErrorReason_ERROR_REASON_UNSPECIFIED:
-		// Without a reason it is gRPC itself that failed: the connection broke, the
-		// server ended the stream, or the attempt took too long.
+		// Without a reason it was not Baton that refused, but something on the way
+		// that failed (a stream was reset, an answer cut, a proxy full), perhaps
+		// after the write was applied. Three codes come before a method begins.
 		switch e.Code {
-		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-			return mayBeApplied
+		case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
+			return final
 		}
+		return mayBeApplied
 	}
 	return final
 }

@@ -47,6 +47,11 @@ func (k Keys) check() error {
 	if k.first == "" {
 		return invalid("a key must not be empty")
 	}
+	// A bound may be the key after the longest one. What is larger than a message
+	// would fail on the way, without a reason, however often it is repeated.
+	if n := max(len(k.first), len(k.end)); n > maxKeyBytes+1 {
+		return tooLarge("key", maxKeyBytes, n)
+	}
 	return nil
 }
 

@@ -208,10 +208,10 @@ func TestElection(t *testing.T) {
 		t.Fatal(err)
 	}
 	next("still one")
+	won := make(chan error, 1)
 	go func() {
-		if _, err := c.Campaign(ctx, "e", []byte("two")); err != nil {
-			t.Error(err)
-		}
+		_, err := c.Campaign(ctx, "e", []byte("two"))
+		won <- err
 	}()
 	eventually(t, "two waits", func() bool {
 		n, err := c.Count(ctx, client.Prefix("e/"))
@@ -221,6 +221,9 @@ func TestElection(t *testing.T) {
 		t.Fatal(err)
 	}
 	next("two")
+	if err := <-won; err != nil {
+		t.Fatal(err)
+	}
 	if leader, err := c.Leader(ctx, "e"); err != nil || string(leader.GetValue()) != "two" {
 		t.Fatalf("%v %v", leader, err)
 	}

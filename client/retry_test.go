@@ -33,17 +33,69 @@ func times(n int32, method string, err error) func(int, string) error {
 
 // Scenario: S38, S39
 func TestWriteWithALostAnswerIsAppliedOnce(t *testing.T) {
-	for _, lost := range []error{errBroken, errUnknown} {
+	lost := []error{errBroken, errUnknown}
+	for _, code := range withoutVerdict {
+		lost = append(lost, status.Error(code, "stream terminated by RST_STREAM"))
+	}
+	for _, lost := range lost {
 		fake, c := cluster(t, 3)
 		fake.After(times(4, "Put", lost))
 		ctx := within(t, 5*time.Second)
 		response, err := c.Put(ctx, "a", nil)
 		if err != nil || !response.GetHeader().GetReplayed() {
-			t.Fatalf("%v %v", response, err)
+			t.Fatalf("after %v: %v %v", lost, response, err)
 		}
 		if kv, err := c.Get(ctx, "a"); err != nil || kv.GetVersion() != 1 {
 			t.Fatalf("applied %d times, %v", kv.GetVersion(), err)
 		}
+	}
+}
+
+// withoutVerdict are codes that, without a reason, may come from anywhere on the
+// way: from gRPC when a stream was reset or an answer cut, from a proxy, from a
+// handler that failed after the write was applied.
+var withoutVerdict = []codes.Code{
+	codes.Canceled, codes.Unknown, codes.InvalidArgument, codes.DeadlineExceeded, codes.NotFound, codes.AlreadyExists,
+	codes.ResourceExhausted, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange, codes.Internal, codes.DataLoss,
+}
+
+// What cannot be repeated is unknown after the same errors, and what a gateway
+// refuses for good is a refusal.
+func TestOnlyAReasonOrAGatewayRefuses(t *testing.T) {
+	for _, code := range withoutVerdict {
+		fake, c := cluster(t, 2)
+		fake.After(times(1, "HandOver", status.Error(code, "stream terminated by RST_STREAM")))
+		if _, err := c.HandOver(within(t, 5*time.Second), ""); !errors.Is(err, client.ErrUnknown) {
+			t.Errorf("%v: %v", code, err)
+		}
+	}
+	for _, code := range []codes.Code{codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied} {
+		fake, c := cluster(t, 1)
+		fake.Before(times(1e6, "Put", status.Error(code, "not for you")))
+		_, err := c.Put(within(t, 5*time.Second), "a", nil)
+		var e *client.Error
+		if !errors.As(err, &e) || e.Code != code || errors.Is(err, client.ErrUnknown) || fake.Calls("Put") != 1 {
+			t.Errorf("%v: %v after %d calls", code, err, fake.Calls("Put"))
+		}
+	}
+}
+
+// What no pod can even receive must not be repeated until the time is over.
+func TestWhatIsTooLargeToSendIsRefusedAtOnce(t *testing.T) {
+	_, c := cluster(t, 1)
+	ctx := within(t, 5*time.Second)
+	huge := make([]byte, 20<<20)
+	if _, err := c.Put(ctx, "a", huge); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a put: %v", err)
+	}
+	if _, err := c.Txn().Put("a", huge).Commit(ctx); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a transaction: %v", err)
+	}
+	if _, err := c.Get(ctx, string(huge)); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a read: %v", err)
+	}
+	if _, err := c.Delete(ctx, client.Between("a", string(huge))); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a delete: %v", err)
 	}
 }
 

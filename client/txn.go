@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -22,6 +23,9 @@ type Txn struct {
 	branch  *[]*kvv1.Op
 	err     error
 }
+
+// maxTxnBytes is the server's limit.
+const maxTxnBytes = 2 << 20
 
 // Txn starts a transaction.
 func (c *Client) Txn() *Txn {
@@ -150,6 +154,9 @@ func (t *Txn) Commit(ctx context.Context) (*kvv1.TxnResponse, error) {
 	request := &kvv1.TxnRequest{
 		Compare: t.request.GetCompare(), Success: t.request.GetSuccess(), Failure: t.request.GetFailure(),
 		RequestId: t.client.newRequestID(),
+	}
+	if size := proto.Size(request); size > maxTxnBytes {
+		return nil, tooLarge("transaction", maxTxnBytes, size)
 	}
 	var response *kvv1.TxnResponse
 	err := t.client.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {

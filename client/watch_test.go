@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/batondb/baton/client"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -30,8 +33,11 @@ func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 	}
 	var sent atomic.Int32
 	fake.After(func(_ int, method string) error {
-		if method == "Watch" && sent.Add(1)%2 == 0 {
-			return errBroken
+		if method != "Watch" {
+			return nil
+		}
+		if n := sent.Add(1); n%2 == 0 {
+			return status.Error([]codes.Code{codes.Unavailable, codes.Internal, codes.Unknown, codes.ResourceExhausted}[n/2%4], "broken")
 		}
 		return nil
 	})

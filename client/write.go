@@ -32,6 +32,9 @@ func (o WriteOptions) delete(keys Keys) (*kvv1.DeleteRequest, error) {
 	if o.Lease != 0 || o.KeepLease || o.KeepValue {
 		return nil, invalid("WriteOptions: only PrevKV is for a delete")
 	}
+	if err := keys.check(); err != nil {
+		return nil, err
+	}
 	return &kvv1.DeleteRequest{Key: []byte(keys.first), RangeEnd: keys.endBytes(), PrevKv: o.PrevKV}, nil
 }
 
@@ -39,6 +42,9 @@ func (o WriteOptions) delete(keys Keys) (*kvv1.DeleteRequest, error) {
 func (c *Client) Put(ctx context.Context, key string, value []byte, options ...WriteOptions) (*kvv1.PutResponse, error) {
 	o, err := one(options)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkPutSize(key, len(value)); err != nil {
 		return nil, err
 	}
 	request := o.put(key, value)

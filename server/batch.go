@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // Batch answers each list when its outcome is known, in any order.
@@ -45,7 +46,9 @@ func (s *kvService) batch(ctx context.Context, batch *kvv1.WriteBatch) (*kvv1.Wr
 	return response, nil
 }
 
-// errWrongResult: the log answered another command than the one proposed.
+// errWrongResult: the log answered another command than the one proposed, which
+// may be applied all the same.
 func errWrongResult(result *kvv1.Result) error {
-	return fmt.Errorf("the log answered with %T, which is another command's result: please report this", result.GetResult())
+	return fmt.Errorf("%w: the log answered with %T, which is another command's result: please report this",
+		replication.ErrUnknown, result.GetResult())
 }

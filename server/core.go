@@ -3,10 +3,14 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // core is what the services share: the way to the log and to the store.
@@ -84,14 +88,20 @@ func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error
 	return err
 }
 
+// unlessRefused makes what nobody foresaw, once a command was handed to the log,
+// an unknown outcome: the entry may be applied, and an error without a reason
+// would read as "something failed here", not as that.
 func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
 	if err == nil {
 		err = refused(result)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return result, nil
 	}
-	return result, nil
+	if code, reason, _ := describe(err); reason == 0 && code == codes.Internal {
+		err = fmt.Errorf("%w: %w", replication.ErrUnknown, err)
+	}
+	return nil, err
 }
 
 // admit refuses writes that need space when a volume is nearly full. What

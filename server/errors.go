@@ -42,6 +42,7 @@ var codeOf = map[kvv1.ErrorReason]codes.Code{
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:      codes.NotFound,
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:            codes.DataLoss,
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:           codes.ResourceExhausted,
+	kvv1.ErrorReason_ERROR_REASON_NO_HEIR:            codes.FailedPrecondition,
 }
 
 // sentinels are the errors of the parts below that programs can react to.

@@ -102,6 +102,34 @@ func TestErrorsWithoutReason(t *testing.T) {
 	}
 }
 
+// What fails after a command was handed to the log, in a way that nobody foresaw,
+// must not read as a refusal: the command may be applied.
+func TestASurpriseAfterProposingIsAnUnknownOutcome(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	for name, propose := range map[string]func(context.Context, *kvv1.Command) (*kvv1.Result, error){
+		"an error": func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+			return nil, errors.New("a surprise")
+		},
+		"another's result": func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+			return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: &kvv1.CompactResponse{}}}, nil
+		},
+		"no result": func(context.Context, *kvv1.Command) (*kvv1.Result, error) { return nil, nil },
+	} {
+		p.log.propose = propose
+		_, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k")})
+		t.Log(name)
+		wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
+		_, err = kvv1.NewLeaseServiceClient(p.conn).Grant(within5s(t), &kvv1.GrantRequest{TtlSeconds: 1})
+		wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
+	}
+}
+
+func TestARefusedHandOverHasAReason(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	_, err := kvv1.NewMaintenanceServiceClient(p.conn).HandOver(within5s(t), &kvv1.HandOverRequest{To: "nobody"})
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_NO_HEIR)
+}
+
 // The status of another pod passes through with its reason.
 func TestForwardedReason(t *testing.T) {
 	c := testCore()

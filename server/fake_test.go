@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -232,7 +233,12 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 	return s
 }
 
-func (l *fakeLog) HandOver(context.Context, string) (string, error) { return "kv-1", nil }
+func (l *fakeLog) HandOver(_ context.Context, to string) (string, error) {
+	if to == "nobody" {
+		return "", errors.New("hand over: nobody is not a voter that answers")
+	}
+	return "kv-1", nil
+}
 
 func (l *fakeLog) Reclone(reason string) error {
 	l.mu.Lock()

@@ -94,7 +94,7 @@ func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverReq
 	master, err := log.HandOver(ctx, req.GetTo())
 	if code, _, _ := describe(err); err != nil && code == codes.Internal && status.Code(err) == codes.Unknown {
 		// Not a fault of this pod's: there is nobody to hand over to.
-		err = status.Error(codes.FailedPrecondition, err.Error())
+		err = &refusal{reason: kvv1.ErrorReason_ERROR_REASON_NO_HEIR, message: err.Error()}
 	}
 	return &kvv1.HandOverResponse{Master: master}, fromMaster(err)
 }

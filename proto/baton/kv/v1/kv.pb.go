@@ -62,6 +62,8 @@ const (
 	ErrorReason_ERROR_REASON_CORRUPT ErrorReason = 14
 	// A limit on things held for clients (watches, streams) is reached.
 	ErrorReason_ERROR_REASON_TOO_MANY ErrorReason = 15
+	// No pod could take the baton: the master is the same as before.
+	ErrorReason_ERROR_REASON_NO_HEIR ErrorReason = 16
 )
 
 // Enum value maps for ErrorReason.
@@ -83,6 +85,7 @@ var (
 		13: "ERROR_REASON_KEY_NOT_FOUND",
 		14: "ERROR_REASON_CORRUPT",
 		15: "ERROR_REASON_TOO_MANY",
+		16: "ERROR_REASON_NO_HEIR",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":        0,
@@ -101,6 +104,7 @@ var (
 		"ERROR_REASON_KEY_NOT_FOUND":      13,
 		"ERROR_REASON_CORRUPT":            14,
 		"ERROR_REASON_TOO_MANY":           15,
+		"ERROR_REASON_NO_HEIR":            16,
 	}
 )
 
@@ -2333,7 +2337,7 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.baton.kv.v1.WriteBatchResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome*\xf4\x03\n" +
+	"\aoutcome*\x8e\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1a\n" +
@@ -2351,7 +2355,8 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x15ERROR_REASON_NO_SPACE\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\r\x12\x18\n" +
 	"\x14ERROR_REASON_CORRUPT\x10\x0e\x12\x19\n" +
-	"\x15ERROR_REASON_TOO_MANY\x10\x0f*x\n" +
+	"\x15ERROR_REASON_TOO_MANY\x10\x0f\x12\x18\n" +
+	"\x14ERROR_REASON_NO_HEIR\x10\x10*x\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x17\n" +

@@ -38,7 +38,9 @@ const (
 // follower forwards a write to the master, and serves a read from its own copy.
 //
 // Errors carry a google.rpc.ErrorInfo with domain "baton" and a reason that is
-// the name of a value of ErrorReason, without its prefix.
+// the name of a value of ErrorReason, without its prefix. An error without one
+// comes from something on the way: but for UNIMPLEMENTED, UNAUTHENTICATED and
+// PERMISSION_DENIED it says nothing of whether a write was applied.
 type KVServiceClient interface {
 	// Range reads one page of keys at one revision.
 	Range(ctx context.Context, in *RangeRequest, opts ...grpc.CallOption) (*RangeResponse, error)
@@ -146,7 +148,9 @@ type KVService_BatchClient = grpc.BidiStreamingClient[BatchRequest, BatchRespons
 // follower forwards a write to the master, and serves a read from its own copy.
 //
 // Errors carry a google.rpc.ErrorInfo with domain "baton" and a reason that is
-// the name of a value of ErrorReason, without its prefix.
+// the name of a value of ErrorReason, without its prefix. An error without one
+// comes from something on the way: but for UNIMPLEMENTED, UNAUTHENTICATED and
+// PERMISSION_DENIED it says nothing of whether a write was applied.
 type KVServiceServer interface {
 	// Range reads one page of keys at one revision.
 	Range(context.Context, *RangeRequest) (*RangeResponse, error)
