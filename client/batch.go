@@ -30,8 +30,9 @@ const (
 type BatchOptions struct {
 	// InFlight is how many batches may be on their way at once; 0 means 8, the
 	// most is 64. With 1 all writes are applied in the order in which they were
-	// given to the Batcher; with more, only each caller who waits for its answers
-	// sees its own writes in order.
+	// given to the Batcher (but one that ended as [ErrUnknown] may come late);
+	// with more, only each caller who waits for its answers sees its own writes
+	// in order.
 	InFlight int
 	// Timeout is how long a batch is tried; 0 means 30 s.
 	Timeout time.Duration

@@ -21,19 +21,36 @@ func (b *Batcher) receive(stream grpc.ClientStream, worked *bool) *Error {
 		*worked = true
 		b.mu.Lock()
 		t := b.flight[a.id]
-		delete(b.flight, a.id)
-		more := len(b.waiting) > 0
 		b.mu.Unlock()
-		if more {
-			b.signal()
-		}
 		switch {
 		case t == nil: // an answer to nothing; harmless
 		case a.err != nil:
 			b.refused(t, fromMessage(a.err))
 		default:
+			b.land(t, 0)
 			b.answered(t, &a)
 		}
+	}
+}
+
+// land takes a batch out of flight and puts at the head what is to be sent
+// again, after a pause. Both under one lock: in between, the next batch would
+// have room to overtake it.
+func (b *Batcher) land(t *batch, pause time.Duration, again ...*batch) {
+	b.mu.Lock()
+	delete(b.flight, t.id)
+	if len(again) > 0 {
+		b.waiting = append(again, b.waiting...)
+		// What makes one wait (no master, a full queue) makes all of them wait.
+		b.resume = time.Now().Add(pause)
+	}
+	more := len(b.waiting) > 0
+	b.mu.Unlock()
+	switch {
+	case more && pause > 0:
+		time.AfterFunc(pause, b.signal)
+	case more:
+		b.signal()
 	}
 }
 
@@ -45,31 +62,19 @@ func (b *Batcher) refused(t *batch, e *Error) {
 	t.unknown = a.unknown
 	switch {
 	case err == nil && time.Since(t.created) < b.options.Timeout:
-		b.repeat(e, t)
+		b.client.pods.refresh()
+		b.land(t, timeoutOf(minBackoff, min(t.sends, 4)), t)
+		return
 	case err == nil:
-		b.fail(t, t.late(e))
-	case t.unknown || len(t.writes) == 1 || !e.aboutRequest():
-		b.fail(t, err)
-	default:
+		err = t.late(e)
+	case !t.unknown && len(t.writes) > 1 && e.aboutRequest():
 		// One write spoils the batch: halves find it.
 		left, right := t.split()
-		b.repeat(e, left, right)
+		b.land(t, 0, left, right)
+		return
 	}
-}
-
-// repeat sends batches again: at once when they were split, else after a pause.
-// What makes one wait (no master, a full queue) makes all of them wait.
-func (b *Batcher) repeat(e *Error, again ...*batch) {
-	var d time.Duration
-	if e.outcome() != final {
-		d = timeoutOf(minBackoff, min(again[0].sends, 4))
-		b.client.pods.refresh()
-	}
-	b.mu.Lock()
-	b.waiting = append(again, b.waiting...)
-	b.resume = time.Now().Add(d)
-	b.mu.Unlock()
-	time.AfterFunc(d, b.signal)
+	b.land(t, 0)
+	b.fail(t, err)
 }
 
 // split makes two batches of one that was refused.

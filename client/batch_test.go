@@ -69,10 +69,16 @@ func TestBatcherKeepsOrderWithOneInFlight(t *testing.T) {
 	fake, c := cluster(t, 2)
 	ctx := within(t, 30*time.Second)
 	b := batcher(t, c, client.BatchOptions{InFlight: 1})
-	var n atomic.Int32
+	var n, m atomic.Int32
 	fake.After(func(_ int, method string) error {
 		if method == "Batch" && n.Add(1)%3 == 0 {
 			return errBroken
+		}
+		return nil
+	})
+	fake.Before(func(_ int, method string) error {
+		if method == "Batch" && m.Add(1)%4 == 0 {
+			return clienttest.Error(codes.ResourceExhausted, kvv1.ErrorReason_ERROR_REASON_OVERLOADED, "the queue is full")
 		}
 		return nil
 	})
