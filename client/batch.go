@@ -167,7 +167,7 @@ func (b *Batcher) put(ctx context.Context, key string, value []byte, options []W
 }
 
 // Do makes any write and waits for its result. A result that is an error is
-// returned as an [*Error].
+// returned as an [*Error]; with [ErrResultCut] there is a result as well.
 func (b *Batcher) Do(ctx context.Context, write *kvv1.Write) (*kvv1.WriteResult, error) {
 	type outcome struct {
 		result *kvv1.WriteResult

@@ -160,6 +160,8 @@ func (k *completion) complete(encoded []byte) {
 	switch refusal := result.GetError(); {
 	case refusal != nil:
 		k.fail(fromMessage(refusal))
+	case k.result != nil && result.GetCut():
+		k.result(result, resultCut())
 	case k.result != nil:
 		k.result(result, nil)
 	default:

@@ -23,6 +23,8 @@
 //     an answer outstanding: the write may or may not have been applied.
 //   - [ErrUnavailable] (and [ErrNoMaster], which is one kind of it): the context
 //     ended, and nothing was applied.
+//   - [ErrResultCut]: the write was applied, but what it read or replaced was lost
+//     with the first answer.
 //   - every other [*Error]: the write was refused, nothing was applied.
 //
 // # Keys

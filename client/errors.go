@@ -40,6 +40,10 @@ var (
 	// ErrUnavailable is returned when no pod could serve until the context ended.
 	// Nothing was applied.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrResultCut is returned with the answer of a write that was applied, once,
+	// but whose first answer was lost and is not remembered whole: keys and values
+	// that it had (of gets, PrevKV) are missing. Read the keys to go on.
+	ErrResultCut = errors.New("applied, but the result was lost")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("client closed")
 )
@@ -139,6 +143,15 @@ func invalid(format string, args ...any) *Error {
 // closedError is ErrClosed with a status code.
 func closedError() *Error {
 	return &Error{Code: codes.Canceled, Message: ErrClosed.Error(), cause: ErrClosed}
+}
+
+// resultCut is ErrResultCut with a status code.
+func resultCut() *Error {
+	return &Error{
+		Code:    codes.DataLoss,
+		Message: "the write was applied, but its answer was lost, and the keys and values in it are not remembered: read them",
+		cause:   ErrResultCut,
+	}
 }
 
 // outcome says what is known of a failed attempt, and so what may follow.

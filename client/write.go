@@ -79,7 +79,16 @@ func (c *Client) Delete(ctx context.Context, keys Keys, options ...WriteOptions)
 
 // write sends a request that carries id, exactly once whatever happens.
 func (c *Client) write(ctx context.Context, id *kvv1.RequestId, send func(context.Context, *grpc.ClientConn) (*kvv1.ResponseHeader, error)) error {
-	return c.do(ctx, call{want: theMaster, write: true, id: id, send: send})
+	cut := false
+	err := c.do(ctx, call{want: theMaster, write: true, id: id, send: func(ctx context.Context, conn *grpc.ClientConn) (*kvv1.ResponseHeader, error) {
+		header, err := send(ctx, conn)
+		cut = header.GetCut()
+		return header, err
+	}})
+	if err == nil && cut {
+		return resultCut()
+	}
+	return err
 }
 
 func notFound(key string) *Error {

@@ -37,7 +37,7 @@ const (
 	requestKeyBytes = clientIDBytes + 8
 
 	// maxKeptResult bounds what is remembered of a result; over it the keys and
-	// values that it carries are left out.
+	// values that it carries are left out, and it says so.
 	maxKeptResult = 16 << 10
 )
 
@@ -165,42 +165,57 @@ func resultHeader(result *kvv1.Result) *kvv1.ResponseHeader {
 	return nil
 }
 
-// stripResult leaves out keys and values.
+// stripResult leaves out keys and values, and marks what lost some.
 func stripResult(result *kvv1.Result) {
 	switch r := result.Result.(type) {
 	case *kvv1.Result_Put:
-		r.Put.PrevKv = nil
+		r.Put.Header.Cut = stripPut(r.Put)
 	case *kvv1.Result_Delete:
-		r.Delete.PrevKvs = nil
+		r.Delete.Header.Cut = stripDelete(r.Delete)
 	case *kvv1.Result_Txn:
-		stripTxn(r.Txn)
+		r.Txn.Header.Cut = stripTxn(r.Txn)
 	case *kvv1.Result_Batch:
 		for _, write := range r.Batch.Results {
 			switch w := write.Result.(type) {
 			case *kvv1.WriteResult_Put:
-				w.Put.PrevKv = nil
+				write.Cut = stripPut(w.Put)
 			case *kvv1.WriteResult_Delete:
-				w.Delete.PrevKvs = nil
+				write.Cut = stripDelete(w.Delete)
 			case *kvv1.WriteResult_Txn:
-				stripTxn(w.Txn)
+				write.Cut = stripTxn(w.Txn)
 			}
+			r.Batch.Header.Cut = r.Batch.Header.Cut || write.Cut
 		}
 	}
 }
 
-func stripTxn(txn *kvv1.TxnResponse) {
+func stripPut(put *kvv1.PutResponse) (cut bool) {
+	cut, put.PrevKv = put.PrevKv != nil, nil
+	return cut
+}
+
+func stripDelete(deleted *kvv1.DeleteResponse) (cut bool) {
+	cut, deleted.PrevKvs = len(deleted.PrevKvs) > 0, nil
+	return cut
+}
+
+func stripTxn(txn *kvv1.TxnResponse) (cut bool) {
 	for _, result := range txn.Results {
+		lost := false
 		switch r := result.Result.(type) {
 		case *kvv1.OpResult_Range:
+			lost = len(r.Range.Kvs) > 0
 			r.Range.Kvs = nil
 		case *kvv1.OpResult_Put:
-			r.Put.PrevKv = nil
+			lost = stripPut(r.Put)
 		case *kvv1.OpResult_Delete:
-			r.Delete.PrevKvs = nil
+			lost = stripDelete(r.Delete)
 		case *kvv1.OpResult_Txn:
-			stripTxn(r.Txn)
+			lost = stripTxn(r.Txn)
 		}
+		cut = cut || lost
 	}
+	return cut
 }
 
 // On disk a request stands under its requestKey, and its requestKey under

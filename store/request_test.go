@@ -61,3 +61,68 @@ func TestDelayedDuplicateOfWhatChangedNothing(t *testing.T) {
 		t.Errorf("the delayed delete: %v", r)
 	}
 }
+
+// A result that is too large to be remembered whole must not read, when it is
+// given again, as "there was nothing".
+func TestARepeatedWriteThatLostItsValuesSaysSo(t *testing.T) {
+	s, err := Open(Options{Dir: tempDir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, s)
+	index := uint64(0)
+	apply := func(c *kvv1.Command) *kvv1.Result {
+		index++
+		return s.Apply(index, 1, []*kvv1.Command{c})[0]
+	}
+	sequence := uint64(0)
+	id := func() *kvv1.RequestId {
+		sequence++
+		return &kvv1.RequestId{ClientId: bytes.Repeat([]byte{1}, clientIDBytes), Sequence: sequence}
+	}
+	large, small := bytes.Repeat([]byte("v"), maxKeptResult), []byte("v")
+	put := func(key string, value []byte) *kvv1.PutRequest {
+		return &kvv1.PutRequest{Key: []byte(key), Value: value, PrevKv: true}
+	}
+	txn := func(ops ...*kvv1.Op) *kvv1.TxnRequest { return &kvv1.TxnRequest{Success: ops} }
+	opPut := func(r *kvv1.PutRequest) *kvv1.Op { return &kvv1.Op{Op: &kvv1.Op_Put{Put: r}} }
+	opGet := &kvv1.Op{Op: &kvv1.Op_Range{Range: &kvv1.RangeRequest{Key: []byte("large")}}}
+	apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: put("large", large)}})
+
+	repeated := func(c *kvv1.Command) *kvv1.Result {
+		t.Helper()
+		if first := resultHeader(apply(c)); first.GetCut() || first.GetReplayed() {
+			t.Errorf("the first answer: %v", first)
+		}
+		return apply(c)
+	}
+	both := txn(opPut(put("other", small)), &kvv1.Op{Op: &kvv1.Op_Txn{Txn: txn(opGet)}})
+	both.RequestId = id()
+	if r := repeated(&kvv1.Command{Command: &kvv1.Command_Txn{Txn: both}}).GetTxn(); !r.GetHeader().GetCut() {
+		t.Errorf("a get: %v", r)
+	}
+	batch := &kvv1.WriteBatch{RequestId: id(), Writes: []*kvv1.Write{
+		{Write: &kvv1.Write_Put{Put: put("new", small)}},
+		{Write: &kvv1.Write_Txn{Txn: txn(opGet)}},
+		{Write: &kvv1.Write_Put{Put: put("other", small)}},
+	}}
+	r := repeated(&kvv1.Command{Command: &kvv1.Command_Batch{Batch: batch}}).GetBatch()
+	if !r.GetHeader().GetCut() || r.Results[0].GetCut() || !r.Results[1].GetCut() || !r.Results[2].GetCut() {
+		t.Errorf("a batch: %v", r)
+	}
+	fits := put("other", small)
+	fits.RequestId = id()
+	if r := repeated(&kvv1.Command{Command: &kvv1.Command_Put{Put: fits}}).GetPut(); r.GetHeader().GetCut() || r.PrevKv == nil {
+		t.Errorf("a result that fits: %v", r)
+	}
+	over := put("large", small)
+	over.RequestId = id()
+	if r := repeated(&kvv1.Command{Command: &kvv1.Command_Put{Put: over}}).GetPut(); !r.GetHeader().GetCut() {
+		t.Errorf("a put: %v", r)
+	}
+	apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: put("large", large)}})
+	gone := &kvv1.DeleteRequest{Key: []byte("large"), PrevKv: true, RequestId: id()}
+	if r := repeated(&kvv1.Command{Command: &kvv1.Command_Delete{Delete: gone}}).GetDelete(); !r.GetHeader().GetCut() || r.Deleted != 1 {
+		t.Errorf("a delete: %v", r)
+	}
+}

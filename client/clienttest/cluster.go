@@ -142,6 +142,14 @@ func (c *Cluster) Forget() {
 	c.state.forgotten = c.state.revision
 }
 
+// CutResults makes the store remember results without keys and values, as it does
+// with large ones.
+func (c *Cluster) CutResults() {
+	c.state.mu.Lock()
+	defer c.state.mu.Unlock()
+	c.state.cut = true
+}
+
 // SpoilBatches makes every batch with a put of this key be refused as a whole.
 func (c *Cluster) SpoilBatches(key string) {
 	c.mu.Lock()

@@ -27,7 +27,9 @@ type state struct {
 	results   map[string]proto.Message
 	// forgotten is the newest revision of which request ids may be forgotten.
 	forgotten int64
-	changed   chan struct{} // closed at the next change
+	// cut: results are remembered without keys and values.
+	cut     bool
+	changed chan struct{} // closed at the next change
 }
 
 type change struct {
@@ -68,9 +70,33 @@ func once[T interface {
 	}
 	answer, err := apply()
 	if err == nil {
-		s.results[key] = proto.Clone(answer)
+		kept := proto.Clone(answer)
+		if s.cut {
+			strip(kept)
+		}
+		s.results[key] = kept
 	}
 	return answer, err
+}
+
+// strip leaves keys and values out of a result.
+func strip(result proto.Message) {
+	switch r := result.(type) {
+	case *kvv1.PutResponse:
+		r.Header.Cut, r.PrevKv = r.PrevKv != nil, nil
+	case *kvv1.TxnResponse:
+		for _, one := range r.Results {
+			if found := one.GetRange(); len(found.GetKvs()) > 0 {
+				r.Header.Cut, found.Kvs = true, nil
+			}
+		}
+	case *kvv1.WriteBatchResult:
+		for _, one := range r.Results {
+			if put := one.GetPut(); put.GetPrevKv() != nil {
+				r.Header.Cut, one.Cut, put.PrevKv = true, true, nil
+			}
+		}
+	}
 }
 
 func inRange(key string, first, end []byte) bool {

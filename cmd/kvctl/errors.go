@@ -88,6 +88,8 @@ func nextStep(err error) string {
 		return fmt.Sprintf("See: %s --help", usage.cmd.CommandPath())
 	case errors.Is(err, client.ErrUnknown):
 		return "Read the key to see whether it was written; writing it again may write it twice."
+	case errors.Is(err, client.ErrResultCut):
+		return "The write was applied, once; do not repeat it. Read the keys: kvctl get"
 	case errors.Is(err, client.ErrNoMaster):
 		return "Nothing was changed. More than half of the pods must be up to elect a master: kvctl status"
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errIdle):

@@ -321,7 +321,9 @@ func (x *Error) GetMetadata() map[string]string {
 
 // RequestId lets a write be repeated safely: the store remembers the last
 // 262,144 of them, over changes of master, restarts and snapshots, and answers
-// a repeated one with its first result instead of applying it again.
+// a repeated one with its first result instead of applying it again. Of a first
+// result over 16 KiB the keys and values are not remembered: what is left of it
+// says "cut".
 type RequestId struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 random bytes, one value for the life of a client.
@@ -396,7 +398,11 @@ type ResponseHeader struct {
 	// The pod that answered, for example "kv-1".
 	Pod string `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
 	// The request id was known: this is the result of its first application.
-	Replayed      bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// That result had keys or values (of ranges, prev_kv, prev_kvs) which were not
+	// remembered and are missing here: that one is missing does not say that there
+	// was none.
+	Cut           bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -448,6 +454,13 @@ func (x *ResponseHeader) GetPod() string {
 func (x *ResponseHeader) GetReplayed() bool {
 	if x != nil {
 		return x.Replayed
+	}
+	return false
+}
+
+func (x *ResponseHeader) GetCut() bool {
+	if x != nil {
+		return x.Cut
 	}
 	return false
 }
@@ -1828,7 +1841,9 @@ type WriteResult struct {
 	//	*WriteResult_Delete
 	//	*WriteResult_Txn
 	//	*WriteResult_Error
-	Result        isWriteResult_Result `protobuf_oneof:"result"`
+	Result isWriteResult_Result `protobuf_oneof:"result"`
+	// See ResponseHeader.cut: of this write.
+	Cut           bool `protobuf:"varint,6,opt,name=cut,proto3" json:"cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1911,6 +1926,13 @@ func (x *WriteResult) GetError() *Error {
 		}
 	}
 	return nil
+}
+
+func (x *WriteResult) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
 }
 
 type isWriteResult_Result interface {
@@ -2210,11 +2232,12 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\tRequestId\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12%\n" +
-	"\x0eknown_revision\x18\x03 \x01(\x03R\rknownRevision\"Z\n" +
+	"\x0eknown_revision\x18\x03 \x01(\x03R\rknownRevision\"l\n" +
 	"\x0eResponseHeader\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1a\n" +
-	"\breplayed\x18\x03 \x01(\bR\breplayed\"\x96\x01\n" +
+	"\breplayed\x18\x03 \x01(\bR\breplayed\x12\x10\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\"\x96\x01\n" +
 	"\vReadOptions\x12:\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\x18.baton.kv.v1.ConsistencyR\vconsistency\x12(\n" +
 	"\x10max_staleness_ms\x18\x02 \x01(\rR\x0emaxStalenessMs\x12!\n" +
@@ -2314,13 +2337,14 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x03put\x18\x01 \x01(\v2\x17.baton.kv.v1.PutRequestH\x00R\x03put\x124\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.baton.kv.v1.DeleteRequestH\x00R\x06delete\x12+\n" +
 	"\x03txn\x18\x03 \x01(\v2\x17.baton.kv.v1.TxnRequestH\x00R\x03txnB\a\n" +
-	"\x05write\"\xf2\x01\n" +
+	"\x05write\"\x84\x02\n" +
 	"\vWriteResult\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12,\n" +
 	"\x03put\x18\x02 \x01(\v2\x18.baton.kv.v1.PutResponseH\x00R\x03put\x125\n" +
 	"\x06delete\x18\x03 \x01(\v2\x1b.baton.kv.v1.DeleteResponseH\x00R\x06delete\x12,\n" +
 	"\x03txn\x18\x04 \x01(\v2\x18.baton.kv.v1.TxnResponseH\x00R\x03txn\x12*\n" +
-	"\x05error\x18\x05 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\b\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05error\x12\x10\n" +
+	"\x03cut\x18\x06 \x01(\bR\x03cutB\b\n" +
 	"\x06result\"o\n" +
 	"\n" +
 	"WriteBatch\x12*\n" +
