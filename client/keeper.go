@@ -10,9 +10,15 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// keepersPerTTL is how many keep-alives are sent in one time to live: two may
-// be lost.
-const keepersPerTTL = 3
+const (
+	// keepersPerTTL is how many keep-alives are sent in one time to live: two may
+	// be lost. It is also how much of it one pod may take for an answer before
+	// another one is asked, whatever the client's patience is otherwise: after an
+	// outage that is longer than a time to live.
+	keepersPerTTL = 3
+	// clockInterval is how soon it is noticed that the machine slept.
+	clockInterval = 100 * time.Millisecond
+)
 
 // keepers are the leases that a client keeps alive, over one stream that is
 // open while there are any.
@@ -21,6 +27,8 @@ type keepers struct {
 	leases  map[int64]*keeper
 	running bool
 	wake    chan struct{} // a lease was added
+	// clock is time.Now, except in tests.
+	clock func() time.Time
 }
 
 // keeper is one lease that is kept alive, for one or more holders. keepers.mu
@@ -30,18 +38,43 @@ type keeper struct {
 	next    time.Time // when to send the next keep-alive
 	sent    time.Time
 	waiting bool // for the answer to the last one
-	// expire fires when the lease may have ended without a word from the master.
+	// until is when the lease may end without a word from the master, and expire
+	// fires then.
+	until   time.Time
 	expire  *time.Timer
 	holders map[*holder]struct{}
 }
 
+// over says that the lease may have ended. The monotonic clock, which times are
+// compared by and timers run by, stands still while a machine sleeps; the wall
+// clock does not, but may be set back. Whichever is further has the word.
+func (l *keeper) over(now time.Time) bool {
+	return !now.Before(l.until) || !now.Round(0).Before(l.until.Round(0))
+}
+
+// holder is one context that ends with the lease. Whoever asks it looks at the
+// clock: a machine that has just woken up would have to wait for a timer.
 type holder struct {
+	context.Context
 	cancel context.CancelCauseFunc
+	look   func()
+}
+
+func (h *holder) Err() error {
+	h.look()
+	return h.Context.Err()
+}
+
+func (k *keepers) now() time.Time {
+	if k.clock != nil {
+		return k.clock()
+	}
+	return time.Now()
 }
 
 func (k *keepers) add(c *Client, ctx context.Context, lease int64, ttl time.Duration, until time.Time) context.Context {
-	held, cancel := context.WithCancelCause(ctx)
-	h := &holder{cancel: cancel}
+	h := &holder{look: func() { k.endIfOver(lease) }}
+	h.Context, h.cancel = context.WithCancelCause(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.leases == nil {
@@ -49,13 +82,13 @@ func (k *keepers) add(c *Client, ctx context.Context, lease int64, ttl time.Dura
 	}
 	l := k.leases[lease]
 	if l == nil {
-		l = &keeper{holders: map[*holder]struct{}{}, next: time.Now()}
-		l.expire = time.AfterFunc(time.Until(until), func() { k.lost(lease, ErrLeaseNotFound) })
+		l = &keeper{holders: map[*holder]struct{}{}, next: k.now(), until: until}
+		l.expire = time.AfterFunc(time.Until(until), func() { k.endIfOver(lease) })
 		k.leases[lease] = l
 	}
 	l.ttl = ttl
 	l.holders[h] = struct{}{}
-	context.AfterFunc(held, func() { k.remove(lease, h) })
+	context.AfterFunc(h.Context, func() { k.remove(lease, h) })
 	if !k.running {
 		k.running = true
 		c.tasks.Go(func() { k.run(c) })
@@ -64,7 +97,7 @@ func (k *keepers) add(c *Client, ctx context.Context, lease int64, ttl time.Dura
 	case k.wake <- struct{}{}:
 	default:
 	}
-	return held
+	return h
 }
 
 // remove forgets a holder, and the lease with its last one.
@@ -97,8 +130,47 @@ func (k *keepers) lost(lease int64, cause error) {
 	}
 }
 
+// endIfOver ends a lease that may have ended on the master.
+func (k *keepers) endIfOver(lease int64) {
+	k.mu.Lock()
+	l := k.leases[lease]
+	over := l != nil && l.over(k.now())
+	k.mu.Unlock()
+	if over {
+		k.lost(lease, ErrLeaseNotFound)
+	}
+}
+
+// watchClock ends leases whose time went by while the timers stood still.
+func (k *keepers) watchClock(ctx context.Context) {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, id := range k.ids() {
+			k.endIfOver(id)
+		}
+	}
+}
+
+func (k *keepers) ids() (ids []int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id := range k.leases {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
 // run holds the stream while there are leases.
 func (k *keepers) run(c *Client) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	c.tasks.Go(func() { k.watchClock(ctx) })
 	var backoff pause
 	for {
 		err := c.stream(c.ctx, theMaster, k.overStream)
@@ -121,13 +193,7 @@ func (k *keepers) run(c *Client) {
 
 // close tells every holder that the client is closed.
 func (k *keepers) close() {
-	k.mu.Lock()
-	var ids []int64
-	for id := range k.leases {
-		ids = append(ids, id)
-	}
-	k.mu.Unlock()
-	for _, id := range ids {
+	for _, id := range k.ids() {
 		k.lost(id, ErrClosed)
 	}
 }
@@ -144,14 +210,14 @@ func (k *keepers) overStream(ctx context.Context, conn *grpc.ClientConn, alive *
 	k.mu.Lock()
 	for _, l := range k.leases {
 		if l.waiting { // its answer was lost with the last stream
-			l.waiting, l.next = false, time.Now()
+			l.waiting, l.next = false, k.now()
 		}
 	}
 	k.mu.Unlock()
 	received := make(chan error, 1)
 	go func() {
 		defer cancel()
-		received <- k.receive(stream, alive)
+		received <- k.receive(stream)
 	}()
 	idle := k.send(ctx, stream, alive)
 	cancel()
@@ -163,24 +229,29 @@ func (k *keepers) overStream(ctx context.Context, conn *grpc.ClientConn, alive *
 }
 
 // send sends keep-alives when they are due, until the stream breaks or (true)
-// there are no leases.
+// there are no leases. It ends the stream, as one of a pod that hangs, when an
+// answer is overdue.
 func (k *keepers) send(ctx context.Context, stream kvv1.LeaseService_KeepAliveClient, alive *watchdog) bool {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		due, next := k.due(time.Now())
-		if len(due) == 0 && next.IsZero() {
+		due, next, overdue := k.due(k.now(), alive.timeout)
+		switch {
+		case overdue:
+			alive.timer.Reset(0)
+			<-ctx.Done()
+			return false
+		case next.IsZero():
 			return true
 		}
+		alive.resume() // a pod that does not read blocks Send
 		for _, id := range due {
 			if stream.Send(&kvv1.KeepAliveRequest{Id: id}) != nil {
 				return false
 			}
 		}
-		if len(due) > 0 {
-			alive.resume()
-		}
-		timer.Reset(time.Until(next))
+		alive.pause()
+		timer.Reset(next.Sub(k.now()))
 		select {
 		case <-ctx.Done():
 			return false
@@ -191,34 +262,38 @@ func (k *keepers) send(ctx context.Context, stream kvv1.LeaseService_KeepAliveCl
 }
 
 // due gives the leases to keep alive now, and when to ask again; zero when
-// there are no leases.
-func (k *keepers) due(now time.Time) (due []int64, next time.Time) {
+// there are no leases. overdue says that a pod has had its time for an answer.
+func (k *keepers) due(now time.Time, patience time.Duration) (due []int64, next time.Time, overdue bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id, l := range k.leases {
-		if !l.next.After(now) && !l.waiting {
+		if !l.waiting && !l.next.After(now) {
 			due = append(due, id)
 			l.sent, l.waiting = now, true
 			l.next = now.Add(l.ttl / keepersPerTTL)
 		}
-		if next.IsZero() || l.next.Before(next) {
-			next = l.next
+		at := l.next
+		if l.waiting {
+			at = l.sent.Add(min(patience, l.ttl/keepersPerTTL))
+			overdue = overdue || !at.After(now)
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
 	if soonest := now.Add(20 * time.Millisecond); !next.IsZero() && next.Before(soonest) {
 		next = soonest // leases that are due at almost the same time go together
 	}
-	return due, next
+	return due, next, overdue
 }
 
 // receive reads answers until the stream breaks.
-func (k *keepers) receive(stream kvv1.LeaseService_KeepAliveClient, alive *watchdog) error {
+func (k *keepers) receive(stream kvv1.LeaseService_KeepAliveClient) error {
 	for {
 		response, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		alive.pause()
 		if response.GetTtlSeconds() <= 0 {
 			k.lost(response.GetId(), ErrLeaseNotFound)
 			continue
@@ -234,6 +309,7 @@ func (k *keepers) renewed(lease int64, ttl time.Duration) {
 		l.waiting, l.ttl = false, ttl
 		// Counted from before the keep-alive was sent, so that the lease never ends
 		// on the master before it ends here.
-		l.expire.Reset(time.Until(l.sent.Add(ttl)))
+		l.until = l.sent.Add(ttl)
+		l.expire.Reset(time.Until(l.until))
 	}
 }

@@ -61,9 +61,11 @@ func (c *Client) ListLeases(ctx context.Context) (*kvv1.ListLeasesResponse, erro
 
 // KeepAlive keeps a lease alive in the background until ctx ends, which does
 // not revoke it. The context that it returns ends with ctx, or when the lease
-// is lost: revoked, or not kept alive in time, by this machine's clock, because
-// no master could be reached. context.Cause then gives [ErrLeaseNotFound].
-// However many leases a client keeps alive, they share one stream.
+// is lost: revoked, or not kept alive in time, by this machine's clocks, because
+// no master could be reached or the machine slept. context.Cause then gives
+// [ErrLeaseNotFound]. A wall clock that is set forward by a time to live loses
+// leases, too: it looks like sleep. However many leases a client keeps alive,
+// they share one stream.
 func (c *Client) KeepAlive(ctx context.Context, lease int64) (context.Context, error) {
 	return c.keepAliveBefore(ctx, ctx, lease)
 }
@@ -71,13 +73,18 @@ func (c *Client) KeepAlive(ctx context.Context, lease int64) (context.Context, e
 // keepAliveBefore is KeepAlive with a context of its own, ask, for the question
 // whether there is such a lease.
 func (c *Client) keepAliveBefore(ask, ctx context.Context, lease int64) (context.Context, error) {
-	asked := time.Now()
-	response, err := c.TimeToLive(ask, lease, false)
+	var asked time.Time
+	var response *kvv1.TimeToLiveResponse
+	err := c.do(ask, call{want: theMaster, send: func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		asked = c.keepers.now()
+		response, err = kvv1.NewLeaseServiceClient(conn).TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: lease})
+		return response.GetHeader(), err
+	}})
 	if err != nil {
 		return nil, err
 	}
-	// The seconds are rounded up; the first keep-alive soon tells better.
-	remaining := max(time.Duration(response.GetRemainingSeconds()-1)*time.Second, time.Second/2)
+	// What remains is counted from before the question was sent.
+	until := asked.Add(time.Duration(response.GetRemainingMs()) * time.Millisecond)
 	ttl := time.Duration(response.GetGrantedTtlSeconds()) * time.Second
-	return c.keepers.add(c, ctx, lease, ttl, asked.Add(remaining)), nil
+	return c.keepers.add(c, ctx, lease, ttl, until), nil
 }

@@ -101,6 +101,72 @@ func TestLeaseIsLostWhenNobodyAnswers(t *testing.T) {
 	}
 }
 
+// After an outage the client has become patient with pods; a lock has not the
+// time for that.
+func TestOneHungPodAfterAnOutageLosesNoLease(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 20*time.Second)
+	lease, err := c.Grant(ctx, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outage, hung, answered atomic.Int32
+	ended := make(chan struct{})
+	fake.After(func(pod int, method string) error {
+		switch {
+		case method != "KeepAlive":
+		case outage.Load() < 8: // the attempts' patience has doubled so often
+			outage.Add(1)
+			return errBroken
+		case hung.CompareAndSwap(0, int32(pod)+1) || hung.Load() == int32(pod)+1:
+			<-ended
+		default:
+			answered.Add(1)
+		}
+		return nil
+	})
+	defer close(ended)
+	held, err := c.KeepAlive(ctx, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another pod answers, or the lease is lost", func() bool { return held.Err() != nil || answered.Load() >= 2 })
+	if hung.Load() == 0 || held.Err() != nil {
+		t.Fatalf("pod %d hung: %v", hung.Load()-1, context.Cause(held))
+	}
+}
+
+// The context must not outlive the lease, however little of it is left.
+func TestContextEndsBeforeItsLease(t *testing.T) {
+	fake, c := cluster(t, 1)
+	ctx := within(t, 20*time.Second)
+	lease, err := c.Grant(ctx, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := time.Now().Add(time.Second) // at the latest
+	eventually(t, "little is left", func() bool {
+		ttl, err := c.TimeToLive(ctx, lease, false)
+		return err == nil && ttl.GetRemainingMs() < 300
+	})
+	hang := make(chan struct{})
+	defer close(hang)
+	fake.After(func(_ int, method string) error {
+		if method == "KeepAlive" {
+			<-hang
+		}
+		return nil
+	})
+	held, err := c.KeepAlive(ctx, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-held.Done()
+	if late := time.Since(ends); late > 50*time.Millisecond {
+		t.Fatalf("the context ended %v after the lease may have", late)
+	}
+}
+
 func TestLockIsHeldByOneAtATimeInOrder(t *testing.T) {
 	_, c := cluster(t, 2)
 	ctx := within(t, 20*time.Second)

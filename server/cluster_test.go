@@ -108,7 +108,7 @@ func TestKeepAliveThroughAFollower(t *testing.T) {
 	if r, err := keepAlive(6); err != nil || r.GetTtlSeconds() != 0 {
 		t.Fatal(r, err)
 	}
-	if r, err := client.TimeToLive(within5s(t), &kvv1.TimeToLiveRequest{Id: 5, Keys: true}); err != nil || r.GetRemainingSeconds() != 3 || len(r.GetKeys()) != 1 {
+	if r, err := client.TimeToLive(within5s(t), &kvv1.TimeToLiveRequest{Id: 5, Keys: true}); err != nil || r.GetRemainingSeconds() != 3 || r.GetRemainingMs() > 3000 || r.GetRemainingMs() < 2000 || len(r.GetKeys()) != 1 {
 		t.Fatal(r, err)
 	}
 	_, err := client.TimeToLive(within5s(t), &kvv1.TimeToLiveRequest{Id: 6})

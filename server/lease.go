@@ -172,6 +172,7 @@ func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 		Id:                req.GetId(),
 		GrantedTtlSeconds: int64(ttl / time.Second),
 		RemainingSeconds:  int64((left + time.Second - 1) / time.Second),
+		RemainingMs:       left.Milliseconds(),
 	}
 	if req.GetKeys() {
 		if response.Keys, err = leaseKeys(st, req.GetId()); err != nil {

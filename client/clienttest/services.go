@@ -313,6 +313,7 @@ func (p *pod) TimeToLive(_ context.Context, r *kvv1.TimeToLiveRequest) (*kvv1.Ti
 	response := &kvv1.TimeToLiveResponse{
 		Header: p.header(p.revision), Id: r.GetId(), GrantedTtlSeconds: l.ttl,
 		RemainingSeconds: int64((time.Until(l.ends) + time.Second - 1) / time.Second),
+		RemainingMs:      time.Until(l.ends).Milliseconds(),
 	}
 	for _, kv := range p.at(p.revision, []byte{0}, []byte{0}) {
 		if r.GetKeys() && kv.GetLease() == r.GetId() {

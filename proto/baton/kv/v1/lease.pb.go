@@ -414,8 +414,10 @@ type TimeToLiveResponse struct {
 	// Rounded up.
 	RemainingSeconds int64    `protobuf:"varint,4,opt,name=remaining_seconds,json=remainingSeconds,proto3" json:"remaining_seconds,omitempty"`
 	Keys             [][]byte `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The same in milliseconds, rounded down: for who must stop in time.
+	RemainingMs   int64 `protobuf:"varint,6,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TimeToLiveResponse) Reset() {
@@ -481,6 +483,13 @@ func (x *TimeToLiveResponse) GetKeys() [][]byte {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *TimeToLiveResponse) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
 }
 
 type ListLeasesRequest struct {
@@ -655,13 +664,14 @@ const file_baton_kv_v1_lease_proto_rawDesc = "" +
 	"ttlSeconds\"7\n" +
 	"\x11TimeToLiveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
-	"\x04keys\x18\x02 \x01(\bR\x04keys\"\xca\x01\n" +
+	"\x04keys\x18\x02 \x01(\bR\x04keys\"\xed\x01\n" +
 	"\x12TimeToLiveResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12.\n" +
 	"\x13granted_ttl_seconds\x18\x03 \x01(\x03R\x11grantedTtlSeconds\x12+\n" +
 	"\x11remaining_seconds\x18\x04 \x01(\x03R\x10remainingSeconds\x12\x12\n" +
-	"\x04keys\x18\x05 \x03(\fR\x04keys\"\x13\n" +
+	"\x04keys\x18\x05 \x03(\fR\x04keys\x12!\n" +
+	"\fremaining_ms\x18\x06 \x01(\x03R\vremainingMs\"\x13\n" +
 	"\x11ListLeasesRequest\"u\n" +
 	"\x12ListLeasesResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12*\n" +
