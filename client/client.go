@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,11 @@ type Options struct {
 	// Endpoints are "host:port" of some pods, or of a Service in front of them.
 	// At least one; one that answers is enough to find the others.
 	Endpoints []string
+	// Cluster is the id (StatusResponse.ClusterId) of the cluster that revisions
+	// are of which this client is given from elsewhere, for example kept over a
+	// restart of the program. Empty: that of the first answer. Watches, and reads
+	// with a MinRevision, of another one end with [ErrOtherCluster].
+	Cluster string
 	// DialTimeout bounds one attempt to connect; 0 means 1 s.
 	DialTimeout time.Duration
 	// AttemptTimeout is how long the first attempt of a call waits for an answer
@@ -78,6 +84,8 @@ type Client struct {
 	sequence atomic.Uint64
 	// seen is the highest revision that any answer showed.
 	seen atomic.Int64
+	// cluster is the id of the cluster that revisions are of; nil: not known yet.
+	cluster atomic.Pointer[string]
 
 	keepers keepers
 }
@@ -91,6 +99,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{options: o, id: make([]byte, 16)}
 	rand.Read(c.id)
+	c.observeCluster(o.Cluster)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.pods, err = newPods(o.Endpoints, c.dial)
 	if err != nil {
@@ -125,7 +134,30 @@ func (c *Client) observe(revision int64) {
 	}
 }
 
+// observeCluster keeps the first id that it is given, for good: whatever revision
+// the client has is of that cluster.
+func (c *Client) observeCluster(id string) {
+	if id != "" {
+		c.cluster.CompareAndSwap(nil, &id)
+	}
+}
+
+// clusterID is "" as long as it is not known.
+func (c *Client) clusterID() string {
+	if id := c.cluster.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
 func (c *Client) observeStatus(s *kvv1.StatusResponse) {
+	// A pod that knows of no ready one may be of another cluster, left behind.
+	if slices.ContainsFunc(s.GetPods(), (*kvv1.PodStatus).GetReady) {
+		c.observeCluster(s.GetClusterId())
+	}
+	if id := c.clusterID(); id != "" && s.GetClusterId() != id {
+		return // its revisions are others
+	}
 	for _, pod := range s.GetPods() {
 		c.observe(pod.GetRevision())
 	}

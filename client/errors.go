@@ -44,6 +44,9 @@ var (
 	// but whose first answer was lost and is not remembered whole: keys and values
 	// that it had (of gets, PrevKV) are missing. Read the keys to go on.
 	ErrResultCut = errors.New("applied, but the result was lost")
+	// ErrOtherCluster is returned for a revision of another cluster: that of a
+	// backup, or a new one, is where it was. Read the keys anew, with a new Client.
+	ErrOtherCluster = errors.New("another cluster")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("client closed")
 )
@@ -66,6 +69,7 @@ var sentinels = map[kvv1.ErrorReason][]error{
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:           {ErrUnavailable},
 	kvv1.ErrorReason_ERROR_REASON_NO_SPACE:           {ErrNoSpace},
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:      {ErrNotFound},
+	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      {ErrOtherCluster},
 }
 
 // Error is what every failed call returns, possibly wrapped. errors.Is finds

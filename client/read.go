@@ -20,7 +20,8 @@ type ReadOptions struct {
 	Local bool
 	// MaxStaleness, when not 0, reads a copy that is at most so old (at least 1 ms).
 	MaxStaleness time.Duration
-	// MinRevision makes the pod wait until it has this revision.
+	// MinRevision makes the pod wait until it has this revision. A pod of another
+	// cluster refuses with [ErrOtherCluster].
 	MinRevision int64
 	// Revision reads the keys as they were at this revision; 0: as they are.
 	Revision int64
@@ -88,12 +89,20 @@ func (c *Client) readRange(ctx context.Context, keys Keys, count bool, options [
 		return nil, err
 	}
 	request.CountOnly = count
+	c.pin(request)
 	var response *kvv1.RangeResponse
 	err = c.do(ctx, call{send: func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
 		response, err = kvv1.NewKVServiceClient(conn).Range(ctx, request)
 		return response.GetHeader(), err
 	}})
 	return response, err
+}
+
+// pin makes a read that says which revision it has seen one of this cluster only.
+func (c *Client) pin(request *kvv1.RangeRequest) {
+	if request.GetRead().GetMinRevision() > 0 {
+		request.Read.ClusterId = c.clusterID()
+	}
 }
 
 // Scan reads a whole range, however large, at one revision: each key once and
@@ -112,6 +121,7 @@ func (c *Client) Scan(ctx context.Context, keys Keys, options ...ReadOptions) it
 			yield(nil, err)
 			return
 		}
+		c.pin(request)
 		s := scan{client: c, request: request, limit: o.Limit, yield: yield}
 		err = c.stream(ctx, anyPod, s.run)
 		if err != nil && !s.stopped {
@@ -168,6 +178,7 @@ func (s *scan) advance(response *kvv1.ScanResponse) bool {
 		// The revision is fixed now, so any pod that has it gives the same keys.
 		r.Revision = revision
 		r.Read = &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: revision}
+		s.client.pin(r)
 	}
 	kvs := response.GetKvs()
 	if len(kvs) == 0 {

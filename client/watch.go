@@ -43,6 +43,8 @@ type WatchOptions struct {
 // The iterator gives one error, as its last pair. [ErrCompacted] says that
 // changes are not kept any more that the watch has yet to give; the metadata
 // "oldest_revision" is where a new watch can start, after reading the keys.
+// [ErrOtherCluster] says that another history is where the watch began or was to
+// begin.
 func (c *Client) Watch(ctx context.Context, keys Keys, options ...WatchOptions) iter.Seq2[*kvv1.WatchResponse, error] {
 	return func(yield func(*kvv1.WatchResponse, error) bool) {
 		o, err := one(options)
@@ -92,7 +94,7 @@ func newWatch(c *Client, keys Keys, o WatchOptions, yield func(*kvv1.WatchRespon
 	}
 	request := &kvv1.WatchRequest{
 		Key: []byte(keys.first), RangeEnd: keys.endBytes(), StartRevision: o.Revision,
-		PrevKv: o.PrevKV, ProgressIntervalMs: uint32(o.Progress.Milliseconds()),
+		PrevKv: o.PrevKV, ProgressIntervalMs: uint32(o.Progress.Milliseconds()), ClusterId: c.clusterID(),
 	}
 	if o.NoPuts {
 		request.Exclude = append(request.Exclude, kvv1.Event_TYPE_PUT)
@@ -120,6 +122,10 @@ func (w *watch) run(ctx context.Context, conn *grpc.ClientConn, alive *watchdog)
 			return w.temper(err)
 		}
 		alive.pause()
+		if id := response.GetClusterId(); id != "" {
+			w.request.ClusterId = id // to resume in no other
+			w.client.observeCluster(id)
+		}
 		alive.timeout = time.Duration(w.request.GetProgressIntervalMs()) * time.Millisecond * 5 / 2
 		w.client.observe(response.GetHeader().GetRevision())
 		// With events the header says how far the pod is, not how far the watch is.

@@ -133,6 +133,9 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (Stor
 	if err != nil {
 		return nil, err
 	}
+	if err := checkCluster(log, options.GetClusterId()); err != nil {
+		return nil, err
+	}
 	switch options.GetConsistency() {
 	case kvv1.Consistency_CONSISTENCY_LOCAL:
 	case kvv1.Consistency_CONSISTENCY_BOUNDED:
@@ -149,6 +152,17 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (Stor
 		}
 	}
 	return st, nil
+}
+
+// checkCluster refuses what is for another cluster than this pod's.
+func checkCluster(log Log, asked string) error {
+	if asked == "" {
+		return nil
+	}
+	if own := log.ClusterID(); own != asked {
+		return errOtherCluster(asked, own)
+	}
+	return nil
 }
 
 // prepareStream is prepareRead for a stream, which has no deadline of its own

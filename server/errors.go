@@ -43,6 +43,7 @@ var codeOf = map[kvv1.ErrorReason]codes.Code{
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:            codes.DataLoss,
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:           codes.ResourceExhausted,
 	kvv1.ErrorReason_ERROR_REASON_NO_HEIR:            codes.FailedPrecondition,
+	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      codes.FailedPrecondition,
 }
 
 // sentinels are the errors of the parts below that programs can react to.
@@ -109,6 +110,14 @@ func errLeaseNotFound(id int64) error {
 		reason:   kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND,
 		message:  fmt.Sprintf("lease %d does not exist or has ended", id),
 		metadata: map[string]string{"lease": strconv.FormatInt(id, 10)},
+	}
+}
+
+func errOtherCluster(asked, own string) error {
+	return &refusal{
+		reason:   kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER,
+		message:  fmt.Sprintf("this is the cluster %s, with a history of its own; the request is for %s", own, asked),
+		metadata: map[string]string{"cluster_id": own},
 	}
 }
 

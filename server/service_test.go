@@ -213,7 +213,7 @@ func TestWatch(t *testing.T) {
 		}
 		return response
 	}
-	if first := next(); len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != p.store.revision {
+	if first := next(); len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != p.store.revision || first.GetClusterId() != "cluster" {
 		t.Errorf("first %v", first)
 	}
 	if quiet := next(); len(quiet.GetEvents()) != 0 || quiet.GetHeader().GetRevision() != p.store.revision+1 {
@@ -226,6 +226,33 @@ func TestWatch(t *testing.T) {
 	close(p.store.events)
 	_, err = watch.Recv()
 	wantReason(t, err, notReady)
+}
+
+// Revisions of another cluster say nothing here.
+func TestOtherCluster(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	for id, want := range map[string]codes.Code{"": codes.OK, "cluster": codes.OK, "restored": codes.FailedPrecondition} {
+		watch, err := kvv1.NewWatchServiceClient(p.conn).Watch(within5s(t), &kvv1.WatchRequest{Key: []byte("k"), ClusterId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, watched := watch.Recv()
+		read := &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{ClusterId: id}}
+		_, ranged := p.kv().Range(within5s(t), read)
+		scan, err := p.kv().Scan(within5s(t), &kvv1.ScanRequest{Range: read})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, scanned := scan.Recv()
+		for _, err := range []error{watched, ranged, scanned} {
+			if status.Code(err) != want {
+				t.Errorf("asked for %q: %v", id, err)
+			}
+			if want != codes.OK && wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER)["cluster_id"] != "cluster" {
+				t.Errorf("asked for %q: %v", id, err)
+			}
+		}
+	}
 }
 
 func TestTooManyWatches(t *testing.T) {

@@ -39,7 +39,16 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 		return err
 	}
 	defer watcher.Close()
-	if err := s.progress(out, watcher.Start()); err != nil {
+	log, err := s.needLog()
+	if err != nil {
+		return err
+	}
+	if err := checkCluster(log, req.GetClusterId()); err != nil {
+		return err
+	}
+	first := s.progressAt(watcher.Start())
+	first.ClusterId = log.ClusterID()
+	if err := out.Send(first); err != nil {
 		return err
 	}
 	interval := time.Duration(req.GetProgressIntervalMs()) * time.Millisecond
@@ -55,7 +64,7 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 				Events: response.GetEvents(), Partial: response.GetPartial(),
 			})
 		case errors.Is(err, errQuiet):
-			err = s.progress(out, watcher.Progress())
+			err = out.Send(s.progressAt(watcher.Progress()))
 		}
 		if err != nil {
 			return err
@@ -97,10 +106,9 @@ func (w countedWatcher) Close() {
 	w.core.metrics.watches.Dec()
 }
 
-func (s *watchService) progress(out grpc.ServerStreamingServer[kvv1.WatchResponse], revision int64) error {
-	return out.Send(&kvv1.WatchResponse{
-		Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name},
-	})
+// progressAt says how far a watch is.
+func (s *watchService) progressAt(revision int64) *kvv1.WatchResponse {
+	return &kvv1.WatchResponse{Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name}}
 }
 
 // errQuiet is returned by next when there was nothing for a while.

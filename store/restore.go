@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -57,10 +58,19 @@ func (s *Store) exchange(temporary string) error {
 	return s.load()
 }
 
-// restoredRevisions is added to the revision when a backup begins a new
-// history: more than any cluster writes between two backups, so that revisions
-// that clients have seen never come again.
+// restoredRevisions is added, at least, to the revision when a backup begins a
+// new history: more than any cluster writes after a backup.
 const restoredRevisions = 1_000_000_000
+
+// restoredRevision is where a new history begins, so that revisions that clients
+// have seen never come again, also when one backup is restored twice: at the
+// time in microseconds, which no history reaches that began earlier and writes
+// less than a million revisions a second. It is below 2^53, so that programs
+// which take numbers for floats keep all of it, until the year 2255. A clock
+// that is behind takes nothing from the minimum.
+func restoredRevision(backup int64, now time.Time) int64 {
+	return max(backup+restoredRevisions, now.UnixMicro())
+}
 
 // RestoreFile makes a snapshot file the database of a new history in dir, which
 // must hold none. The content is checked first, as by Verify. The new history
@@ -94,7 +104,7 @@ func restoreTo(ctx context.Context, path, temporary string, configuration []byte
 			if err := check(ctx, tx); err != nil {
 				return err
 			}
-			if err := beginHistory(ctx, tx, configuration); err != nil {
+			if err := beginHistory(ctx, tx, configuration, time.Now()); err != nil {
 				return err
 			}
 			info, err = readInfo(tx)
@@ -105,7 +115,7 @@ func restoreTo(ctx context.Context, path, temporary string, configuration []byte
 }
 
 // beginHistory cuts what the file holds off from the log it came from.
-func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error {
+func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte, now time.Time) error {
 	st, _, err := loadState(tx)
 	if err != nil {
 		return err
@@ -120,7 +130,7 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte) error
 		return err
 	}
 	st.Index, st.Term, st.ConfigurationIndex, st.Configuration = 1, 1, 1, configuration
-	st.Revision += restoredRevisions
+	st.Revision = restoredRevision(st.Revision, now)
 	st.Compacted = st.Revision
 	st.Requests = requestWindow{Floor: st.Revision}
 	// The oldest revision that is kept has a log record; this one changed nothing.

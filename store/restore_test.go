@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -56,6 +57,57 @@ func TestRestoreFileBeginsANewHistory(t *testing.T) {
 	}
 	if _, err := RestoreFile(context.Background(), path, dir, nil, nil); err == nil {
 		t.Fatal("restored over a database")
+	}
+}
+
+// A history that began from the same backup later must not give revisions that
+// an earlier one gave.
+func TestOneBackupRestoredTwice(t *testing.T) {
+	d := newDriver(t, newHistory(), 0)
+	d.do(put("a", "1"))
+	if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "backup")
+	save(t, d.s, path)
+	last := int64(0)
+	for range 3 {
+		dir := t.TempDir()
+		info, err := RestoreFile(context.Background(), path, dir, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Revision <= last {
+			t.Fatalf("a history begins at revision %d, the one before has reached %d", info.Revision, last)
+		}
+		restored, err := Open(Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(100) {
+			restored.Apply(i+2, 1, []*kvv1.Command{put("a", "2")})
+		}
+		last = restored.Revision()
+		closeChecked(t, restored)
+	}
+}
+
+func TestARestoredHistoryBeginsAboveTheBackupWhateverTheClock(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		backup int64
+		now    time.Time
+		want   int64
+	}{
+		{7, now, now.UnixMicro()},
+		{7, time.Unix(0, 0), 7 + restoredRevisions},
+		{7, time.Unix(-1e6, 0), 7 + restoredRevisions},
+		{now.UnixMicro(), now, now.UnixMicro() + restoredRevisions}, // restored just before
+		{now.UnixMicro(), now.Add(-time.Hour), now.UnixMicro() + restoredRevisions},
+	} {
+		if got := restoredRevision(test.backup, test.now); got != test.want {
+			t.Errorf("a backup of %d at %v: %d, want %d", test.backup, test.now, got, test.want)
+		}
 	}
 }
 

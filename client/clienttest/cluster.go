@@ -27,6 +27,7 @@ type Cluster struct {
 	after  func(pod int, method string) error
 	calls  map[string]int
 	spoils string
+	id     string
 }
 
 // pod is one listener. It implements all services.
@@ -45,7 +46,7 @@ type pod struct {
 
 // Start starts a cluster of so many pods; pod 0 is the master.
 func Start(pods int) (*Cluster, error) {
-	c := &Cluster{state: newState(), calls: map[string]int{}}
+	c := &Cluster{state: newState(), calls: map[string]int{}, id: "6b1f6f0e-0000-4000-8000-000000000001"}
 	for i := range pods {
 		c.pods = append(c.pods, &pod{state: c.state, cluster: c, ordinal: i, address: "127.0.0.1:0"})
 		if err := c.StartPod(i); err != nil {
@@ -110,6 +111,28 @@ func (c *Cluster) SetMaster(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.master = i
+}
+
+// SetID makes it another cluster, as a restored backup is.
+func (c *Cluster) SetID(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.id = id
+}
+
+// ID is the cluster's.
+func (c *Cluster) ID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.id
+}
+
+// ofCluster refuses a request for another cluster.
+func (c *Cluster) ofCluster(asked string) error {
+	if own := c.ID(); asked != "" && asked != own {
+		return Error(codes.FailedPrecondition, kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER, "this is another cluster", "cluster_id", own)
+	}
+	return nil
 }
 
 // Before sets what is asked before each call (of a Batch stream: each batch); an
@@ -251,7 +274,7 @@ func (p *pod) Status(context.Context, *kvv1.StatusRequest) (*kvv1.StatusResponse
 	c := p.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	response := &kvv1.StatusResponse{ClusterId: "6b1f6f0e-0000-4000-8000-000000000001"}
+	response := &kvv1.StatusResponse{ClusterId: c.id}
 	for _, q := range c.pods {
 		entry := &kvv1.PodStatus{
 			Name: fmt.Sprintf("kv-%d", q.ordinal), Ordinal: int32(q.ordinal),

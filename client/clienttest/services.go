@@ -64,6 +64,9 @@ func (p *pod) Txn(_ context.Context, r *kvv1.TxnRequest) (*kvv1.TxnResponse, err
 }
 
 func (p *pod) Range(_ context.Context, r *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
+	if err := p.cluster.ofCluster(r.GetRead().GetClusterId()); err != nil {
+		return nil, err
+	}
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	p.endLeases()
@@ -83,6 +86,9 @@ func (p *pod) Range(_ context.Context, r *kvv1.RangeRequest) (*kvv1.RangeRespons
 
 // Scan sends 100 keys a message.
 func (p *pod) Scan(r *kvv1.ScanRequest, stream kvv1.KVService_ScanServer) error {
+	if err := p.cluster.ofCluster(r.GetRange().GetRead().GetClusterId()); err != nil {
+		return err
+	}
 	p.state.mu.Lock()
 	revision := r.GetRange().GetRevision()
 	if revision == 0 {
@@ -180,6 +186,9 @@ func (p *pod) applyOne(one *kvv1.Write) *kvv1.WriteResult {
 // Watch sends each change in a message of its own, the first event of a
 // revision of several apart from the rest.
 func (p *pod) Watch(r *kvv1.WatchRequest, stream kvv1.WatchService_WatchServer) error {
+	if err := p.cluster.ofCluster(r.GetClusterId()); err != nil {
+		return err
+	}
 	p.state.mu.Lock()
 	after, oldest := r.GetStartRevision()-1, p.compacted
 	if r.GetStartRevision() == 0 {
@@ -189,7 +198,7 @@ func (p *pod) Watch(r *kvv1.WatchRequest, stream kvv1.WatchService_WatchServer) 
 	if after+1 < oldest {
 		return compacted(after+1, oldest)
 	}
-	if err := stream.Send(&kvv1.WatchResponse{Header: p.header(after)}); err != nil {
+	if err := stream.Send(&kvv1.WatchResponse{Header: p.header(after), ClusterId: p.cluster.ID()}); err != nil {
 		return err
 	}
 	interval := time.Duration(r.GetProgressIntervalMs()) * time.Millisecond

@@ -96,6 +96,8 @@ func nextStep(err error) string {
 		return "Nothing was changed. Is a pod up at --endpoints (or BATON_ENDPOINTS)? A longer --timeout waits longer."
 	case errors.Is(err, client.ErrLeaseNotFound):
 		return "kvctl lease list shows the leases that there are."
+	case errors.Is(err, client.ErrOtherCluster):
+		return "The cluster was restored or replaced since: read the keys, and watch from the revision of that."
 	case errors.Is(err, client.ErrNoSpace):
 		return "Delete keys and compact: kvctl del, kvctl compact. Or make the volume larger."
 	}

@@ -64,6 +64,9 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY ErrorReason = 15
 	// No pod could take the baton: the master is the same as before.
 	ErrorReason_ERROR_REASON_NO_HEIR ErrorReason = 16
+	// The request names another cluster: this one was restored from a backup, or
+	// is a new one, and its revisions are others. Metadata "cluster_id".
+	ErrorReason_ERROR_REASON_OTHER_CLUSTER ErrorReason = 17
 )
 
 // Enum value maps for ErrorReason.
@@ -86,6 +89,7 @@ var (
 		14: "ERROR_REASON_CORRUPT",
 		15: "ERROR_REASON_TOO_MANY",
 		16: "ERROR_REASON_NO_HEIR",
+		17: "ERROR_REASON_OTHER_CLUSTER",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":        0,
@@ -105,6 +109,7 @@ var (
 		"ERROR_REASON_CORRUPT":            14,
 		"ERROR_REASON_TOO_MANY":           15,
 		"ERROR_REASON_NO_HEIR":            16,
+		"ERROR_REASON_OTHER_CLUSTER":      17,
 	}
 )
 
@@ -473,7 +478,10 @@ type ReadOptions struct {
 	MaxStalenessMs uint32 `protobuf:"varint,2,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// The pod waits until it has this revision (0: none). With
 	// CONSISTENCY_LOCAL it gives "not older than what I have seen".
-	MinRevision   int64 `protobuf:"varint,3,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	MinRevision int64 `protobuf:"varint,3,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	// The cluster that the caller's revisions are of: any other refuses with
+	// OTHER_CLUSTER. Empty: whichever.
+	ClusterId     string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +535,13 @@ func (x *ReadOptions) GetMinRevision() int64 {
 		return x.MinRevision
 	}
 	return 0
+}
+
+func (x *ReadOptions) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 // KeyValue is one version of a key.
@@ -2237,11 +2252,13 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1a\n" +
 	"\breplayed\x18\x03 \x01(\bR\breplayed\x12\x10\n" +
-	"\x03cut\x18\x04 \x01(\bR\x03cut\"\x96\x01\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\"\xb5\x01\n" +
 	"\vReadOptions\x12:\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\x18.baton.kv.v1.ConsistencyR\vconsistency\x12(\n" +
 	"\x10max_staleness_ms\x18\x02 \x01(\rR\x0emaxStalenessMs\x12!\n" +
-	"\fmin_revision\x18\x03 \x01(\x03R\vminRevision\"\xae\x01\n" +
+	"\fmin_revision\x18\x03 \x01(\x03R\vminRevision\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\"\xae\x01\n" +
 	"\bKeyValue\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x03R\x0ecreateRevision\x12!\n" +
@@ -2361,7 +2378,7 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.baton.kv.v1.WriteBatchResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome*\x8e\x04\n" +
+	"\aoutcome*\xae\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1a\n" +
@@ -2380,7 +2397,8 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\r\x12\x18\n" +
 	"\x14ERROR_REASON_CORRUPT\x10\x0e\x12\x19\n" +
 	"\x15ERROR_REASON_TOO_MANY\x10\x0f\x12\x18\n" +
-	"\x14ERROR_REASON_NO_HEIR\x10\x10*x\n" +
+	"\x14ERROR_REASON_NO_HEIR\x10\x10\x12\x1e\n" +
+	"\x1aERROR_REASON_OTHER_CLUSTER\x10\x11*x\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x17\n" +

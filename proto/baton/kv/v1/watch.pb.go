@@ -84,8 +84,11 @@ type WatchRequest struct {
 	// Send a message without events when nothing was sent for so long; 0 means
 	// 10,000. Milliseconds, at least 100.
 	ProgressIntervalMs uint32 `protobuf:"varint,6,opt,name=progress_interval_ms,json=progressIntervalMs,proto3" json:"progress_interval_ms,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The cluster that start_revision is of: any other refuses with
+	// OTHER_CLUSTER. Empty: whichever.
+	ClusterId     string `protobuf:"bytes,7,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -160,6 +163,13 @@ func (x *WatchRequest) GetProgressIntervalMs() uint32 {
 	return 0
 }
 
+func (x *WatchRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 // WatchResponse: the first has no events and says the revision that the watch
 // starts after. One without events later is progress: every change up to
 // header.revision was sent.
@@ -168,7 +178,9 @@ type WatchResponse struct {
 	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	Events []*Event               `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	// The revision of the last event goes on in the next message.
-	Partial       bool `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
+	Partial bool `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
+	// In the first message: the cluster that the revisions are of.
+	ClusterId     string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +234,13 @@ func (x *WatchResponse) GetPartial() bool {
 		return x.Partial
 	}
 	return false
+}
+
+func (x *WatchResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 // Event is one change of one key.
@@ -291,18 +310,22 @@ var File_baton_kv_v1_watch_proto protoreflect.FileDescriptor
 
 const file_baton_kv_v1_watch_proto_rawDesc = "" +
 	"\n" +
-	"\x17baton/kv/v1/watch.proto\x12\vbaton.kv.v1\x1a\x14baton/kv/v1/kv.proto\"\xe2\x01\n" +
+	"\x17baton/kv/v1/watch.proto\x12\vbaton.kv.v1\x1a\x14baton/kv/v1/kv.proto\"\x81\x02\n" +
 	"\fWatchRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
 	"\trange_end\x18\x02 \x01(\fR\brangeEnd\x12%\n" +
 	"\x0estart_revision\x18\x03 \x01(\x03R\rstartRevision\x12\x17\n" +
 	"\aprev_kv\x18\x04 \x01(\bR\x06prevKv\x121\n" +
 	"\aexclude\x18\x05 \x03(\x0e2\x17.baton.kv.v1.Event.TypeR\aexclude\x120\n" +
-	"\x14progress_interval_ms\x18\x06 \x01(\rR\x12progressIntervalMs\"\x8a\x01\n" +
+	"\x14progress_interval_ms\x18\x06 \x01(\rR\x12progressIntervalMs\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\a \x01(\tR\tclusterId\"\xa9\x01\n" +
 	"\rWatchResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12*\n" +
 	"\x06events\x18\x02 \x03(\v2\x12.baton.kv.v1.EventR\x06events\x12\x18\n" +
-	"\apartial\x18\x03 \x01(\bR\apartial\"\xc8\x01\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\"\xc8\x01\n" +
 	"\x05Event\x12+\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x17.baton.kv.v1.Event.TypeR\x04type\x12%\n" +
 	"\x02kv\x18\x02 \x01(\v2\x15.baton.kv.v1.KeyValueR\x02kv\x12.\n" +
