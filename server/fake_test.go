@@ -39,7 +39,7 @@ func newFakeStore() *fakeStore {
 func (s *fakeStore) setLease(id, ttl int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leases[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
+	s.leases[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl, GrantedIndex: 3}
 	if ttl == 0 {
 		delete(s.leases, id)
 	}

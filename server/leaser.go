@@ -175,7 +175,9 @@ func endLeases(ctx context.Context, c *core, over []*lease) {
 	var all sync.WaitGroup
 	for _, l := range over {
 		all.Go(func() {
-			err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: l.id}}})
+			// Exactly this one: its client may have ended it, and granted the id again.
+			revoke := &kvv1.RevokeRequest{Id: l.id, GrantedIndex: l.stored.GetGrantedIndex()}
+			err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: revoke}})
 			if err != nil {
 				c.options.Logger.Debug("could not end a lease yet; it is tried again", slog.Int64("lease", l.id), slog.Any("error", err))
 				return

@@ -143,6 +143,9 @@ func TestRunMasterEndsLeases(t *testing.T) {
 	revoked := make(chan int64, 1)
 	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 		if r := command.GetRevoke(); r != nil {
+			if r.GetGrantedIndex() != 3 {
+				t.Errorf("%v may end another lease of this id", r)
+			}
 			p.store.setLease(r.GetId(), 0)
 			revoked <- r.GetId()
 			return &kvv1.Result{Result: &kvv1.Result_Revoke{Revoke: &kvv1.RevokeResponse{}}}, nil

@@ -23,6 +23,7 @@ type applier struct {
 	// It comes before every other lock of the package.
 	mu      sync.Mutex
 	st      state
+	index   uint64          // Of the entry at hand.
 	table   *table          // The active one.
 	view    *view           // For the time of one entry.
 	broken  bool            // A read failed in the middle of an entry: nothing more is applied.
@@ -59,6 +60,7 @@ func (a *applier) entry(index uint64, commands []*kvv1.Command) (results []*kvv1
 	}
 	defer a.view.close()
 	defer a.store.guard(&err)
+	a.index = index
 	results = make([]*kvv1.Result, len(commands))
 	for i, command := range commands {
 		if results[i], err = a.command(index, command); err != nil {

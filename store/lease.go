@@ -28,25 +28,29 @@ func (l *leaseSet) has(id int64) bool {
 	return ok
 }
 
-// set grants a lease, or with 0 seconds ends it.
-func (l *leaseSet) set(id, ttl int64) {
+// get returns nil when there is no such lease.
+func (l *leaseSet) get(id int64) *kvv1.Lease {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.granted[id]
+}
+
+// set grants a lease, or with nil ends it.
+func (l *leaseSet) set(id int64, lease *kvv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if ttl > 0 {
-		l.granted[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
+	if lease != nil {
+		l.granted[id] = lease
 	} else {
 		delete(l.granted, id)
 	}
 	l.changes++
 }
 
-func (l *leaseSet) replace(ttls map[int64]int64) {
+func (l *leaseSet) replace(granted map[int64]*kvv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.granted = make(map[int64]*kvv1.Lease, len(ttls))
-	for id, ttl := range ttls {
-		l.granted[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl}
-	}
+	l.granted = granted
 	l.changes++
 }
 
@@ -153,19 +157,21 @@ func (a *applier) grant(req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 			Message: "a lease with this id exists already",
 		}
 	}
-	a.setLease(req.Id, req.TtlSeconds)
+	a.setLease(req.Id, &kvv1.Lease{Id: req.Id, TtlSeconds: req.TtlSeconds, GrantedIndex: a.index})
 	return &kvv1.GrantResponse{Header: a.header(), Id: req.Id, TtlSeconds: req.TtlSeconds}, nil
 }
 
-// setLease is the one place where leases change.
-func (a *applier) setLease(id, ttl int64) {
-	a.store.leases.set(id, ttl)
-	a.table.leases[id] = ttl
+// setLease is the one place where leases change; nil ends one.
+func (a *applier) setLease(id int64, lease *kvv1.Lease) {
+	a.store.leases.set(id, lease)
+	a.table.leases[id] = lease
 }
 
-// revoke ends a lease and deletes its keys, at one revision.
+// revoke ends a lease and deletes its keys, at one revision. One that was granted
+// under the same id after the caller decided is another lease.
 func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
-	if !a.store.leases.has(req.GetId()) {
+	lease := a.store.leases.get(req.GetId())
+	if lease == nil || (req.GrantedIndex != 0 && lease.GrantedIndex != req.GrantedIndex) {
 		return nil, errLeaseNotFound(req.GetId())
 	}
 	keys, err := a.view.leaseKeys(req.Id)
@@ -183,7 +189,7 @@ func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) 
 			resp.Deleted++
 		}
 	}
-	a.setLease(req.Id, 0)
+	a.setLease(req.Id, nil)
 	a.commit()
 	resp.Header = a.header()
 	return resp, nil
@@ -193,21 +199,22 @@ func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) 
 func flushLeases(tx *bbolt.Tx, t *table) error {
 	bucket := tx.Bucket(bucketLeases)
 	for _, id := range sortedKeys(t.leases) {
-		key := leaseID(id)
-		if t.leases[id] == 0 {
+		key, lease := leaseID(id), t.leases[id]
+		if lease == nil {
 			if err := endLease(tx, id); err != nil {
 				return err
 			}
 			continue
 		}
-		record := binary.AppendUvarint(make([]byte, checksumBytes), uint64(t.leases[id]))
+		record := binary.AppendUvarint(make([]byte, checksumBytes), uint64(lease.TtlSeconds))
+		record = binary.AppendUvarint(record, lease.GrantedIndex)
 		if err := bucket.Put(key, seal(key, record)); err != nil {
 			return err
 		}
 	}
 	bucket = tx.Bucket(bucketLeaseKeys)
 	for _, id := range sortedKeys(t.leaseKeys) {
-		if ttl, ok := t.leases[id]; ok && ttl == 0 {
+		if lease, ok := t.leases[id]; ok && lease == nil {
 			continue // Ended: its keys have just been removed.
 		}
 		for _, attached := range sortedKeys(t.leaseKeys[id]) {
@@ -245,20 +252,24 @@ func endLease(tx *bbolt.Tx, id int64) error {
 	return nil
 }
 
-func loadLeases(tx *bbolt.Tx) (map[int64]int64, error) {
-	ttls := map[int64]int64{}
+func loadLeases(tx *bbolt.Tx) (map[int64]*kvv1.Lease, error) {
+	granted := map[int64]*kvv1.Lease{}
 	err := tx.Bucket(bucketLeases).ForEach(func(key, record []byte) error {
 		payload, err := unseal(key, record)
 		if err != nil {
 			return err
 		}
 		r := reader{b: payload}
-		ttl := r.int()
-		if len(key) != 8 || r.bad || ttl == 0 {
+		lease := &kvv1.Lease{TtlSeconds: r.int()}
+		if len(r.b) > 0 { // Earlier versions did not note where it was granted.
+			lease.GrantedIndex = r.uint()
+		}
+		if len(key) != 8 || r.bad || lease.TtlSeconds == 0 {
 			return corrupt("lease record under key %.64x", key)
 		}
-		ttls[int64(binary.BigEndian.Uint64(key))] = ttl
+		lease.Id = int64(binary.BigEndian.Uint64(key))
+		granted[lease.Id] = lease
 		return nil
 	})
-	return ttls, err
+	return granted, err
 }

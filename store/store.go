@@ -18,6 +18,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // DefaultTableBytes is the memory a table takes before it is flushed. A larger
@@ -120,7 +122,7 @@ func (s *Store) load() error {
 	}
 	var st state
 	var scrubbed place
-	var ttls map[int64]int64
+	var leases map[int64]*kvv1.Lease
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {
 			if err := checkRoot(tx); err != nil {
@@ -129,7 +131,7 @@ func (s *Store) load() error {
 			if st, scrubbed, err = loadState(tx); err != nil {
 				return err
 			}
-			ttls, err = loadLeases(tx)
+			leases, err = loadLeases(tx)
 			return err
 		})
 	})
@@ -137,7 +139,7 @@ func (s *Store) load() error {
 		return errors.Join(fmt.Errorf("store: %s: %w", s.path(), err), db.Close())
 	}
 	s.db = db
-	s.leases.replace(ttls)
+	s.leases.replace(leases)
 	active := newTable(nil, st)
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // table holds what was applied since the table before it was frozen. The
@@ -35,7 +37,7 @@ type table struct {
 	nodes map[uint64]*node
 
 	// Only for the applying goroutine, and for the flusher after the freeze.
-	leases   map[int64]int64 // Time to live in seconds; 0: ended.
+	leases   map[int64]*kvv1.Lease // nil: ended.
 	requests map[requestKey]request
 	state    state // After the last entry that went into this table.
 
@@ -61,7 +63,7 @@ func newTable(prefix []byte, st state) *table {
 		base:      st.Revision,
 		state:     st,
 		leaseKeys: map[int64]map[string]bool{},
-		leases:    map[int64]int64{},
+		leases:    map[int64]*kvv1.Lease{},
 		requests:  map[requestKey]request{},
 	}
 }

@@ -144,9 +144,12 @@ func (x *GrantResponse) GetTtlSeconds() int64 {
 }
 
 type RevokeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	RequestId     *RequestId             `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	RequestId *RequestId             `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only the lease that was granted there (Lease.granted_index): a later one of
+	// the same id is LEASE_NOT_FOUND. 0: whichever has the id.
+	GrantedIndex  uint64 `protobuf:"varint,3,opt,name=granted_index,json=grantedIndex,proto3" json:"granted_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +196,13 @@ func (x *RevokeRequest) GetRequestId() *RequestId {
 		return x.RequestId
 	}
 	return nil
+}
+
+func (x *RevokeRequest) GetGrantedIndex() uint64 {
+	if x != nil {
+		return x.GrantedIndex
+	}
+	return 0
 }
 
 type RevokeResponse struct {
@@ -581,9 +591,11 @@ func (x *ListLeasesResponse) GetLeases() []*Lease {
 }
 
 type Lease struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	TtlSeconds    int64                  `protobuf:"varint,2,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	TtlSeconds int64                  `protobuf:"varint,2,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// The index of the log entry that granted it: an id can be granted again.
+	GrantedIndex  uint64 `protobuf:"varint,3,opt,name=granted_index,json=grantedIndex,proto3" json:"granted_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +644,13 @@ func (x *Lease) GetTtlSeconds() int64 {
 	return 0
 }
 
+func (x *Lease) GetGrantedIndex() uint64 {
+	if x != nil {
+		return x.GrantedIndex
+	}
+	return 0
+}
+
 var File_baton_kv_v1_lease_proto protoreflect.FileDescriptor
 
 const file_baton_kv_v1_lease_proto_rawDesc = "" +
@@ -647,11 +666,12 @@ const file_baton_kv_v1_lease_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1f\n" +
 	"\vttl_seconds\x18\x03 \x01(\x03R\n" +
-	"ttlSeconds\"V\n" +
+	"ttlSeconds\"{\n" +
 	"\rRevokeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x125\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\v2\x16.baton.kv.v1.RequestIdR\trequestId\"_\n" +
+	"request_id\x18\x02 \x01(\v2\x16.baton.kv.v1.RequestIdR\trequestId\x12#\n" +
+	"\rgranted_index\x18\x03 \x01(\x04R\fgrantedIndex\"_\n" +
 	"\x0eRevokeResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12\x18\n" +
 	"\adeleted\x18\x02 \x01(\x03R\adeleted\"\"\n" +
@@ -675,11 +695,12 @@ const file_baton_kv_v1_lease_proto_rawDesc = "" +
 	"\x11ListLeasesRequest\"u\n" +
 	"\x12ListLeasesResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12*\n" +
-	"\x06leases\x18\x02 \x03(\v2\x12.baton.kv.v1.LeaseR\x06leases\"8\n" +
+	"\x06leases\x18\x02 \x03(\v2\x12.baton.kv.v1.LeaseR\x06leases\"]\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
-	"ttlSeconds2\xff\x02\n" +
+	"ttlSeconds\x12#\n" +
+	"\rgranted_index\x18\x03 \x01(\x04R\fgrantedIndex2\xff\x02\n" +
 	"\fLeaseService\x12>\n" +
 	"\x05Grant\x12\x19.baton.kv.v1.GrantRequest\x1a\x1a.baton.kv.v1.GrantResponse\x12A\n" +
 	"\x06Revoke\x12\x1a.baton.kv.v1.RevokeRequest\x1a\x1b.baton.kv.v1.RevokeResponse\x12N\n" +
