@@ -15,6 +15,10 @@ const (
 	watchMessageBytes = 1 << 20
 	// watchMessageEvents likewise, for small events.
 	watchMessageEvents = 4096
+	// watchLook is after how many changes a look ends with the revision at hand: a
+	// watcher that is far behind, and finds nothing, must hear its context, tell how
+	// far it is, and let others in.
+	watchLook = 16384
 )
 
 // A Watcher is a cursor over revisions: it holds no events, but reads them when
@@ -214,11 +218,16 @@ func (w *Watcher) Close() {
 
 // Next returns the next events, in order, each once. It waits for one. It fails
 // with COMPACTED when the watcher has fallen behind what is kept, with
-// ErrClosed, or with the context's error.
+// ErrClosed, or with the context's error; what it had looked at without finding
+// anything by then is not looked at again.
 func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	for {
-		if response, _, err := w.Poll(ctx); response != nil || err != nil {
+		response, more, err := w.Poll(ctx)
+		if response != nil || err != nil {
 			return response, err
+		}
+		if more && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-w.wake:
@@ -229,24 +238,23 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 }
 
 // Poll is Next without waiting: it returns nil when there is no event. After
-// an answer with more it must be called again, without waiting for OnReady.
-// An answer, of Next as well, may be another watcher's, too: it must not be
-// changed.
+// more, with an answer or without, it must be called again, without waiting for
+// OnReady. An answer, of Next as well, may be another watcher's, too: it must not
+// be changed.
 func (w *Watcher) Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
-	for {
-		from, upTo, shared, err := w.due()
-		if from == 0 || shared != nil || err != nil {
-			return shared, false, err
-		}
-		batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
-		if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
-			return nil, false, w.fail(ctx, from, err)
-		}
-		w.settle(batch, from, upTo)
-		if len(batch.resp.Events) > 0 {
-			return batch.resp, batch.full, nil
-		}
+	from, upTo, shared, err := w.due()
+	if from == 0 || shared != nil || err != nil {
+		return shared, false, err
 	}
+	batch := &watchBatch{watcher: w, resp: &kvv1.WatchResponse{}, skip: w.skip}
+	if err := w.store.events(ctx, from, upTo, batch.add); err != nil && !errors.Is(err, errFull) {
+		return nil, false, w.fail(ctx, from, err)
+	}
+	more = w.settle(batch, from, upTo)
+	if len(batch.resp.Events) == 0 {
+		return nil, more, nil
+	}
+	return batch.resp, more, nil
 }
 
 // due says where there may be events, or has them; from is 0 when there are none.
@@ -279,8 +287,9 @@ func (w *Watcher) fail(ctx context.Context, from int64, err error) error {
 	return err
 }
 
-// settle notes where the next batch begins, and keeps a whole one for others.
-func (w *Watcher) settle(batch *watchBatch, from, upTo int64) {
+// settle notes where the next batch begins, and keeps a whole one for others. It
+// says whether there is more to look at.
+func (w *Watcher) settle(batch *watchBatch, from, upTo int64) (more bool) {
 	skipped := w.skip != 0
 	w.skip = 0
 	hub := w.store.watches
@@ -293,6 +302,7 @@ func (w *Watcher) settle(batch *watchBatch, from, upTo int64) {
 	case !skipped && len(batch.resp.Events) > 0:
 		hub.last = sharedBatch{from: from, upTo: upTo, request: w.request, resp: batch.resp}
 	}
+	return w.pending != 0 && w.pending <= hub.notified
 }
 
 // errFull ends a batch.
@@ -307,6 +317,7 @@ type watchBatch struct {
 	revision int64 // The revision at hand,
 	taken    int   // how many of its changes were looked at,
 	full     bool  // and whether it was left in the middle.
+	looked   int   // At so many changes in all.
 }
 
 func (b *watchBatch) add(v *view, key []byte, ver *version) error {
@@ -316,7 +327,12 @@ func (b *watchBatch) add(v *view, key []byte, ver *version) error {
 			b.skip = 0
 		}
 		b.revision, b.taken = revision, 0
+		if b.looked >= watchLook {
+			b.full = true
+			return errFull
+		}
 	}
+	b.looked++
 	// A batch is not left in the middle of a revision unless more of it follows.
 	full := b.size >= watchMessageBytes || len(b.resp.Events) >= watchMessageEvents
 	if full && b.resp.Header.GetRevision() != revision {
