@@ -93,6 +93,28 @@ func TestScanGivesEachKeyOnceOverBrokenStreams(t *testing.T) {
 	}
 }
 
+// Before the first key that there can be nothing is left to read.
+func TestAReverseScanThatBreaksAfterTheFirstKey(t *testing.T) {
+	fake, c := cluster(t, 1)
+	ctx := within(t, 10*time.Second)
+	for _, key := range []string{"\x00", "a", "b"} {
+		if _, err := c.Put(ctx, key, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fake.After(times(1, "Scan", errBroken))
+	var got []string
+	for kv, err := range c.Scan(ctx, client.Prefix(""), client.ReadOptions{Reverse: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(kv.GetKey()))
+	}
+	if fmt.Sprintf("%q", got) != `["b" "a" "\x00"]` {
+		t.Fatalf("%q", got)
+	}
+}
+
 func TestScanStopsWhenTheCallerDoes(t *testing.T) {
 	_, c := cluster(t, 1)
 	ctx := within(t, 5*time.Second)

@@ -45,8 +45,8 @@ func firstOf(queue []*kvv1.KeyValue) (first *kvv1.KeyValue) {
 }
 
 // Observe gives the leader's key and value, now and after every change, until
-// ctx ends; nil while there is none. The iterator gives one error, as its last
-// pair.
+// ctx ends; nil while there is none. Only what compaction was faster than is left
+// out. The iterator gives one error, as its last pair.
 func (c *Client) Observe(ctx context.Context, election string) iter.Seq2[*kvv1.KeyValue, error] {
 	return func(yield func(*kvv1.KeyValue, error) bool) {
 		o := observer{client: c, election: election, yield: yield}
@@ -69,6 +69,7 @@ type observer struct {
 	yield    func(*kvv1.KeyValue, error) bool
 	told     bool
 	revision int64 // of the leader's key when it was last told; 0: no leader
+	seen     int64 // the revision that queue has, perhaps in part
 	stopped  bool
 }
 
@@ -89,21 +90,35 @@ func (o *observer) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, event := range response.GetEvents() {
-			if event.GetType() == kvv1.Event_TYPE_DELETE {
-				delete(queue, string(event.GetKv().GetKey()))
-			} else {
-				queue[string(event.GetKv().GetKey())] = event.GetKv()
-			}
-		}
-		if response.GetPartial() {
-			continue
-		}
-		if o.tell(queue); o.stopped {
+		if o.see(queue, response); o.stopped {
 			return nil
 		}
 	}
 	return ctx.Err()
+}
+
+// see takes in changes and tells who leads after each revision, not only after
+// the last one of a response.
+func (o *observer) see(queue map[string]*kvv1.KeyValue, response *kvv1.WatchResponse) {
+	for _, event := range response.GetEvents() {
+		kv := event.GetKv()
+		if kv.GetModRevision() != o.seen {
+			if o.tell(queue); o.stopped {
+				return
+			}
+			o.seen = kv.GetModRevision()
+		}
+		switch {
+		case !inQueue(kv, o.election):
+		case event.GetType() == kvv1.Event_TYPE_DELETE:
+			delete(queue, string(kv.GetKey()))
+		default:
+			queue[string(kv.GetKey())] = kv
+		}
+	}
+	if !response.GetPartial() {
+		o.tell(queue)
+	}
 }
 
 // tell yields the leader when it is another, or says something else, than last.

@@ -174,7 +174,8 @@ func (e *Error) outcome() outcome {
 	switch e.Reason {
 	case kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
 		kvv1.ErrorReason_ERROR_REASON_OVERLOADED,
-		kvv1.ErrorReason_ERROR_REASON_NOT_READY:
+		kvv1.ErrorReason_ERROR_REASON_NOT_READY,
+		kvv1.ErrorReason_ERROR_REASON_TOO_MANY: // of one pod: another has room
 		return notApplied
 	case kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN:
 		return mayBeApplied

@@ -218,6 +218,29 @@ func TestLockIsHeldByOneAtATimeInOrder(t *testing.T) {
 	}
 }
 
+func TestALockIsAnotherThanOneWhoseNameGoesOn(t *testing.T) {
+	_, c := cluster(t, 1)
+	ctx := within(t, 10*time.Second)
+	if _, err := c.Lock(ctx, "jobs/1", client.LockOptions{Value: []byte("of jobs/1")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Put(ctx, "jobs/plan", []byte("no lock at all")); err != nil {
+		t.Fatal(err)
+	}
+	if leader, err := c.Leader(ctx, "jobs"); !errors.Is(err, client.ErrNotFound) {
+		t.Fatalf("nobody leads: %v %v", leader, err)
+	}
+	if _, err := c.Lock(within(t, 2*time.Second), "jobs", client.LockOptions{Value: []byte("of jobs")}); err != nil {
+		t.Fatal(err)
+	}
+	for leader, err := range c.Observe(ctx, "jobs") {
+		if err != nil || string(leader.GetValue()) != "of jobs" {
+			t.Fatalf("%v %v", leader, err)
+		}
+		break
+	}
+}
+
 func TestLockWaitsOnlyAsLongAsItsContext(t *testing.T) {
 	_, c := cluster(t, 1)
 	ctx := within(t, 20*time.Second)

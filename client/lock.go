@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -43,7 +44,8 @@ type Lock struct {
 // stopped between the check and the act, let what the lock protects refuse a
 // lower Lock.Token than it has seen.
 //
-// Locks are keys that start with name and a slash.
+// A lock's keys are its name, a slash and 16 hexadecimal digits: "jobs/1" is
+// another lock than "jobs".
 func (c *Client) Lock(ctx context.Context, name string, options ...LockOptions) (*Lock, error) {
 	o, err := one(options)
 	if err != nil {
@@ -59,7 +61,7 @@ func (c *Client) Lock(ctx context.Context, name string, options ...LockOptions) 
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", quoted(name), err)
 	}
-	l := &Lock{client: c, lease: lease, key: fmt.Sprintf("%s/%016x", name, lease)}
+	l := &Lock{client: c, lease: lease, key: queueKey(name, lease)}
 	if err := l.acquire(ctx, name, o.Value); err != nil {
 		l.abandon(ctx)
 		return nil, fmt.Errorf("lock %s: %w", quoted(name), err)
@@ -124,6 +126,15 @@ func (l *Lock) predecessor(ctx context.Context, name string) (key string, revisi
 	return key, revision, nil
 }
 
+func queueKey(name string, lease int64) string { return fmt.Sprintf("%s/%016x", name, lease) }
+
+// inQueue says that a key below a lock's name is of that lock, not of one whose
+// name goes on.
+func inQueue(kv *kvv1.KeyValue, name string) bool {
+	digits, ok := strings.CutPrefix(string(kv.GetKey()), name+"/")
+	return ok && len(digits) == 16 && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
 // queue gives the keys of all who hold or wait for a lock, and the revision.
 func (c *Client) queue(ctx context.Context, name string) (kvs []*kvv1.KeyValue, revision int64, err error) {
 	keys := Prefix(name + "/")
@@ -132,7 +143,12 @@ func (c *Client) queue(ctx context.Context, name string) (kvs []*kvv1.KeyValue, 
 		if err != nil {
 			return nil, 0, err
 		}
-		kvs, revision = append(kvs, page.GetKvs()...), page.GetHeader().GetRevision()
+		for _, kv := range page.GetKvs() {
+			if inQueue(kv, name) {
+				kvs = append(kvs, kv)
+			}
+		}
+		revision = page.GetHeader().GetRevision()
 		if !page.GetMore() {
 			return kvs, revision, nil
 		}

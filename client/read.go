@@ -192,6 +192,10 @@ func (s *scan) advance(response *kvv1.ScanResponse) bool {
 	}
 	last := kvs[len(kvs)-1].GetKey()
 	if r.GetReverse() {
+		// Nothing is before the first key, which as an end would mean all keys.
+		if string(last) == endOfKeys {
+			return false
+		}
 		r.RangeEnd = last
 	} else {
 		r.Key = append(last[:len(last):len(last)], 0)

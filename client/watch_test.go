@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/client/clienttest"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -118,6 +119,25 @@ func TestWatchFromNow(t *testing.T) {
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v", err)
+	}
+}
+
+func TestWatchLeavesAFullPod(t *testing.T) {
+	fake, c := cluster(t, 3)
+	ctx := within(t, 10*time.Second)
+	fake.Before(func(pod int, method string) error {
+		if method == "Watch" && pod == 0 {
+			return clienttest.Error(codes.ResourceExhausted, kvv1.ErrorReason_ERROR_REASON_TOO_MANY, "this pod has 10000 watches")
+		}
+		return nil
+	})
+	for range 9 { // some begin at the full one
+		for _, err := range c.Watch(ctx, client.Key("a"), client.WatchOptions{Revision: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
 	}
 }
 
