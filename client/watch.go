@@ -19,8 +19,8 @@ const (
 // WatchOptions say which changes to watch. The zero value watches every change
 // from now on.
 type WatchOptions struct {
-	// Revision is the first one of interest; 0: what comes after the call, and
-	// after everything that this client has seen.
+	// Revision is the first one of interest; 0: what comes after the call, which
+	// takes a read to find out, and after everything that this client has seen.
 	Revision int64
 	// PrevKV asks for what was there before each change.
 	PrevKV bool
@@ -53,6 +53,9 @@ func (c *Client) Watch(ctx context.Context, keys Keys, options ...WatchOptions) 
 			return
 		}
 		w, err := newWatch(c, keys, o, yield)
+		if err == nil && o.Revision == 0 {
+			err = w.fromNow(ctx)
+		}
 		if err != nil {
 			yield(nil, err)
 			return
@@ -102,11 +105,21 @@ func newWatch(c *Client, keys Keys, o WatchOptions, yield func(*kvv1.WatchRespon
 	if o.NoDeletes {
 		request.Exclude = append(request.Exclude, kvv1.Event_TYPE_DELETE)
 	}
-	w := &watch{client: c, request: request, after: o.Revision - 1, yield: yield}
-	if o.Revision == 0 {
-		w.after = c.Revision() // a pod that is behind must not show what was seen
+	return &watch{client: c, request: request, after: o.Revision - 1, yield: yield}, nil
+}
+
+// fromNow makes the watch start after everything that was there before. "Now" on
+// a pod that is behind is too early, and on the next pod, if that stream breaks
+// before its first message, too late.
+func (w *watch) fromNow(ctx context.Context) error {
+	seen := w.client.Revision()
+	newest, err := w.client.readRange(ctx, Key("\x00"), true, nil)
+	if err != nil {
+		return err
 	}
-	return w, nil
+	w.after = max(seen, newest.GetHeader().GetRevision())
+	w.request.StartRevision = w.after + 1
+	return nil
 }
 
 // run watches over one stream, from where the last one ended.

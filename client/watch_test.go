@@ -122,6 +122,35 @@ func TestWatchFromNow(t *testing.T) {
 	}
 }
 
+// What another client was told is written is not after "now", though the pod
+// that is asked does not have it yet.
+func TestWatchFromNowOnAPodThatIsBehind(t *testing.T) {
+	fake, c := cluster(t, 2)
+	other := connect(t, fake.Endpoints()...)
+	ctx := within(t, 10*time.Second)
+	for range 5 {
+		if _, err := other.Put(ctx, "a", []byte("before")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fake.Lag(3)
+	fake.Before(times(1, "Watch", errBroken)) // before its first message
+	for response, err := range c.Watch(ctx, client.Key("a")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if events := response.GetEvents(); len(events) > 0 {
+			if string(events[0].GetKv().GetValue()) != "after" {
+				t.Fatalf("%v", response)
+			}
+			break
+		}
+		if _, err := other.Put(ctx, "a", []byte("after")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWatchLeavesAFullPod(t *testing.T) {
 	fake, c := cluster(t, 3)
 	ctx := within(t, 10*time.Second)

@@ -173,6 +173,13 @@ func (c *Cluster) CutResults() {
 	c.state.cut = true
 }
 
+// Lag makes "now" so many revisions earlier for watches, on every pod.
+func (c *Cluster) Lag(revisions int64) {
+	c.state.mu.Lock()
+	defer c.state.mu.Unlock()
+	c.state.lag = revisions
+}
+
 // SpoilBatches makes every batch with a put of this key be refused as a whole.
 func (c *Cluster) SpoilBatches(key string) {
 	c.mu.Lock()

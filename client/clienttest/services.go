@@ -192,7 +192,7 @@ func (p *pod) Watch(r *kvv1.WatchRequest, stream kvv1.WatchService_WatchServer) 
 	p.state.mu.Lock()
 	after, oldest := r.GetStartRevision()-1, p.compacted
 	if r.GetStartRevision() == 0 {
-		after = p.revision
+		after = max(p.revision-p.lag, 0)
 	}
 	p.state.mu.Unlock()
 	if after+1 < oldest {

@@ -27,6 +27,8 @@ type state struct {
 	results   map[string]proto.Message
 	// forgotten is the newest revision of which request ids may be forgotten.
 	forgotten int64
+	// lag is how far watches are behind at their start.
+	lag int64
 	// cut: results are remembered without keys and values.
 	cut     bool
 	changed chan struct{} // closed at the next change
