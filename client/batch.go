@@ -20,7 +20,10 @@ const (
 	maxKeyBytes   = 4096
 	maxValueBytes = 3 << 19
 	// maxWaiting bounds the batches that wait to be sent: beyond it callers wait.
-	maxWaiting          = 16
+	maxWaiting = 16
+	// moreWaiting is the bound while callbacks run: a write that one of them makes
+	// would wait for room that only the answers behind it can make.
+	moreWaiting         = 4 * maxWaiting
 	defaultInFlight     = 8
 	maxInFlight         = 64
 	defaultBatchTimeout = 30 * time.Second
@@ -63,6 +66,8 @@ type Batcher struct {
 	// resume is when to send again after a refusal.
 	resume time.Time
 	closed bool
+	// telling counts the batches whose callers are being told.
+	telling int
 }
 
 // batch is a WriteBatch on its way.
@@ -143,7 +148,8 @@ func (b *Batcher) Put(ctx context.Context, key string, value []byte, options ...
 // PutAsync writes one key and does not wait for the answer, only, at most until
 // ctx ends, for room. done is called once if and only if PutAsync returns nil,
 // on the Batcher's own goroutine: it must be quick, and not wait for another
-// write.
+// write. It may make some, with PutAsync or DoAsync: about as many as it was
+// told of; after many more it would wait for itself, until ctx ends.
 func (b *Batcher) PutAsync(ctx context.Context, key string, value []byte, done func(revision int64, err error), options ...WriteOptions) error {
 	return b.put(ctx, key, value, options, completion{put: done})
 }
@@ -225,7 +231,7 @@ func (b *Batcher) gather(ctx context.Context, size int) (*batch, error) {
 				return t, nil
 			}
 		}
-		if len(b.waiting) < maxWaiting {
+		if len(b.waiting) < b.bound() {
 			t := batches.Get().(*batch)
 			t.created = time.Now()
 			b.waiting = append(b.waiting, t)
@@ -240,9 +246,19 @@ func (b *Batcher) gather(ctx context.Context, size int) (*batch, error) {
 		case <-room:
 		case <-ctx.Done():
 			return nil, ended(ctx, nil, false)
+		case <-b.client.ctx.Done(): // nobody makes room any more
+			return nil, closedError()
 		}
 		b.mu.Lock()
 	}
+}
+
+// bound is how many batches may wait to be sent. The lock is held.
+func (b *Batcher) bound() int {
+	if b.telling > 0 {
+		return moreWaiting
+	}
+	return maxWaiting
 }
 
 func (b *Batcher) gathered(t *batch, kind completion) {

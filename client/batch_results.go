@@ -94,6 +94,7 @@ var errShortAnswer = errors.New("the answer to a batch has another number of res
 
 // answered tells every caller of a batch its result.
 func (b *Batcher) answered(t *batch, a *answer) {
+	b.tell()
 	told := 0
 	err := a.results(b.client.observe, func(result []byte) error {
 		if told == len(t.writes) {
@@ -115,7 +116,15 @@ func (b *Batcher) answered(t *batch, a *answer) {
 	b.finish(t)
 }
 
+// tell makes room for what callbacks write, until finish.
+func (b *Batcher) tell() {
+	b.mu.Lock()
+	b.telling++
+	b.mu.Unlock()
+}
+
 func (b *Batcher) fail(t *batch, err error) {
+	b.tell()
 	for _, w := range t.writes {
 		w.kind.fail(err)
 	}
@@ -125,6 +134,7 @@ func (b *Batcher) fail(t *batch, err error) {
 // finish forgets a batch whose callers were all told.
 func (b *Batcher) finish(t *batch) {
 	b.mu.Lock()
+	b.telling--
 	b.pending -= len(t.writes)
 	if b.pending == 0 && b.idle != nil {
 		close(b.idle)

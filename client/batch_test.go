@@ -216,6 +216,78 @@ func TestBatcherCloseWaitsForWritesThatAreRepeated(t *testing.T) {
 	}
 }
 
+// A callback that writes is on the goroutine that makes room for it.
+func TestBatcherCallbacksMayWrite(t *testing.T) {
+	fake, c := cluster(t, 1)
+	ctx := within(t, 20*time.Second)
+	b := batcher(t, c, client.BatchOptions{InFlight: 1})
+	value := make([]byte, 700<<10) // one a batch
+	full := make(chan struct{})
+	fake.Before(func(_ int, method string) error {
+		if method == "Batch" {
+			<-full
+		}
+		return nil
+	})
+	var told atomic.Int32
+	count := func(_ int64, err error) {
+		if told.Add(1); err != nil {
+			t.Error(err)
+		}
+	}
+	const first, more = 17, 20 // as many as may wait, with that in flight
+	for i := range first {
+		err := b.PutAsync(ctx, "a", value, func(revision int64, err error) {
+			for range more * (1 - min(i, 1)) { // the first one
+				if err := b.PutAsync(context.Background(), "a", value, count); err != nil {
+					t.Error(err)
+				}
+			}
+			count(revision, err)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(full)
+	eventually(t, "all are told", func() bool { return told.Load() == first+more })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One that writes without end waits for itself: it must not wait for ever.
+func TestCloseEndsACallbackThatWaitsForItself(t *testing.T) {
+	_, c := cluster(t, 1)
+	b := batcher(t, c, client.BatchOptions{InFlight: 1})
+	value := make([]byte, 700<<10)
+	ended, waits := make(chan error), make(chan struct{})
+	var n atomic.Int32
+	err := b.PutAsync(context.Background(), "a", value, func(int64, error) {
+		var err error
+		for err == nil {
+			if n.Add(1) == 16 {
+				close(waits)
+			}
+			err = b.PutAsync(context.Background(), "a", value, func(int64, error) {})
+		}
+		ended <- err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-waits
+	go c.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, client.ErrClosed) {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still waits")
+	}
+}
+
 func TestBatcherLeavesAHungPod(t *testing.T) {
 	fake, c := cluster(t, 2)
 	ctx := within(t, 10*time.Second)
