@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -32,12 +31,6 @@ func (s *electionService) Campaign(ctx context.Context, req *v3electionpb.Campai
 	place, err := s.join(ctx, req.GetName(), req.GetLease(), req.GetValue())
 	if err != nil {
 		return nil, err
-	}
-	if !bytes.Equal(place.value, req.GetValue()) {
-		if _, err := s.proclaim(ctx, place, req.GetValue()); err != nil {
-			s.abandon(ctx, place)
-			return nil, err
-		}
 	}
 	if _, err := s.wait(ctx, place, errNotLeader); err != nil {
 		return nil, err

@@ -33,13 +33,14 @@ type queue struct {
 type place struct {
 	name, key []byte
 	lease     int64
-	revision  int64  // That created the key.
-	value     []byte // As of header.
+	revision  int64 // That created the key.
 	header    *pb.ResponseHeader
 	first     *mvccpb.KeyValue // Of the whole queue, as of header.
 }
 
-// join takes the lease's place in a queue, which it may have already.
+// join takes the lease's place in a queue, which it may have already, from a call
+// that the caller has given up and repeats. It writes the key in any case, so
+// that the end of that call finds that the place is another's.
 func (q *queue) join(ctx context.Context, name []byte, lease int64, value []byte) (*place, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
@@ -50,20 +51,16 @@ func (q *queue) join(ctx context.Context, name []byte, lease int64, value []byte
 		}
 		lease = granted.GetID()
 	}
-	p := &place{name: name, key: fmt.Appendf(nil, "%s/%x", name, lease), lease: lease, value: value}
-	own, first := &pb.RangeRequest{Key: p.key}, oldest(name)
-	response, err := q.kv.Txn(ctx, &pb.TxnRequest{
-		Compare: createdAt(p.key, 0),
-		Success: []*pb.RequestOp{put(p.key, value, lease), get(first)},
-		Failure: []*pb.RequestOp{get(own), get(first)},
-	})
+	p := &place{name: name, key: fmt.Appendf(nil, "%s/%x", name, lease), lease: lease}
+	own := put(p.key, value, lease)
+	own.GetRequestPut().PrevKv = true
+	response, err := q.kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{own, get(oldest(name))}})
 	if err != nil {
 		return nil, err
 	}
 	p.header, p.revision = response.GetHeader(), response.GetHeader().GetRevision()
-	if !response.GetSucceeded() {
-		mine := response.GetResponses()[0].GetResponseRange().GetKvs()[0]
-		p.revision, p.value = mine.GetCreateRevision(), mine.GetValue()
+	if mine := response.GetResponses()[0].GetResponsePut().GetPrevKv(); mine != nil {
+		p.revision = mine.GetCreateRevision()
 	}
 	if all := response.GetResponses()[1].GetResponseRange().GetKvs(); len(all) > 0 {
 		p.first = all[0]
@@ -87,12 +84,16 @@ func (q *queue) wait(ctx context.Context, p *place, gone error) (*pb.ResponseHea
 	return header, err
 }
 
-// abandon gives up a place for a caller that may have left. If that fails, the
-// lease ends it.
+// abandon gives up a place for a caller that may have left, unless it has come
+// again meanwhile, which has written the key. If that fails, the lease ends it.
 func (q *queue) abandon(ctx context.Context, p *place) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepPatience)
 	defer cancel()
-	_, _ = q.leave(ctx, p)
+	joined := []*pb.Compare{{
+		Key: p.key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL,
+		TargetUnion: &pb.Compare_ModRevision{ModRevision: p.header.GetRevision()},
+	}}
+	_, _ = q.kv.Txn(ctx, &pb.TxnRequest{Compare: joined, Success: []*pb.RequestOp{remove(p.key)}})
 }
 
 func (q *queue) turn(ctx context.Context, p *place, gone error) (*pb.ResponseHeader, error) {
@@ -155,7 +156,7 @@ func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func
 func (q *queue) leave(ctx context.Context, p *place) (*pb.ResponseHeader, error) {
 	response, err := q.kv.Txn(ctx, &pb.TxnRequest{
 		Compare: createdAt(p.key, p.revision),
-		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: p.key}}}},
+		Success: []*pb.RequestOp{remove(p.key)},
 	})
 	return response.GetHeader(), err
 }
@@ -191,6 +192,10 @@ func createdAt(key []byte, revision int64) []*pb.Compare {
 func put(key, value []byte, lease int64) *pb.RequestOp {
 	req := &pb.PutRequest{Key: key, Value: value, Lease: lease}
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: req}}
+}
+
+func remove(key []byte) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}}
 }
 
 func get(req *pb.RangeRequest) *pb.RequestOp {

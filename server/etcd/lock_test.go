@@ -96,6 +96,33 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// A call that timed out gives up its place when its caller, with the same lease,
+// has come again and was granted the lock: that place is not its own any more.
+func TestATimedOutLockDoesNotEndItsRetry(t *testing.T) {
+	s := newSolo(t)
+	own, lease, other := &lockService{queue: s.queue}, s.grant(t), s.grant(t)
+	late, err := s.queue.join(t.Context(), []byte("l"), lease, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := own.Lock(t.Context(), &v3lockpb.LockRequest{Name: []byte("l"), Lease: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue.abandon(t.Context(), late)
+	held, err := s.kv.Range(t.Context(), &pb.RangeRequest{Key: granted.GetKey()})
+	if err != nil || len(held.GetKvs()) != 1 || held.GetKvs()[0].GetCreateRevision() != late.revision {
+		t.Fatalf("the lock that was granted is gone: %v %v", held, err)
+	}
+	// One that nobody repeats leaves the queue.
+	left, err := s.queue.join(t.Context(), []byte("l"), other, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue.abandon(t.Context(), left)
+	s.awaitQueue(t, "l", 1)
+}
+
 func TestElection(t *testing.T) {
 	s := newSolo(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

