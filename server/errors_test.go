@@ -128,6 +128,9 @@ func TestARefusedHandOverHasAReason(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	_, err := kvv1.NewMaintenanceServiceClient(p.conn).HandOver(within5s(t), &kvv1.HandOverRequest{To: "nobody"})
 	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_NO_HEIR)
+	// One whose answer was lost may be done: not NO_MASTER, which is repeated.
+	_, err = kvv1.NewMaintenanceServiceClient(p.conn).HandOver(within5s(t), &kvv1.HandOverRequest{To: "lost"})
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
 }
 
 // The status of another pod passes through with its reason.

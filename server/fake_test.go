@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -234,8 +236,11 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 }
 
 func (l *fakeLog) HandOver(_ context.Context, to string) (string, error) {
-	if to == "nobody" {
+	switch to {
+	case "nobody":
 		return "", errors.New("hand over: nobody is not a voter that answers")
+	case "lost":
+		return "", status.Error(codes.Unavailable, "the connection broke")
 	}
 	return "kv-1", nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"google.golang.org/grpc"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // maintenanceService answers baton.kv.v1.MaintenanceService, on the client
@@ -92,11 +94,19 @@ func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverReq
 		return nil, err
 	}
 	master, err := log.HandOver(ctx, req.GetTo())
-	if code, _, _ := describe(err); err != nil && code == codes.Internal && status.Code(err) == codes.Unknown {
+	if err == nil {
+		return &kvv1.HandOverResponse{Master: master}, nil
+	}
+	switch code, _, _ := describe(err); {
+	case code == codes.Internal && status.Code(err) == codes.Unknown:
 		// Not a fault of this pod's: there is nobody to hand over to.
 		err = &refusal{reason: kvv1.ErrorReason_ERROR_REASON_NO_HEIR, message: err.Error()}
+	case status.Code(err) == codes.Unavailable:
+		// The master was asked, and may have done it: repeated, the baton would go
+		// on to yet another pod.
+		err = fmt.Errorf("%w: %s", replication.ErrUnknown, status.Convert(err).Message())
 	}
-	return &kvv1.HandOverResponse{Master: master}, fromMaster(err)
+	return nil, err
 }
 
 func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
