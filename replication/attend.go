@@ -122,8 +122,8 @@ func (a *attendant) ask(ctx context.Context) {
 			return
 		}
 	}
-	if pod == a.self.Pod() {
-		return
+	if pod == a.self.Pod() || a.node.condemned() != "" {
+		return // With data of no use it asks to be let go, see Reclone.
 	}
 	conn, err := a.conn(pod)
 	if err != nil {

@@ -18,6 +18,8 @@ type Disk struct {
 	Replaces string
 	// Place is where the disk belongs; empty: it has not been told.
 	Place string
+	// Condemned says why the data is of no use, see Node.Reclone; mostly empty.
+	Condemned string
 	// HasData is false of a disk that has an identity at most, or data that the
 	// next Open sets aside.
 	HasData bool
@@ -26,7 +28,7 @@ type Disk struct {
 func diskOf(id volume.Identity) Disk {
 	return Disk{
 		Member: MemberID(id.MemberID), Cluster: id.ClusterID, Replaces: id.Replaces,
-		Place: id.Place, HasData: id.Stage != volume.Empty && id.Retired == "",
+		Place: id.Place, Condemned: id.Condemned, HasData: id.Stage != volume.Empty && id.Retired == "",
 	}
 }
 

@@ -30,6 +30,8 @@
 //   - A follower commits no entry that no message of the present master reaches,
 //     and takes what it has applied itself for matched.
 //   - Two incarnations of one pod are never voters together.
+//   - A member gives up its data only after its removal, or that of its vote, is
+//     committed, by the word of a master that a quorum has just confirmed.
 //   - Silence decides nothing: bootstrap needs an answer of every listed peer.
 //
 // # Caveats

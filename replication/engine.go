@@ -273,6 +273,7 @@ func (e *engine) run(n *Node) {
 		func(ctx context.Context) { e.views.observe(e.raft, ctx.Done()) },
 		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
 		e.truncate,
+		n.goOnRecloning,
 	} {
 		e.workers.Go(func() { worker(ctx) })
 	}

@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 
+	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -25,6 +26,9 @@ var (
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")
+	// ErrDamaged is returned by Start when the log or the votes on disk are not
+	// what was written there.
+	ErrDamaged = raftlog.ErrCorrupt
 	// ErrLocked is returned by Open when another process holds the directory.
 	ErrLocked = volume.ErrLocked
 	// ErrForeign is returned by Open when the directory belongs to another pod

@@ -326,6 +326,20 @@ func TestMembershipPolicy(t *testing.T) {
 			leavers: alive("kv-2/c"), alive: alive("kv-0/a", "kv-1/b", "kv-2/c")}, change{do: remove, id: "kv-2/c"}},
 		{"a leaver that the quorum needs", situation{servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c")},
 			leavers: alive("kv-2/c"), alive: alive("kv-0/a", "kv-2/c")}, change{}},
+		{"data of no use", situation{servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c")},
+			reclones: alive("kv-2/c"), alive: alive("kv-0/a", "kv-1/b")}, change{do: demote, id: "kv-2/c"}},
+		{"data of no use, and another pod is away", situation{
+			servers:  []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c"), voter("kv-3/d"), voter("kv-4/e")},
+			reclones: alive("kv-2/c"), alive: alive("kv-0/a", "kv-1/b", "kv-2/c", "kv-3/d")}, change{}},
+		{"data of no use in two pods", situation{servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), learner("kv-2/c")},
+			reclones: alive("kv-1/b", "kv-2/c")}, change{}},
+		{"data of no use in two pods, one is being replaced", situation{
+			servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), learner("kv-2/old"), learner("kv-2/new")},
+			joiners: map[MemberID]bool{"kv-2/new": false}, reclones: alive("kv-1/b")}, change{}},
+		{"data of no use in a pod that joins", situation{servers: []raft.Server{voter("kv-0/a"), learner("kv-1/b")},
+			joiners: map[MemberID]bool{"kv-1/b": true}, reclones: alive("kv-1/b")}, change{}},
+		{"data of no use in two pods of two", situation{servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b")},
+			reclones: alive("kv-0/a", "kv-1/b")}, change{do: demote, id: "kv-1/b"}},
 		{"5 to 2 at once: the dead first", situation{
 			servers: []raft.Server{voter("kv-0/a"), voter("kv-1/b"), voter("kv-2/c"), voter("kv-3/d"), voter("kv-4/e")},
 			alive:   alive("kv-0/a", "kv-1/b", "kv-2/c"), covers: func(o int) bool { return o < 2 }},

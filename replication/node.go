@@ -11,7 +11,6 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
-	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 	"google.golang.org/grpc"
 )
@@ -110,15 +109,13 @@ func (n *Node) RegisterPeerService(register func(grpc.ServiceRegistrar)) {
 }
 
 // Start runs Raft over the opened database, and joins the cluster when this
-// pod is not a member yet. The node uses sm until Close has returned.
+// pod is not a member yet. The node uses sm until Close has returned. With
+// ErrDamaged the log on disk is of no use: see Reclone.
 func (n *Node) Start(sm StateMachine) error {
 	if n.engine.Load() != nil {
 		return errors.New("replication: started twice")
 	}
 	e, err := newEngine(n, sm)
-	if errors.Is(err, raftlog.ErrCorrupt) {
-		return errors.Join(err, n.Reclone(err.Error()))
-	}
 	if err != nil {
 		return err
 	}
@@ -156,24 +153,6 @@ func (n *Node) retire(reason string) error {
 	}
 	n.fail(err)
 	return err
-}
-
-// Reclone gives up this pod's data, because it differs or is damaged: after a
-// restart the pod is a new member and clones. It refuses while no other pod
-// leads, for then this data may be needed. It returns when the decision is on
-// disk; Failed tells as well. It may be called between Arrive and Start.
-func (n *Node) Reclone(reason string) error {
-	pod, ok := n.Master()
-	if n.engine.Load() == nil {
-		pod, ok = masterOf(n.inspect(context.Background(), n.neighbours()))
-	}
-	if !ok || pod == n.opts.Name {
-		return fmt.Errorf("%w: the data of this pod is kept, for no other pod leads: %s", ErrNoMaster, reason)
-	}
-	if err := n.retire(reason); !errors.Is(err, ErrRetired) {
-		return err
-	}
-	return nil
 }
 
 // Close hands the baton over if this pod holds it, stops Raft and closes the

@@ -35,7 +35,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 		ClusterId: id.ClusterID, MemberId: id.MemberID,
 		Empty:   id.Stage == volume.Empty && id.ClusterID == "",
 		HasData: id.Stage != volume.Empty, ReplacesClusterId: id.Replaces,
-		Stopping: s.node.stopping.Load(),
+		Stopping: s.node.stopping.Load() || id.Condemned != "",
 	}
 	e := s.node.engine.Load()
 	if e == nil {
@@ -45,7 +45,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	answer.Cold = e.cold.Load()
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
-	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load()
+	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && id.Condemned == ""
 	answer.Term = e.raft.CurrentTerm()
 	answer.LastIndex, answer.LastLogTerm = e.lastEntry()
 	if s.node.opts.PodStatus != nil {
@@ -66,7 +66,7 @@ func (s *peerService) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest)
 	return &peerv1.ReadIndexResponse{Index: index}, nil
 }
 
-func (s *peerService) Join(_ context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
+func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
 	e, err := s.master()
 	if err != nil {
 		return nil, err
@@ -79,6 +79,9 @@ func (s *peerService) Join(_ context.Context, req *peerv1.JoinRequest) (*peerv1.
 	_, committed := server(e.roster.now.Load().Configuration, id)
 	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
 	if req.Returning && !committed && !latest {
+		if err := e.stillLeads(ctx); err != nil {
+			return nil, err
+		}
 		return &peerv1.JoinResponse{Removed: true}, nil
 	}
 	if latest && m.Suffrage == raft.Voter {
@@ -98,21 +101,37 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 	if id == e.self {
 		return nil, status.Error(codes.FailedPrecondition, "the master must hand the baton over before it leaves")
 	}
+	e.steward.leave(id, req.Reclone)
 	for {
-		m := e.roster.now.Load()
-		_, committed := server(m.Configuration, id)
-		if _, latest := server(e.raft.GetConfiguration().Configuration(), id); !committed && !latest {
+		if e.steward.without(id, req.Reclone) {
+			if err := e.stillLeads(ctx); err != nil {
+				return nil, err
+			}
 			return &peerv1.LeaveResponse{}, nil
 		}
 		if !e.views.load().ready {
 			return nil, errNotMaster
 		}
-		e.steward.leave(id)
+		if because := e.steward.situation().mustStay(id); req.Reclone && because != "" {
+			return nil, status.Error(codes.FailedPrecondition, because)
+		}
 		sleep(ctx, 20*time.Millisecond)
 		if ctx.Err() != nil {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
+		e.steward.leave(id, req.Reclone)
 	}
+}
+
+// stillLeads returns nil when a quorum has confirmed, from now on, that this
+// pod leads: what it knew of the membership before the call was true. A master
+// that was paused, or cut off, knows only what was, and whoever is told that it is
+// out gives up its data.
+func (e *engine) stillLeads(ctx context.Context) error {
+	if _, err := e.confirms.get(ctx); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return nil
 }
 
 func (s *peerService) KeepLog(_ context.Context, req *peerv1.KeepLogRequest) (*peerv1.KeepLogResponse, error) {

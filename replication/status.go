@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -100,6 +101,9 @@ func (n *Node) notReady(e *engine, v *view, s Status) string {
 	switch {
 	case e.isStopped():
 		return "it stops"
+	case n.condemned() != "" && n.volume.Identity().Retired == "":
+		because, _ := n.progress.get()
+		return cmp.Or(because, "its data is of no use: "+n.condemned())
 	case n.volume.Identity().Retired != "":
 		return "its member is retired: " + n.volume.Identity().Retired
 	case s.Role == RoleNone:

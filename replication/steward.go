@@ -31,9 +31,12 @@ type steward struct {
 	expected func() (covers func(int) bool, known bool)
 	wake     chan struct{}
 
+	// turn is held from a decision until it is committed. It comes before mu.
+	turn sync.Mutex
+
 	mu      sync.Mutex // guards the fields below
 	joiners map[MemberID]joiner
-	leavers map[MemberID]time.Time
+	leavers map[MemberID]leaver
 	removed map[MemberID]bool // by this pod: a late request must not take them in again
 	// unwanted is since when the members are known that should not exist.
 	unwanted map[MemberID]time.Time
@@ -48,10 +51,17 @@ type joiner struct {
 	caught bool
 }
 
+// leaver is a member that asks to be taken out.
+type leaver struct {
+	asked time.Time
+	// reclone: only its vote, for its pod comes back with a new disk.
+	reclone bool
+}
+
 func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 	return &steward{
 		engine: e, expected: expected, wake: make(chan struct{}, 1),
-		joiners: map[MemberID]joiner{}, leavers: map[MemberID]time.Time{}, removed: map[MemberID]bool{},
+		joiners: map[MemberID]joiner{}, leavers: map[MemberID]leaver{}, removed: map[MemberID]bool{},
 		unwanted: map[MemberID]time.Time{},
 	}
 }
@@ -60,7 +70,7 @@ func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 // incarnations only the last one that asked counts: the others are gone.
 func (s *steward) join(id MemberID, index, commit uint64) {
 	s.mu.Lock()
-	if s.removed[id] {
+	if _, leaves := s.leavers[id]; leaves || s.removed[id] {
 		s.mu.Unlock()
 		return
 	}
@@ -71,12 +81,28 @@ func (s *steward) join(id MemberID, index, commit uint64) {
 	s.kick()
 }
 
-// leave asks for a member's removal, which is done some time later.
-func (s *steward) leave(id MemberID) {
+// leave asks for a member's removal, or that of its vote, which is done some
+// time later. Its own wish to join, from before, does not count any more.
+func (s *steward) leave(id MemberID, reclone bool) {
 	s.mu.Lock()
-	s.leavers[id] = time.Now()
+	s.leavers[id] = leaver{time.Now(), reclone}
+	delete(s.joiners, id)
 	s.mu.Unlock()
 	s.kick()
+}
+
+// without says that a member, or its vote, is neither in the committed
+// membership nor in a later one, and that no change of this pod's is under way
+// that was decided before it asked to leave.
+func (s *steward) without(id MemberID, voteOnly bool) bool {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	for _, c := range []raft.Configuration{s.engine.roster.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
+		if m, member := server(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *steward) kick() {
@@ -96,21 +122,28 @@ func (s *steward) run(ctx context.Context) {
 		case <-s.wake:
 		case <-tick.C:
 		}
-		for ctx.Err() == nil {
-			c := s.situation().decide()
-			if c.do == nothing {
-				break
-			}
-			if err := s.change(c); err != nil {
-				s.engine.slog.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
-				break
-			}
-			s.engine.slog.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
+		for ctx.Err() == nil && s.step(ctx) {
 		}
 	}
 }
 
-func (s *steward) change(c change) error {
+// step makes the next change, and says whether there may be another.
+func (s *steward) step(ctx context.Context) bool {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	c := s.situation().decide()
+	if c.do == nothing {
+		return false
+	}
+	if err := s.change(ctx, c); err != nil {
+		s.engine.slog.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
+		return false
+	}
+	s.engine.slog.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
+	return true
+}
+
+func (s *steward) change(ctx context.Context, c change) error {
 	r, id, addr := s.engine.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
 	switch c.do {
 	case addLearner:
@@ -121,6 +154,13 @@ func (s *steward) change(c change) error {
 			s.engine.storage.log.Release(string(c.id))
 		}
 		return err
+	case demote:
+		confirming, cancel := context.WithTimeout(ctx, 4*s.engine.timing.Lease)
+		defer cancel()
+		if err := s.engine.confirmWithout(confirming, c.id); err != nil {
+			return err
+		}
+		return r.DemoteVoter(id, 0, changeTimeout).Error()
 	case remove:
 		s.mark(c.id, true)
 		err := r.RemoveServer(id, 0, changeTimeout).Error()
@@ -149,9 +189,11 @@ type situation struct {
 	servers []raft.Server
 	joiners map[MemberID]bool // who asks; true: has caught up
 	leavers map[MemberID]bool
-	alive   map[MemberID]bool
-	covers  func(ordinal int) bool
-	overdue map[MemberID]bool // who should not exist, and had time to leave
+	// reclones are those that have asked to lose their vote, for their data is of no use.
+	reclones map[MemberID]bool
+	alive    map[MemberID]bool
+	covers   func(ordinal int) bool
+	overdue  map[MemberID]bool // who should not exist, and had time to leave
 }
 
 // covers says which ordinals should exist: any may, while it is not known.
@@ -166,7 +208,7 @@ func (s *steward) situation() situation {
 	e := s.engine
 	now := situation{
 		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
-		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
+		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, reclones: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
 		covers: s.covers(),
 	}
 	for _, m := range now.servers {
@@ -176,7 +218,7 @@ func (s *steward) situation() situation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.joiners, func(_ MemberID, j joiner) bool { return time.Since(j.asked) > joinerFresh })
-	maps.DeleteFunc(s.leavers, func(_ MemberID, at time.Time) bool { return time.Since(at) > 10*joinerFresh })
+	maps.DeleteFunc(s.leavers, func(_ MemberID, l leaver) bool { return time.Since(l.asked) > 10*joinerFresh })
 	maps.DeleteFunc(s.unwanted, func(id MemberID, _ time.Time) bool { return now.covers(Ordinal(id.Pod())) })
 	for _, m := range now.servers {
 		id := MemberID(m.ID)
@@ -189,8 +231,8 @@ func (s *steward) situation() situation {
 	for id, j := range s.joiners {
 		now.joiners[id] = j.caught
 	}
-	for id := range s.leavers {
-		now.leavers[id] = true
+	for id, l := range s.leavers {
+		now.leavers[id], now.reclones[id] = !l.reclone, l.reclone
 	}
 	return now
 }
@@ -199,6 +241,7 @@ const (
 	nothing    = ""
 	addLearner = "add learner"
 	promote    = "promote"
+	demote     = "demote"
 	remove     = "remove"
 )
 
@@ -213,6 +256,9 @@ type change struct {
 //
 //   - whoever left, or whose ordinal should not exist, is removed, the dead first;
 //     the living have time to leave by themselves;
+//   - whose data is of no use loses its vote, one pod at a time, see mustStay; it
+//     stays a member until its pod's new disk takes its place, and so is what every
+//     master to come counts by;
 //   - who asks is added as a learner;
 //   - a learner that has caught up, and that this pod hears too, replaces its pod's older incarnations: they
 //     are removed before it is promoted, so that one pod never has two votes.
@@ -232,8 +278,13 @@ func (s situation) decide() change {
 			}
 		}
 	}
+	for _, m := range s.servers {
+		if id := MemberID(m.ID); id != s.self && s.reclones[id] && m.Suffrage == raft.Voter && s.mustStay(id) == "" {
+			return change{demote, id, "its data is of no use, and the others can do without it"}
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.joiners)) {
-		if s.leavers[id] || !s.covers(Ordinal(id.Pod())) {
+		if s.leavers[id] || s.reclones[id] || !s.covers(Ordinal(id.Pod())) {
 			continue
 		}
 		m, member := server(raft.Configuration{Servers: s.servers}, id)
@@ -254,6 +305,28 @@ func (s situation) decide() change {
 		}
 	}
 	return change{}
+}
+
+// mustStay says why a member must keep its data, of no use as it may be, and its
+// vote; empty: it may lose them. All others must vote and answer: then no other
+// pod is being replaced, and no vote is taken that may soon be needed.
+func (s situation) mustStay(id MemberID) string {
+	if m, member := server(raft.Configuration{Servers: s.servers}, id); !member || m.Suffrage != raft.Voter {
+		return ""
+	}
+	if len(s.servers) == 1 {
+		return "it is the only member"
+	}
+	for _, m := range s.servers {
+		switch other := MemberID(m.ID); {
+		case other == id:
+		case m.Suffrage != raft.Voter:
+			return fmt.Sprintf("%s does not vote yet: one pod is replaced at a time", other.Pod())
+		case !s.alive[other]:
+			return fmt.Sprintf("%s does not answer the master", other.Pod())
+		}
+	}
+	return ""
 }
 
 func (s situation) olderIncarnation(id MemberID) (MemberID, bool) {

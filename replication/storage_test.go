@@ -121,7 +121,7 @@ func TestReclone(t *testing.T) {
 	p := c.follower()
 	p.mustPut("k", "v")
 	old := p.node.MemberID()
-	if err := p.node.Reclone("its hash differs"); err != nil {
+	if err := p.node.Reclone(t.Context(), "its hash differs"); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-p.node.Failed(); !errors.Is(err, ErrRetired) {
@@ -150,13 +150,21 @@ func TestLostVotes(t *testing.T) {
 	}
 	c.net.isolate(p.name)
 	p.start()
-	if err := <-p.started; !errors.Is(err, raftlog.ErrCorrupt) || !errors.Is(err, ErrNoMaster) {
-		t.Errorf("with no other pod in sight: %v", err)
+	if err := <-p.started; !errors.Is(err, ErrDamaged) {
+		t.Errorf("it started: %v", err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := p.node.Reclone(soon, "the votes are gone"); err == nil || !p.node.Disk().HasData {
+		t.Errorf("with no other pod in sight: %v, %+v", err, p.node.Disk())
 	}
 	p.kill()
 	c.net.heal()
 	p.start()
-	if err := <-p.started; !errors.Is(err, raftlog.ErrCorrupt) || errors.Is(err, ErrNoMaster) {
+	if err := <-p.started; !errors.Is(err, ErrDamaged) {
+		t.Errorf("it started: %v", err)
+	}
+	if err := p.node.Reclone(t.Context(), "the votes are gone"); err != nil {
 		t.Errorf("with a master in sight: %v", err)
 	}
 	cluster := p.node.ClusterID()

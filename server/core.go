@@ -25,7 +25,8 @@ type core struct {
 	space      *space
 	deadlines  deadlines
 	metrics    *metrics
-	// diverged is why this pod's data must not be served any more.
+	// diverged is why this pod's data must not be served any more: it differs, or
+	// it is damaged.
 	diverged atomic.Pointer[string]
 	// differs: this pod's data and that of some other do.
 	differs atomic.Bool

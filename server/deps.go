@@ -77,5 +77,6 @@ type Log interface {
 	// PodStatus is how this pod is, with what the server adds.
 	PodStatus(ctx context.Context) *kvv1.PodStatus
 	HandOver(ctx context.Context, to string) (string, error)
-	Reclone(reason string) error
+	// Reclone gives up this pod's data once the others can do without it.
+	Reclone(ctx context.Context, reason string) error
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,8 +18,6 @@ const (
 	hashTimeout = 5 * time.Second
 	// hashConfirm is the pause before a difference is believed.
 	hashConfirm = time.Second
-	// handOverTimeout: a diverged master that cannot hand over ends without.
-	handOverTimeout = 3 * time.Second
 )
 
 // verdict is the outcome of comparing this pod's data with the others'.
@@ -153,9 +150,9 @@ func judge(revision int64, own uint64, voters int, answers []podHash) verdict {
 	return v
 }
 
-// giveUp refuses service from this moment on, hands the baton over, and sets
-// the data aside; replication then tells the process to end, and its restart
-// clones.
+// giveUp refuses service from this moment on, and sets the data aside as soon as
+// the others can do without this pod's vote; replication then tells the process
+// to end, and its restart clones.
 func (c *core) giveUp(ctx context.Context, v verdict) {
 	why := fmt.Sprintf("its data differs from a majority of the pods at revision %d (its hash is %016x)", v.revision, v.own)
 	c.diverged.Store(&why)
@@ -163,14 +160,8 @@ func (c *core) giveUp(ctx context.Context, v verdict) {
 	if err != nil {
 		return
 	}
-	if log.IsMaster() {
-		handing, cancel := context.WithTimeout(ctx, handOverTimeout)
-		_, err = log.HandOver(handing, "")
-		cancel()
-	}
-	if err := errors.Join(err, log.Reclone(why)); err != nil {
-		c.options.Logger.Error("could not set the diverged data aside cleanly: if this pod's next start does not clone, "+
-			"delete its volume", slog.Any("error", err))
+	if err := log.Reclone(ctx, why); err != nil {
+		c.options.Logger.Error("the data that differs could not be set aside; it is tried again at the next start", slog.Any("error", err))
 	}
 }
 

@@ -28,5 +28,6 @@
 //
 // No pod acts on another's word about its data. Each pod compares its own hash
 // with the others' every minute; one that a strict majority contradicts refuses
-// service, sets its data aside and clones again.
+// service, and sets its data aside and clones again once the others can do
+// without its vote.
 package server

@@ -245,7 +245,7 @@ func (l *fakeLog) HandOver(_ context.Context, to string) (string, error) {
 	return "kv-1", nil
 }
 
-func (l *fakeLog) Reclone(reason string) error {
+func (l *fakeLog) Reclone(_ context.Context, reason string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recloned = reason

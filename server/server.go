@@ -156,6 +156,10 @@ func (s *Server) UseStore(st Store) { s.core.store.Store(&st) }
 // Wait says why the pod waits before it opens its data; empty: it does not.
 func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }
 
+// Withdraw refuses service from now on: the pod's data is of no use, and only
+// its vote counts until it can be set aside.
+func (s *Server) Withdraw(because string) { s.core.diverged.Store(&because) }
+
 // Start serves the listeners until Stop. It returns at once.
 func (s *Server) Start(client, web net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())

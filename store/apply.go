@@ -75,8 +75,8 @@ func (s *Store) ApplyConfiguration(index, term uint64, configuration []byte) {
 	a := s.applier
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if index <= a.st.Index {
-		return
+	if index <= a.st.Index || a.broken || a.store.failing.Load() {
+		return // After an entry that could not be applied nothing may follow.
 	}
 	a.st.ConfigurationIndex, a.st.Configuration = index, bytes.Clone(configuration)
 	a.end(index, term, a.st.Revision)

@@ -93,7 +93,7 @@ func spareSizes(damaged, original []byte) {
 // structureOf is what Check finds first.
 func structureOf(file []byte) error {
 	r := bytes.NewReader(append(bytes.Clone(file), make([]byte, pageBytes)...))
-	c := &pageChecker{file: r, size: uint64(pageBytes), seen: map[uint64]bool{}}
+	c := &pageChecker{file: r, size: uint64(pageBytes)}
 	transaction, _ := newestTransaction(r)
 	root, _, err := c.meta(transaction)
 	if err != nil {

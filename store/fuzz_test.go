@@ -259,6 +259,50 @@ func TestReceiveDamaged(t *testing.T) {
 	}
 }
 
+// What was damaged in the sender's file does not get into the receiver's: what
+// Receive accepts is sound.
+//
+// Scenario: S44
+func TestReceiveFromADamagedFile(t *testing.T) {
+	received := tempDir(t)
+	if _, err := Receive(received, bytes.NewReader(snapshotFile(t))); err != nil {
+		t.Fatal(err)
+	}
+	file := copyFile(databaseOf(received)).content
+	file = file[:(len(bytes.TrimRight(file, "\x00"))+pageBytes-1)/pageBytes*pageBytes]
+	refused := 0
+	for i := range 400 {
+		damaged, what := damage(newRand(uint64(i)), file, i)
+		spareSizes(damaged, file)
+		if bytes.Equal(damaged, file) || !bytes.Equal(damaged[:2*pageBytes], file[:2*pageBytes]) {
+			continue // bbolt writes the first two pages of a copy itself.
+		}
+		var stream bytes.Buffer
+		if err := frameStream(&stream, damaged); err != nil {
+			t.Fatal(err)
+		}
+		dir := tempDir(t)
+		_, err := Receive(dir, &stream)
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			refused++
+			continue
+		case err != nil:
+			t.Fatalf("%s: %v", what, err)
+		}
+		s, err := Open(Options{Dir: dir})
+		if err == nil {
+			err = errors.Join(s.Check(context.Background()), s.Close())
+		}
+		if err != nil {
+			t.Errorf("%s: it was received, and is damaged: %v", what, err)
+		}
+	}
+	if refused < 100 {
+		t.Errorf("%d damaged files were refused", refused)
+	}
+}
+
 // TestVerify accepts a whole snapshot, finds damage in a file whose checksums
 // are right, and leaves nothing behind.
 func TestVerify(t *testing.T) {

@@ -22,9 +22,22 @@ type pageChecker struct {
 	file  io.ReaderAt
 	size  uint64 // Of a page in bytes.
 	count uint64 // Of pages in use.
-	seen  map[uint64]bool
+	seen  pageSet
 
 	rootOnly bool // Looks into a bucket only if it has no page of its own.
+	records  bool // Looks at the checksum of every record.
+}
+
+// pageSet has a bit for each page: 1 MiB for a file of 128 GiB.
+type pageSet []byte
+
+func (s pageSet) has(id uint64) bool { return id/8 < uint64(len(s)) && s[id/8]>>(id%8)&1 == 1 }
+
+func (s *pageSet) add(id uint64) {
+	if missing := int(id/8) + 1 - len(*s); missing > 0 {
+		*s = append(*s, make([]byte, missing)...)
+	}
+	(*s)[id/8] |= 1 << (id % 8)
 }
 
 const (
@@ -40,19 +53,24 @@ const (
 
 // checkStructure looks at the pages of a transaction. No other may be committed
 // meanwhile.
-func checkStructure(tx *bbolt.Tx) error { return checkTree(tx, false) }
+func checkStructure(tx *bbolt.Tx) error { return checkTree(tx, &pageChecker{}) }
 
 // checkRoot looks only at the page that names the buckets, and at where the list
 // of free pages begins: cheap enough for every opening.
-func checkRoot(tx *bbolt.Tx) error { return checkTree(tx, true) }
+func checkRoot(tx *bbolt.Tx) error { return checkTree(tx, &pageChecker{rootOnly: true}) }
 
-func checkTree(tx *bbolt.Tx, rootOnly bool) error {
+// checkCopy looks at every page and at the checksum of every record: what comes
+// from another pod's disk may have been damaged there, in parts that nobody has
+// read since.
+func checkCopy(tx *bbolt.Tx) error { return checkTree(tx, &pageChecker{records: true}) }
+
+func checkTree(tx *bbolt.Tx, c *pageChecker) error {
 	file, err := os.Open(tx.DB().Path())
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	c := &pageChecker{file: file, size: uint64(tx.DB().Info().PageSize), seen: map[uint64]bool{}, rootOnly: rootOnly}
+	c.file, c.size = file, uint64(tx.DB().Info().PageSize)
 	transaction := uint64(tx.ID())
 	if tx.Writable() {
 		transaction--
@@ -61,12 +79,39 @@ func checkTree(tx *bbolt.Tx, rootOnly bool) error {
 	if err != nil {
 		return err
 	}
+	var free []byte
+	var count uint16
 	if freelist != noFreelist {
-		if _, flags, _, err := c.page(freelist); err != nil || flags != freelistPage {
+		body, flags, n, err := c.page(freelist)
+		if err != nil || flags != freelistPage {
 			return corrupt("page %d of bbolt's free list (%v)", freelist, err)
 		}
+		free, count = body[pageHeader:], n
 	}
-	return c.tree(root, nil, nil)
+	if err := c.tree(root, nil, nil); err != nil || !c.records || freelist == noFreelist {
+		return err
+	}
+	return c.free(free, uint64(count))
+}
+
+// free looks whether a page that is in use is said to be free: bbolt would
+// overwrite it. A large number of pages is the first of their ids.
+func (c *pageChecker) free(ids []byte, count uint64) error {
+	const large = 0xffff
+	if count == large {
+		count, ids = binary.LittleEndian.Uint64(ids), ids[8:]
+	}
+	if count > uint64(len(ids))/8 {
+		return corrupt("the free list has %d pages", count)
+	}
+	for ; count > 0; count, ids = count-1, ids[8:] {
+		id := binary.LittleEndian.Uint64(ids)
+		if id < 2 || id >= c.count || c.seen.has(id) {
+			return corrupt("page %d is in the free list", id)
+		}
+		c.seen.add(id)
+	}
+	return nil
 }
 
 // meta reads the two pages that begin a file, and takes the transaction's. They
@@ -88,7 +133,7 @@ func (c *pageChecker) meta(transaction uint64) (root, freelist uint64, err error
 
 // page reads a page with all that it goes on over.
 func (c *pageChecker) page(id uint64) (body []byte, flags, count uint16, err error) {
-	if id < 2 || id >= c.count || c.seen[id] {
+	if id < 2 || id >= c.count || c.seen.has(id) {
 		return nil, 0, 0, corrupt("page %d is out of place", id)
 	}
 	header := make([]byte, pageHeader)
@@ -100,10 +145,10 @@ func (c *pageChecker) page(id uint64) (body []byte, flags, count uint16, err err
 		return nil, 0, 0, corrupt("the header of page %d", id)
 	}
 	for page := id; page <= id+overflow; page++ {
-		if c.seen[page] {
+		if c.seen.has(page) {
 			return nil, 0, 0, corrupt("page %d is used twice", page)
 		}
-		c.seen[page] = true
+		c.seen.add(page)
 	}
 	body = make([]byte, (overflow+1)*c.size)
 	if _, err := c.file.ReadAt(body, int64(id*c.size)); err != nil {
@@ -188,6 +233,10 @@ func (c *pageChecker) leaf(id uint64, body []byte, count uint16, low, high []byt
 		}
 		if binary.LittleEndian.Uint32(element)&bucketFlag != 0 {
 			if err := c.bucket(id, value); err != nil {
+				return err
+			}
+		} else if c.records {
+			if _, err := unseal(key, value); err != nil {
 				return err
 			}
 		}

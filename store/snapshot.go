@@ -233,8 +233,9 @@ func readStream(w io.Writer, r io.Reader) error {
 }
 
 // Receive writes the database of a snapshot stream into dir: to a temporary
-// file first, which takes the place of the database only when it is whole,
-// checked and synced. The store must not be open there.
+// file first, which takes the place of the database only when it is whole and
+// synced, and when every page and record in it is sound: damage in the sender's
+// file does not spread. The store must not be open there.
 func Receive(dir string, r io.Reader) (Position, error) {
 	temporary := filepath.Join(dir, FileName+".receiving")
 	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
@@ -266,7 +267,7 @@ func receive(path string, read func(io.Writer) error) (state, error) {
 	var st state
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {
-			if err := checkRoot(tx); err != nil {
+			if err := checkCopy(tx); err != nil {
 				return err
 			}
 			st, _, err = loadState(tx)

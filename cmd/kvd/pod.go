@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/batondb/baton/replication"
@@ -31,6 +32,8 @@ type pod struct {
 	server    *server.Server
 	log       *replication.Node
 	store     *store.Store
+	// damaged is why the data is of no use; nil: it is not.
+	damaged error
 }
 
 // arrive waits for a database to open, and gives up when the log fails.
@@ -53,12 +56,19 @@ func (p *pod) arrive(ctx context.Context) error {
 // has failed.
 func (p *pod) wait(ctx context.Context) error {
 	waiting, cancel := context.WithCancel(ctx)
+	var others sync.WaitGroup
+	defer func() { cancel(); others.Wait() }()
 	asked := make(chan struct{})
-	go func() {
+	others.Go(func() {
 		defer close(asked)
 		awaitRecovery(waiting, p.dir, p.log, p.logger)
-	}()
-	defer func() { cancel(); <-asked }()
+	})
+	var failed <-chan error
+	if p.damaged == nil {
+		failed = p.store.Failed()
+	} else {
+		others.Go(func() { p.reclone(waiting) })
+	}
 	select {
 	case <-ctx.Done():
 		p.logger.Info("stopping")
@@ -69,22 +79,32 @@ func (p *pod) wait(ctx context.Context) error {
 		return unlessStopped(ctx, errRecover)
 	case err := <-p.misplaced:
 		return fmt.Errorf("the data must not be served here: %w", err)
-	case err := <-p.store.Failed():
-		return p.unusable(fmt.Errorf("the database cannot go on: %w", err))
+	case err := <-failed:
+		cancel()
+		others.Wait()
+		return p.unusable(ctx, fmt.Errorf("the database cannot go on: %w", err))
 	}
 }
 
-// unusable says what becomes of a database that cannot be served. One that is
-// damaged is given up, as long as another pod leads; without one it is kept, for
-// it may be needed.
-func (p *pod) unusable(err error) error {
-	if !errors.Is(err, store.ErrCorrupt) {
+// unusable says what becomes of data that cannot be served. What is damaged is
+// given up as soon as the others can do without this pod; until then the pod
+// serves nobody, and votes on if its log runs.
+func (p *pod) unusable(ctx context.Context, err error) error {
+	if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, replication.ErrDamaged) {
 		return fmt.Errorf("%w: check the volume", err)
 	}
-	if kept := p.log.Reclone(err.Error()); kept != nil {
-		return fmt.Errorf("%w: restart this pod when there is a master; then it sets the damaged data aside and clones", kept)
+	p.damaged = err
+	p.server.Withdraw(err.Error())
+	p.logger.Error("this pod's data is damaged", slog.Any("error", err))
+	return p.wait(ctx)
+}
+
+// reclone returns when the data is given up, which the log tells as well, or
+// when ctx ends.
+func (p *pod) reclone(ctx context.Context) {
+	if err := p.log.Reclone(ctx, p.damaged.Error()); err != nil {
+		p.logger.Info("the damaged data is not set aside yet", slog.Any("error", err))
 	}
-	return fmt.Errorf("%w: at its next start this pod sets the damaged data aside and clones", err)
 }
 
 func logFailed(err error) error {

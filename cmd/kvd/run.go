@@ -48,6 +48,9 @@ func run(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
 	}
 	p.server.UseLog(p.log)
+	if why := p.log.Disk().Condemned; why != "" {
+		p.server.Withdraw(why)
+	}
 	p.kubernetes.start(p.log, p.misplaced)
 	p.log.RegisterPeerService(p.server.RegisterPeer)
 	if err := p.arrive(ctx); err != nil {
@@ -56,11 +59,11 @@ func run(ctx context.Context, c config) (err error) {
 
 	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry})
 	if err != nil {
-		return p.unusable(fmt.Errorf("open the database: %w", err))
+		return p.unusable(ctx, fmt.Errorf("open the database: %w", err))
 	}
 	p.server.UseStore(serverStore{p.store})
 	if err := p.log.Start(stateMachine{p.store}); err != nil {
-		return fmt.Errorf("start the log: %w", err)
+		return p.unusable(ctx, fmt.Errorf("start the log: %w", err))
 	}
 	logger.Info("started", slog.String("version", version),
 		slog.String("client", ports.client.Addr().String()), slog.String("http", ports.http.Addr().String()))

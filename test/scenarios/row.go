@@ -62,4 +62,5 @@ var rows = []row{
 	{"S40", "stale reads", "linearizable by default; the bounds of the others hold", "P", nil},
 	{"S41", "watches over a change of master and over compaction", "each event once and in order, or an explicit error", "P", nil},
 	{"S42", "restore of a backup", "all or nothing; a new history; revisions never go back", "PK", nil},
+	{"S44", "damage is found in two pods within one clone's time", "never more data given up than the rest can commit without; a master all the time", "P", nil},
 }

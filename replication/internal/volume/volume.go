@@ -56,6 +56,9 @@ type Identity struct {
 	JoinedIndex uint64 `json:"joined_index,omitempty"`
 	// Retired says why the data must not be used again. The next Open sets it aside.
 	Retired string `json:"retired,omitempty"`
+	// Condemned says why the data is of no use any more. It is kept, and the member
+	// votes on, until a master has taken its vote away; then it is retired.
+	Condemned string `json:"condemned,omitempty"`
 	// Place is where the volume belongs, as Kubernetes knows it; empty: not known.
 	Place string `json:"place,omitempty"`
 	// Replaces is the cluster that this one goes on from, after a recovery or

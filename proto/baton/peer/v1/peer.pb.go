@@ -551,8 +551,12 @@ func (x *JoinResponse) GetRemoved() bool {
 }
 
 type LeaveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	MemberId string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// The member's pod comes back with a new disk, because this one's data is of
+	// no use: only its vote is taken away, and only when every other voter answers
+	// and no other pod is being replaced. Else the request is refused at once.
+	Reclone       bool `protobuf:"varint,2,opt,name=reclone,proto3" json:"reclone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +596,13 @@ func (x *LeaveRequest) GetMemberId() string {
 		return x.MemberId
 	}
 	return ""
+}
+
+func (x *LeaveRequest) GetReclone() bool {
+	if x != nil {
+		return x.Reclone
+	}
+	return false
 }
 
 type LeaveResponse struct {
@@ -1031,9 +1042,10 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1c\n" +
 	"\treturning\x18\x04 \x01(\bR\treturning\"(\n" +
 	"\fJoinResponse\x12\x18\n" +
-	"\aremoved\x18\x01 \x01(\bR\aremoved\"+\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\"E\n" +
 	"\fLeaveRequest\x12\x1b\n" +
-	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"\x0f\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
+	"\areclone\x18\x02 \x01(\bR\areclone\"\x0f\n" +
 	"\rLeaveResponse\"-\n" +
 	"\x0eKeepLogRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"\x11\n" +

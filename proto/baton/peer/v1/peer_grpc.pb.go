@@ -49,7 +49,8 @@ type PeerServiceClient interface {
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
-	// Leave asks the master to remove a member for good.
+	// Leave asks the master to remove a member for good, or to take its vote away.
+	// It answers when that is committed, and a quorum has confirmed the master.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// KeepLog asks the master to keep its log while the caller clones.
 	KeepLog(ctx context.Context, in *KeepLogRequest, opts ...grpc.CallOption) (*KeepLogResponse, error)
@@ -187,7 +188,8 @@ type PeerServiceServer interface {
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
-	// Leave asks the master to remove a member for good.
+	// Leave asks the master to remove a member for good, or to take its vote away.
+	// It answers when that is committed, and a quorum has confirmed the master.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// KeepLog asks the master to keep its log while the caller clones.
 	KeepLog(context.Context, *KeepLogRequest) (*KeepLogResponse, error)

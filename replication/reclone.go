@@ -1,0 +1,147 @@
+package replication
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
+	"google.golang.org/grpc/status"
+)
+
+// errAlone is returned when there is nobody who could go on without this pod.
+var errAlone = errors.New("it is the only voter")
+
+// Reclone gives up this pod's data, because it differs or is damaged: after a
+// restart the pod is a new member and clones. First the intention is noted on
+// disk: from then on nobody clones from this pod or hands it the baton. The data
+// is kept, and this member votes on, until a master has committed that it has no
+// vote any more; so what is given up is never more than the others can do
+// without, however many pods find damage at once. Reclone asks until then: it
+// returns when the decision is on disk, which Failed tells as well, or when ctx
+// ends. It may be called from Open on; Start goes on with what a crash has cut.
+func (n *Node) Reclone(ctx context.Context, reason string) error {
+	err := n.volume.Update(func(id *volume.Identity) {
+		if id.Condemned == "" {
+			id.Condemned = reason
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.askToReclone(ctx, reason); err != nil {
+		return fmt.Errorf("the data of this pod is kept: %w", err)
+	}
+	if err := n.retire(reason); !errors.Is(err, ErrRetired) {
+		return err
+	}
+	return nil
+}
+
+// askToReclone returns nil when a master has committed that this member has no
+// vote, or, when ctx ends, with why none has.
+func (n *Node) askToReclone(ctx context.Context, reason string) error {
+	var refused error
+	for {
+		err := n.askOut(ctx, true)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return cmp.Or(refused, err)
+		}
+		refused = err
+		because := fmt.Sprintf("its data is of no use (%s); it is kept until the others can do without it: %s", reason, status.Convert(err).Message())
+		if n.progress.wait(because) {
+			n.log.Warn("this pod does not serve: " + because)
+		}
+		sleep(ctx, n.opts.Timing.Retry)
+	}
+}
+
+// goOnRecloning goes on with what a crash has cut.
+func (n *Node) goOnRecloning(ctx context.Context) {
+	if reason := n.condemned(); reason != "" {
+		if err := n.Reclone(ctx, reason); err != nil {
+			n.log.Debug("the data is kept", "error", err)
+		}
+	}
+}
+
+// condemned says why this pod's data is of no use; empty: it is not.
+func (n *Node) condemned() string { return n.volume.Identity().Condemned }
+
+// askOut asks the master once to take this member out: its vote, if it is to
+// clone again, or all of it. A pod that is the master hands the baton over first.
+func (n *Node) askOut(ctx context.Context, reclone bool) error {
+	master, err := n.masterToAsk(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := n.calls.conn(master)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveAttempt)
+	defer cancel()
+	_, err = peerv1.NewPeerServiceClient(conn).Leave(ctx, &peerv1.LeaveRequest{MemberId: string(n.MemberID()), Reclone: reclone})
+	return err
+}
+
+// masterToAsk is a master that is another pod.
+func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
+	if e := n.engine.Load(); e != nil {
+		v := e.views.load()
+		if v.leads {
+			if len(e.otherVoters()) == 0 {
+				return "", errAlone
+			}
+			ctx, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
+			defer cancel()
+			return e.handOver(ctx, v, "")
+		}
+		if v.master != "" {
+			return v.master.Pod(), nil
+		}
+	}
+	// A pod that was removed hears of no master any more.
+	pod, ok := masterOf(n.inspect(ctx, n.neighbours()))
+	if !ok {
+		return "", ErrNoMaster
+	}
+	return pod, nil
+}
+
+// confirmWithout returns nil when every voter but this pod and id has, from now
+// on, confirmed that it follows this pod: they can commit without id.
+func (e *engine) confirmWithout(ctx context.Context, id MemberID) error {
+	v := e.views.load()
+	if !v.ready {
+		return ErrNoMaster
+	}
+	since := time.Now()
+	e.raft.VerifyLeader() // for an immediate round of heartbeats
+	again := time.NewTicker(e.timing.Lease / 8)
+	defer again.Stop()
+	for {
+		silent := MemberID("")
+		for _, other := range e.otherVoters() {
+			if other != id && !e.acks.confirmed("", []MemberID{other}, v.term, since) {
+				silent = other
+			}
+		}
+		if silent == "" {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-v.changed:
+			return ErrNoMaster
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not answer", silent)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+)
+
+// awaitRetired is the container that ends, and that Kubernetes starts again.
+func (p *pod) awaitRetired() {
+	p.c.t.Helper()
+	select {
+	case err := <-p.node.Failed():
+		if !errors.Is(err, ErrRetired) {
+			p.c.t.Fatalf("%s failed with %v", p.name, err)
+		}
+	case <-time.After(patient):
+		p.c.t.Fatalf("%s does not give up its data: %s", p.name, p.node.Status().Because)
+	}
+	p.kill()
+}
+
+// recloning begins what a pod does that finds its data damaged.
+func (p *pod) recloning() {
+	ctx := p.c.t.Context()
+	go p.node.Reclone(ctx, "it is damaged")
+}
+
+// voters are the members of a pod's committed membership that vote.
+func (p *pod) voters() (ids []MemberID) {
+	for _, m := range p.node.Members() {
+		if m.Voter {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// awaitWhole waits until all pods vote and are ready, with new disks where
+// it is said so.
+func (c *cluster) awaitWhole(before map[string]MemberID, replaced ...*pod) {
+	c.t.Helper()
+	c.awaitReady()
+	c.eventually("every pod votes, and nobody else", func() error {
+		for _, name := range c.list {
+			if ids := c.pods[name].voters(); len(ids) != len(c.list) || len(c.pods[name].node.Members()) != len(ids) {
+				return errors.New(name + " sees other members")
+			}
+		}
+		return nil
+	})
+	for _, p := range replaced {
+		if p.node.MemberID() == before[p.name] {
+			c.t.Errorf("%s kept its data", p.name)
+		}
+	}
+}
+
+func (c *cluster) memberIDs() map[string]MemberID {
+	ids := map[string]MemberID{}
+	for name, p := range c.pods {
+		ids[name] = p.node.MemberID()
+	}
+	return ids
+}
+
+// Damage is found in two pods at once. One gives up its data, the other one
+// votes on until the first is whole again; there is a quorum all the time.
+//
+// Scenario: S44
+func TestTwoPodsRecloneAtOnce(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	master, followers := c.master(), c.followers()
+	l := &load{c: c, lastAck: time.Now()}
+	l.wg.Go(func() {
+		for n := 0; !l.stop.Load(); n++ {
+			key := fmt.Sprint("during ", n)
+			l.note(key, master.put(key, key))
+		}
+	})
+	for _, p := range followers {
+		p.recloning()
+	}
+	first, second := followers[0], followers[1]
+	c.eventually("one of them gives up its data", func() error {
+		if len(second.node.failed) > 0 {
+			first, second = second, first
+		}
+		if len(first.node.failed) == 0 {
+			return errors.New(first.node.Status().Because)
+		}
+		return nil
+	})
+	if votes := master.voters(); len(votes) != 2 || len(second.node.failed) > 0 {
+		t.Errorf("when %s gives up its data the voters are %v", first.name, votes)
+	}
+	for _, p := range []*pod{first, second} {
+		p.awaitRetired()
+		l.awaitMore(20)
+		p.start()
+		p.awaitStart()
+	}
+	c.awaitWhole(before, followers...)
+	if !master.node.IsMaster() {
+		t.Error("there was another master")
+	}
+	l.end()
+	if l.unknown+l.refused > 0 || l.longestGap > 2*time.Second {
+		t.Errorf("%d writes of unknown outcome, %d refused, %s without a write", l.unknown, l.refused, l.longestGap)
+	}
+}
+
+// The second pod finds damage while the first one is away to clone. It keeps its
+// data, says why, and crashes meanwhile; later it goes on by itself.
+//
+// Scenario: S44
+func TestRecloneWaitsForTheOther(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	master, first, second := c.master(), c.followers()[0], c.followers()[1]
+	first.recloning()
+	first.awaitRetired()
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := second.node.Reclone(soon, "it is damaged")
+	if err == nil || !strings.Contains(err.Error(), first.name+" does not vote yet") || !second.node.Disk().HasData {
+		t.Fatalf("the second one: %v", err)
+	}
+	if s := second.node.Status(); s.Ready || !strings.Contains(s.Because, "it is damaged") {
+		t.Errorf("the second one is ready (%t) because %q", s.Ready, s.Because)
+	}
+	master.mustPut("k", "by two of three")
+	second.kill()
+	second.start()
+	second.awaitStart()
+	master.mustPut("k", "after a crash")
+	if seen := master.node.inspect(t.Context(), []string{second.name})[second.name]; seen.GetCloneable() || !seen.GetStopping() {
+		t.Errorf("%s gives clones and takes the baton: %v", second.name, seen)
+	}
+	first.start()
+	first.awaitStart()
+	second.awaitRetired()
+	second.start()
+	second.awaitStart()
+	c.awaitWhole(before, first, second)
+	second.mustRead("k", "after a crash")
+}
+
+// A pod that has lost its vote, and dies before it has set its data aside, does
+// so after its next start.
+func TestRecloneAfterACrash(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	master, p := c.master(), c.follower()
+	if err := p.node.askOut(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if votes := len(master.voters()); votes != 2 {
+		t.Fatalf("%d voters", votes)
+	}
+	// It has noted the intention, and no more.
+	soon, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.node.Reclone(soon, "it is damaged")
+	p.kill()
+	p.start()
+	p.awaitStart()
+	p.awaitRetired()
+	p.start()
+	p.awaitStart()
+	c.awaitWhole(before, p)
+}
+
+// The master hands the baton over first. The only member keeps what it has.
+func TestMasterReclones(t *testing.T) {
+	c := newCluster(t, 2).boot()
+	before := c.memberIDs()
+	p := c.master()
+	p.mustPut("k", "v")
+	p.recloning()
+	p.awaitRetired()
+	other := c.master(p.name)
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := other.node.Reclone(soon, "it is damaged, too"); !errors.Is(err, errAlone) || !other.node.Disk().HasData {
+		t.Errorf("the only voter: %v", err)
+	}
+	p.start()
+	c.eventually("it finds nobody to clone from", func() error {
+		if because, _ := p.node.progress.get(); !strings.Contains(because, "no pod has a database that can be cloned") {
+			return errors.New(because)
+		}
+		return nil
+	})
+	if got := other.node.MemberID(); got != before[other.name] {
+		t.Errorf("%s", got)
+	}
+	other.mustPut("k", "w")
+}
+
+// A master that was paused, or is cut off, does not know who has become a member
+// since. It tells nobody that he is out: who hears it gives up his data.
+func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	old := c.master()
+	service := &peerService{node: old.node}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	c.net.isolate(old.name)
+	joined := &peerv1.JoinRequest{MemberId: "kv-2/later", Address: "kv-2/later", Returning: true}
+	if answer, err := service.Join(ctx, joined); err == nil {
+		t.Errorf("to a member that it does not know: %v", answer)
+	}
+	c.net.heal()
+	c.awaitReady()
+	old = c.master()
+	service = &peerService{node: old.node}
+	c.net.isolate(old.name)
+	for _, reclone := range []bool{false, true} {
+		if _, err := service.Leave(ctx, &peerv1.LeaveRequest{MemberId: "kv-2/later", Reclone: reclone}); err == nil {
+			t.Errorf("a member that it does not know has left (%t)", reclone)
+		}
+	}
+	c.net.heal()
+	c.awaitReady()
+	conn, err := c.follower().node.PeerConn(c.master().name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := peerv1.NewPeerServiceClient(conn).Join(ctx, joined); err != nil || !answer.GetRemoved() {
+		t.Errorf("with a quorum: %v, %v", answer, err)
+	}
+}
