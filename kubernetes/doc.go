@@ -18,8 +18,10 @@
 //   - What should exist is known only for a short time after it was read. A
 //     StatefulSet that is gone, that is being deleted, or that has no replicas
 //     is a stop: then nothing is known, and nobody leaves.
-//   - The record is only ever created, never overwritten, but by the pod that a
-//     person told to recover or to adopt.
+//   - The record is only ever created, never overwritten, but in one step, from
+//     the cluster that a pod has data of to the one that goes on from it, when a
+//     person told the pod to recover or to adopt; and back, by pods that have a
+//     quorum of the former.
 //
 // # Caveats
 //

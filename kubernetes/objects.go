@@ -29,6 +29,36 @@ type configMap struct {
 	Data              map[string]string `json:"data"`
 }
 
+// podObject is what is read of a Pod.
+type podObject struct {
+	Status struct {
+		Phase             string `json:"phase"`
+		ContainerStatuses []struct {
+			State struct {
+				Running map[string]any `json:"running"`
+			} `json:"state"`
+		} `json:"containerStatuses"`
+	} `json:"status"`
+}
+
+// runs says that a container of the pod runs, as far as Kubernetes knows. Of a
+// node that is cut off it knows what was last so.
+func (p *podObject) runs() bool {
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Running != nil {
+			return true
+		}
+	}
+	return len(p.Status.ContainerStatuses) == 0 && p.Status.Phase == "Running"
+}
+
+// claimObject is what is read of a PersistentVolumeClaim.
+type claimObject struct {
+	Status struct {
+		Phase string `json:"phase"`
+	} `json:"status"`
+}
+
 // get reads an object of this pod's namespace into one of the types above.
 func (p *Pod) get(ctx context.Context, kind schema.GroupVersionResource, name string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

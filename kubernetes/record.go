@@ -23,10 +23,11 @@ var ErrNoRecord = errors.New("there is no cluster record")
 type Record struct {
 	// Cluster is its uuid.
 	Cluster string
-	// Founder is the member that may found it, or that wrote the record back.
+	// Founder is the member that may found it, or whose data it goes on from.
 	Founder string
 	// Replaces is the uuid of the cluster that this one goes on from, after a
-	// recovery or an adoption; its data must not be served any more.
+	// recovery or an adoption; its data must not be served any more, but by pods
+	// that have a quorum of it.
 	Replaces string
 }
 
@@ -162,9 +163,9 @@ func (p *Pod) recordObject(owners []metav1.OwnerReference, r Record) *unstructur
 
 // KeepRecord makes the record say what r says, r being what a pod with data
 // knows, and returns what it says. The record is written when there is none,
-// for it goes when its StatefulSet is deleted; when it names the cluster that r
-// replaces; and when it does not belong to this StatefulSet and this pod's
-// claim, see owners. Any other record stays as it is.
+// for it goes when its StatefulSet is deleted, and when it does not belong to
+// this StatefulSet and this pod's claim, see owners. Any other record stays as it
+// is.
 func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 	set, err := p.readSet(ctx)
 	if err != nil {
@@ -185,16 +186,38 @@ func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 		return Record{}, err
 	}
 	now := recordIn(there)
-	replaces := r.Replaces != "" && now.Cluster == r.Replaces
 	owners := p.owners(ctx, set, there.OwnerReferences)
 	owned := slices.EqualFunc(owners, there.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
-	switch {
-	case replaces:
-		now = r
-	case now.Cluster != r.Cluster || owned:
+	if now.Cluster != r.Cluster || owned {
 		return now, nil
 	}
 	return now, p.update(ctx, owners, there, now)
+}
+
+// ExchangeRecord puts a record in the place of the one that names the cluster
+// from, or of none. It fails, and changes nothing, when the record names another
+// one, or is changed by somebody else meanwhile; it is done already when the record
+// says the same.
+func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error {
+	set, err := p.readSet(ctx)
+	if err != nil {
+		return err
+	}
+	there, err := p.readRecord(ctx)
+	if errors.Is(err, ErrNoRecord) {
+		return p.create(ctx, set, to)
+	}
+	if err != nil {
+		return err
+	}
+	switch now := recordIn(there); {
+	case now == to:
+		return nil
+	case now.Cluster != from:
+		return fmt.Errorf("the cluster record, ConfigMap %s, names the cluster %s by the data of %q, and not %s: another pod was faster",
+			p.recordName(), now.Cluster, now.Founder, from)
+	}
+	return p.update(ctx, p.owners(ctx, set, there.OwnerReferences), there, to)
 }
 
 // update fails when the record has changed since it was read.

@@ -8,9 +8,12 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // Many ask at once, also with different disks: one founds, and is told so again.
@@ -118,7 +121,7 @@ func TestKeepRecord(t *testing.T) {
 		"none: it is written back":          {nil, own, own},
 		"the same":                          {&own, Record{Cluster: "c1", Founder: "kv-1/b"}, own},
 		"another cluster's is left alone":   {&Record{Cluster: "c2", Founder: "kv-0/z"}, own, Record{Cluster: "c2", Founder: "kv-0/z"}},
-		"the one that was replaced":         {&own, Record{Cluster: "c3", Founder: "kv-1/b", Replaces: "c1"}, Record{Cluster: "c3", Founder: "kv-1/b", Replaces: "c1"}},
+		"the one that was replaced":         {&own, Record{Cluster: "c3", Founder: "kv-1/b", Replaces: "c1"}, own},
 		"a replaced one never comes back":   {&Record{Cluster: "c3", Replaces: "c1"}, own, Record{Cluster: "c3", Replaces: "c1"}},
 		"another one than what is replaced": {&Record{Cluster: "c9"}, Record{Cluster: "c3", Replaces: "c1"}, Record{Cluster: "c9"}},
 	} {
@@ -137,6 +140,50 @@ func TestKeepRecord(t *testing.T) {
 				t.Errorf("it reads %+v, %v", got, err)
 			}
 		})
+	}
+}
+
+// A record is exchanged by one pod only, from what it has data of, and again if
+// it does not know that it was.
+func TestExchangeRecord(t *testing.T) {
+	client := api(t, newSet(0, 3))
+	p, other := newPod(t, client, "kv-1"), newPod(t, client, "kv-2")
+	old := Record{Cluster: "c1", Founder: "kv-0/a"}
+	mine, theirs := Record{Cluster: "c2", Founder: "kv-1/b", Replaces: "c1"}, Record{Cluster: "c3", Founder: "kv-2/c", Replaces: "c1"}
+	if err := p.create(t.Context(), mustRead(t, p), old); err != nil {
+		t.Fatal(err)
+	}
+	object, err := client.Tracker().Get(configMaps, namespace, "kv-cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	object.(*unstructured.Unstructured).SetResourceVersion("7")
+	if err := client.Tracker().Update(configMaps, object, namespace); err != nil {
+		t.Fatal(err)
+	}
+	// The fake API does not look at versions. First another pod is faster.
+	version := "8"
+	client.PrependReactor("update", "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		update := a.(clienttesting.UpdateAction).GetObject().(*unstructured.Unstructured)
+		return update.GetResourceVersion() != version, nil, apierrors.NewConflict(configMaps.GroupResource(), "kv-cluster", errors.New("it was changed"))
+	})
+	if err := p.ExchangeRecord(t.Context(), "c1", mine); !apierrors.IsConflict(err) {
+		t.Errorf("it was changed meanwhile: %v", err)
+	}
+	version = "7"
+	for range 2 {
+		if err := p.ExchangeRecord(t.Context(), "c1", mine); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := other.ExchangeRecord(t.Context(), "c1", theirs); err == nil {
+		t.Error("it was exchanged twice")
+	}
+	if got, err := p.Record(t.Context()); err != nil || got != mine {
+		t.Errorf("it reads %+v, %v", got, err)
+	}
+	if err := p.ExchangeRecord(t.Context(), "c2", old); err != nil {
+		t.Errorf("and back: %v", err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (a *attendant) sayWhatThereIs() {
 	}
 	a.said = true
 	a.slog.Warn("there is no master: a majority of the voters must run and reach each other. If the volumes of a majority are lost, "+
-		"run kvd recover in the pod with the highest last_log_term and, of those, the highest last_index", a.node.inventory(a.engine)...)
+		"run kvd recover --lost, with the names of their pods, in the pod with the highest last_log_term and, of those, the highest last_index", a.node.inventory(a.engine)...)
 }
 
 // review compares the committed membership with what this pod knows of itself.

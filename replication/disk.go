@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/batondb/baton/replication/internal/volume"
@@ -18,6 +17,9 @@ type Disk struct {
 	Replaces string
 	// Place is where the disk belongs; empty: it has not been told.
 	Place string
+	// Successor is the cluster whose history the data is to begin: what Recover has
+	// begun and not ended. Mostly empty.
+	Successor string
 	// Condemned says why the data is of no use, see Node.Reclone; mostly empty.
 	Condemned string
 	// HasData is false of a disk that has an identity at most, or data that the
@@ -28,7 +30,7 @@ type Disk struct {
 func diskOf(id volume.Identity) Disk {
 	return Disk{
 		Member: MemberID(id.MemberID), Cluster: id.ClusterID, Replaces: id.Replaces,
-		Place: id.Place, Condemned: id.Condemned, HasData: id.Stage != volume.Empty && id.Retired == "",
+		Place: id.Place, Successor: id.Successor, Condemned: id.Condemned, HasData: id.Stage != volume.Empty && id.Retired == "",
 	}
 }
 
@@ -57,22 +59,15 @@ func AdoptedCluster(cluster, place string) string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("baton adopt "+cluster+" "+place)).String()
 }
 
-// Adopt makes the data in dir, a copy that was brought to another place, that
-// place's own: a cluster of another uuid, which never talks to the original. No
-// process may have dir open. A disk that belongs to the place stays as it is.
-func Adopt(ctx context.Context, dir, pod, place string) (Disk, error) {
+// SetAside gives up the data in dir for that of a cluster, which goes on from
+// another copy: the pod's next start sets it aside and clones. The disk is the
+// cluster's from now on: it must not join what it was copied from. No process may
+// have dir open.
+func SetAside(ctx context.Context, dir, pod, cluster, because string) error {
 	v, err := volume.Open(ctx, dir, pod, foundWait, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return Disk{}, err
+		return err
 	}
-	id := v.Identity()
-	switch {
-	case id.Stage == volume.Empty:
-		err = fmt.Errorf("replication: %s has no data to adopt", dir)
-	case id.Place != place:
-		err = v.Update(func(id *volume.Identity) {
-			id.Replaces, id.ClusterID, id.Place = id.ClusterID, AdoptedCluster(id.ClusterID, place), place
-		})
-	}
-	return diskOf(v.Identity()), errors.Join(err, v.Close())
+	err = v.Update(func(id *volume.Identity) { id.ClusterID, id.Retired = cluster, because })
+	return errors.Join(err, v.Close())
 }

@@ -127,10 +127,11 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 		}
 		return nil
 	})
-	if err := survivor.node.CheckRecovery(t.Context()); err != nil {
+	lost := Recovery{Lost: []string{"kv-0", "kv-2"}}
+	if err := survivor.node.CheckRecovery(t.Context(), lost); err != nil {
 		t.Errorf("a recovery is refused: %v", err)
 	}
-	if err := c.pods["kv-0"].node.CheckRecovery(t.Context()); !errors.Is(err, ErrQuorum) {
+	if err := c.pods["kv-0"].node.CheckRecovery(t.Context(), lost); !errors.Is(err, ErrQuorum) {
 		t.Errorf("a recovery without data: %v", err)
 	}
 }

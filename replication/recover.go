@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
-	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 )
 
@@ -25,9 +25,10 @@ var ErrQuorum = errors.New("no recovery")
 
 // CheckRecovery says why this pod's data must not become the beginning of a
 // new history: another pod is the master, or the pods that answer can choose
-// one, or one of them has more. It is nil when what this pod has is the best
-// there is within its reach.
-func (n *Node) CheckRecovery(ctx context.Context) error {
+// one, or one of them has more, or it is not known that what does not answer is
+// lost. It is nil when what this pod has is the best there is. Of r it takes who
+// is lost, and, before Start, how to open the database.
+func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	own := n.volume.Identity()
 	if own.Stage != volume.Data || own.Retired != "" {
 		return fmt.Errorf("%w: this pod has no data; run it where there is some", ErrQuorum)
@@ -35,12 +36,18 @@ func (n *Node) CheckRecovery(ctx context.Context) error {
 	if pod, ok := n.Master(); ok {
 		return fmt.Errorf("%w: %s is the master", ErrQuorum, pod)
 	}
-	seen := n.inspect(ctx, n.neighbours())
 	e := n.engine.Load()
-	all, answer := []MemberID{MemberID(own.MemberID)}, 1
-	if e != nil {
-		all = voters(e.raft.GetConfiguration().Configuration())
+	all, err := r.votersOf(n)
+	if err != nil {
+		return fmt.Errorf("%w: who votes is not known: %w", ErrQuorum, err)
 	}
+	pods := n.neighbours()
+	for _, id := range all {
+		if pod := id.Pod(); pod != n.opts.Name && !slices.Contains(pods, pod) {
+			pods = append(pods, pod)
+		}
+	}
+	seen := n.inspect(ctx, pods)
 	for pod, s := range seen {
 		switch {
 		case !s.HasData || s.ClusterId != own.ClusterID:
@@ -52,13 +59,82 @@ func (n *Node) CheckRecovery(ctx context.Context) error {
 			return fmt.Errorf("%w: %s has more than this pod (last_log_term %d, last_index %d): run it there", ErrQuorum, pod, s.LastLogTerm, s.LastIndex)
 		}
 	}
+	answer := 0
 	for _, id := range all {
-		if s := seen[id.Pod()]; s != nil && s.MemberId == string(id) {
+		if s := seen[id.Pod()]; id == n.MemberID() || s != nil && s.MemberId == string(id) {
 			answer++
 		}
 	}
 	if answer > len(all)/2 && len(all) > 1 {
 		return fmt.Errorf("%w: %d of %d voters answer, which is a quorum: they choose a master", ErrQuorum, answer, len(all))
+	}
+	return r.account(ctx, n.MemberID(), all, seen)
+}
+
+// votersOf are the voters of the newest membership in the node's log.
+func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
+	if e := n.engine.Load(); e != nil {
+		return voters(e.raft.GetConfiguration().Configuration()), nil
+	}
+	sm, end, err := r.Open()
+	if err != nil {
+		return nil, err
+	}
+	membership := sm.Durable().Configuration
+	log, err := r.openLog()
+	if err == nil {
+		err = errors.Join(eachEntry(log, sm.Durable().Index, func(l *raft.Log) error {
+			if l.Type == raft.LogConfiguration {
+				membership = l.Data
+			}
+			return nil
+		}), log.Close())
+	}
+	if err := errors.Join(err, end()); err != nil {
+		return nil, err
+	}
+	if len(membership) == 0 {
+		return nil, nil // It was the first entry, and not even that is there.
+	}
+	return voters(raft.DecodeConfiguration(membership)), nil
+}
+
+// account looks for each other voter whether it is known to be lost. Silence is
+// no loss: the pod that asks may be the one that is cut off.
+func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, seen map[string]*peerv1.InspectResponse) error {
+	var others, missing []string
+	for _, id := range all {
+		pod := id.Pod()
+		if pod == self.Pod() {
+			continue
+		}
+		others = append(others, pod)
+		named, s := slices.Contains(r.Lost, pod), seen[pod]
+		if s != nil && s.MemberId == string(id) {
+			if named {
+				return fmt.Errorf("%w: %s is named as lost, and answers with its data", ErrQuorum, pod)
+			}
+			continue
+		}
+		gone := false
+		if s == nil && r.Gone != nil {
+			var err error
+			if gone, err = r.Gone(ctx, pod); err != nil {
+				return fmt.Errorf("%w: %w", ErrQuorum, err)
+			}
+		}
+		if !named && !gone {
+			missing = append(missing, pod)
+		}
+	}
+	for _, pod := range r.Lost {
+		if !slices.Contains(others, pod) {
+			return fmt.Errorf("%w: %s is named as lost; the voters beside this pod are %s", ErrQuorum, pod, strings.Join(others, ", "))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s may have acknowledged writes that this pod does not have, and a pod that does not answer may only be out of reach. "+
+			"Look for each whether its volume is lost for good; then name it: --lost %s", ErrQuorum, strings.Join(missing, " and "), strings.Join(missing, ","))
 	}
 	return nil
 }
@@ -81,10 +157,20 @@ func (e *engine) lastEntry() (index, term uint64) {
 	return at.Index, at.Term
 }
 
-// Recovery is what Recover needs.
+// Recovery is what CheckRecovery and Recover need.
 type Recovery struct {
 	// Dir is the data directory, which no process may have open; Name the pod's.
 	Dir, Name string
+	// Lost are the pods whose data a person says is lost for good.
+	Lost []string
+	// Gone says whether it is known otherwise that a pod that does not answer has
+	// lost its data; an error says that it may not be lost, whatever a person says.
+	// nil: nothing else is known.
+	Gone func(ctx context.Context, pod string) (bool, error)
+	// Cluster is the new one.
+	Cluster string
+	// Place is where the new data belongs; empty: where the old did.
+	Place string
 	// Open opens the database in Dir.
 	Open func() (sm StateMachine, end func() error, err error)
 	// Write makes a snapshot stream the database of a new history in dir, at
@@ -93,10 +179,18 @@ type Recovery struct {
 	Logger *slog.Logger // nil: none
 }
 
+// Succeed notes that this pod's data is to become the beginning of a cluster: it
+// is not served any more after the next start, and Recover is what remains to be
+// done.
+func (n *Node) Succeed(cluster string) error {
+	return n.volume.Update(func(id *volume.Identity) { id.Successor = cluster })
+}
+
 // Recover makes what Dir has, its whole log included, the beginning of a new
-// history: a new cluster whose only member this pod is. It is for a person, when
-// a majority of the volumes is lost. The old data is set aside. It asks nobody;
-// see CheckRecovery.
+// history: the cluster r.Cluster, whose only member this pod is. It is for a person,
+// when a majority of the volumes is lost, and for copies. The old data is set
+// aside. It asks nobody; see CheckRecovery. What a crash, or an error, has cut is
+// done by calling it again; meanwhile the old data must not be used.
 func Recover(ctx context.Context, r Recovery) (_ Disk, err error) {
 	orDefault(&r.Logger, slog.New(slog.DiscardHandler))
 	v, err := volume.Open(ctx, r.Dir, r.Name, foundWait, r.Logger)
@@ -105,11 +199,18 @@ func Recover(ctx context.Context, r Recovery) (_ Disk, err error) {
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	old := v.Identity()
-	if old.Stage != volume.Data {
+	switch {
+	case old.Stage != volume.Data || r.Cluster == "":
 		return diskOf(old), fmt.Errorf("%w: %s has no data", ErrQuorum, r.Dir)
+	case old.ClusterID == r.Cluster:
+		return diskOf(old), nil
+	}
+	// The replay below applies what was perhaps never committed.
+	if err := v.Update(func(id *volume.Identity) { id.Successor = r.Cluster }); err != nil {
+		return diskOf(old), err
 	}
 	err = v.Replace(func(id *volume.Identity) {
-		id.ClusterID, id.Replaces, id.Place = uuid.NewString(), old.ClusterID, old.Place
+		id.ClusterID, id.Replaces, id.Place = r.Cluster, old.ClusterID, cmp.Or(r.Place, old.Place)
 	}, func(dir string, id volume.Identity) error {
 		self := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id.MemberID), Address: raft.ServerAddress(id.MemberID)}
 		return r.rewrite(ctx, dir, raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{self}}))
@@ -137,12 +238,7 @@ func (r Recovery) rewrite(ctx context.Context, dir string, configuration []byte)
 // replay applies all of the log: whether its last entries were acknowledged is
 // not known any more, and those that were must not be lost.
 func (r Recovery) replay(ctx context.Context, sm StateMachine) error {
-	var failed error
-	log, err := raftlog.Open(raftlog.Options{
-		Dir: filepath.Join(r.Dir, "raft"), Logger: slogger.New(r.Logger),
-		Limit: 1 << 62, HoldLimit: 1 << 62, Hang: time.Hour, Failed: func(err error) { failed = err },
-		Floor: func() uint64 { return 0 },
-	})
+	log, err := r.openLog()
 	if err != nil {
 		return err
 	}
@@ -150,24 +246,49 @@ func (r Recovery) replay(ctx context.Context, sm StateMachine) error {
 	if err := log.Reconcile(sm.Durable().Index, sm.Durable().Term); err != nil {
 		return err
 	}
+	machine := &fsm{sm: sm, applied: &appliedIndex{}, members: func(uint64, raft.Configuration) {}, fail: func(error) {}}
+	err = eachEntry(log, sm.Applied(), func(l *raft.Log) error {
+		if l.Type == raft.LogCommand || l.Type == raft.LogConfiguration {
+			machine.ApplyBatch([]*raft.Log{l})
+		}
+		return errors.Join(machine.broken, ctx.Err())
+	})
+	if err != nil {
+		return err
+	}
+	return sm.Flush(ctx, sm.Applied())
+}
+
+// openLog opens the log of a directory that no process has open. Nothing is
+// written to it but what opening repairs.
+func (r Recovery) openLog() (*raftlog.Log, error) {
+	return raftlog.Open(raftlog.Options{
+		Dir: filepath.Join(r.Dir, "raft"), Logger: slogger.New(cmp.Or(r.Logger, slog.New(slog.DiscardHandler))),
+		Limit: 1 << 62, HoldLimit: 1 << 62, Hang: time.Hour, Failed: func(error) {},
+		Floor: func() uint64 { return 0 },
+	})
+}
+
+// eachEntry reads a log from the entry after an index to its end.
+func eachEntry(log *raftlog.Log, after uint64, do func(*raft.Log) error) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
 	last, err := log.LastIndex()
 	if err != nil {
 		return err
 	}
-	machine := &fsm{sm: sm, applied: &appliedIndex{}, members: func(uint64, raft.Configuration) {}, fail: func(error) {}}
-	for index := sm.Applied() + 1; index <= last; index++ {
-		var e raft.Log
-		if err := log.GetLog(index, &e); err != nil {
+	for index := max(first, after+1); index <= last; index++ {
+		var l raft.Log
+		if err := log.GetLog(index, &l); err != nil {
 			return err
 		}
-		if e.Type == raft.LogCommand || e.Type == raft.LogConfiguration {
-			machine.ApplyBatch([]*raft.Log{&e})
-		}
-		if err := errors.Join(machine.broken, failed, ctx.Err()); err != nil {
+		if err := do(&l); err != nil {
 			return err
 		}
 	}
-	return sm.Flush(ctx, sm.Applied())
+	return nil
 }
 
 // inventory says what this pod has, for a person who looks at all of them.

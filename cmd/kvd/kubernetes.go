@@ -30,6 +30,7 @@ type orchestrated struct {
 	stopping atomic.Bool
 	wake     chan struct{} // has a token when the role has changed
 	strange  sync.Once     // the record names another cluster
+	lonely   int           // how often, one after the other, it replaced this pod's, which had no quorum
 	cancel   context.CancelFunc
 	loops    sync.WaitGroup
 }

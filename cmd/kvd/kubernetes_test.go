@@ -183,12 +183,16 @@ func (s *statefulSet) config(name string) config {
 func (s *statefulSet) start(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		c := s.config(name)
-		ctx, cancel := context.WithCancel(context.Background())
-		r := &running{cancel: cancel, ended: make(chan error, 1)}
-		go func() { r.ended <- serve(ctx, c) }()
-		s.pods[name] = r
+		s.startWith(s.config(name))
 	}
+}
+
+// startWith starts a pod with a configuration of its own.
+func (s *statefulSet) startWith(c config) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{cancel: cancel, ended: make(chan error, 1)}
+	go func() { r.ended <- serve(ctx, c) }()
+	s.pods[c.name] = r
 }
 
 // stopAll tells pods to end, all at once, and waits until they have.

@@ -21,11 +21,16 @@ const (
 	settlePause = time.Second
 	// keepInterval is how often a running pod looks at the record.
 	keepInterval = 10 * time.Second
+	// quorumPatience bounds the question whether the pod has a quorum: longer than
+	// an election. yieldAfter such questions in vain it believes that it has none.
+	quorumPatience = 5 * time.Second
+	yieldAfter     = 3
 )
 
 // settle returns when the data of this pod's volume may be served: when it
 // belongs to this place, and to the cluster of this StatefulSet. Until then it
-// says why not, and waits for a person. A volume that is new has nothing to settle.
+// says why not, and waits for a person; or it does what a person has decided, here
+// or in another pod. A volume that is new has nothing to settle.
 func (o *orchestrated) settle(ctx context.Context, c *config, say func(because string)) error {
 	if o == nil {
 		return nil
@@ -36,21 +41,17 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 		if err != nil || !disk.HasData {
 			return nil // An error: opening it reports the same.
 		}
-		because, adopt := o.misplaced(ctx, disk)
-		if adopt != "" {
-			if _, err := replication.Adopt(ctx, c.dataDir, c.name, adopt); err != nil {
-				return fmt.Errorf("adopt: %w", err)
-			}
-			o.logger.Info("the volume was adopted, as the others of its cluster were", slog.String("place", adopt))
-			continue
-		}
-		if because == "" {
+		j := o.judge(ctx, disk)
+		if j.because == "" {
 			return nil
 		}
-		if because != said {
-			said = because
-			say(because)
-			o.logger.Error("this pod does not serve: " + because)
+		if j.because != said {
+			said = j.because
+			say(j.because)
+			o.logger.Error("this pod does not serve: " + j.because)
+		}
+		if err := o.carryOut(ctx, c, j); err != nil && !errors.Is(err, replication.ErrLocked) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -60,9 +61,19 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 	}
 }
 
-// misplaced says why data must not be served here, or that it is to be adopted
-// for a place, because a person has adopted another volume of its cluster.
-func (o *orchestrated) misplaced(ctx context.Context, disk replication.Disk) (because, adopt string) {
+// carryOut does with the data what was decided.
+func (o *orchestrated) carryOut(ctx context.Context, c *config, j judgement) error {
+	switch {
+	case j.begins != "":
+		return c.succeed(ctx, j.begins, j.place, o, o.logger)
+	case j.joins != "":
+		return replication.SetAside(ctx, c.dataDir, c.name, j.joins, j.because)
+	}
+	return nil
+}
+
+// judge asks what is known, and decides about a disk with data.
+func (o *orchestrated) judge(ctx context.Context, disk replication.Disk) judgement {
 	ctx, cancel := context.WithTimeout(ctx, askPlace)
 	defer cancel()
 	place, placeErr := o.Place(ctx)
@@ -76,37 +87,58 @@ func (o *orchestrated) misplaced(ctx context.Context, disk replication.Disk) (be
 	return judgePlace(disk, place, o.Namespace(), record)
 }
 
+// judgement says why data must not be served here, and what is to be done.
+type judgement struct {
+	// because is empty when it may be served.
+	because string
+	// begins is the cluster that a person has told this pod to begin with its data,
+	// in a place; joins is the one that another pod has begun with its copy.
+	begins, place, joins string
+}
+
 // judgePlace decides about a disk with data. A place that is not known is empty,
 // as a record is; then a disk that remembers a place is not in it.
-func judgePlace(disk replication.Disk, place, namespace string, record kubernetes.Record) (because, adopt string) {
+func judgePlace(disk replication.Disk, place, namespace string, record kubernetes.Record) judgement {
 	away := disk.Place != "" && disk.Place != place
+	adopted := away && place != "" && record.Cluster == replication.AdoptedCluster(disk.Cluster, place)
+	replaced := record.Replaces != "" && record.Replaces == disk.Cluster
 	switch {
-	case away && place != "" && record.Cluster == replication.AdoptedCluster(disk.Cluster, place):
-		return "", place
+	case replaced && record.Founder == string(disk.Member) && (adopted || !away):
+		return judgement{because: "it begins the cluster " + record.Cluster + " with its data, as a person has told it", begins: record.Cluster, place: place}
+	case adopted:
+		return judgement{because: "the volume is a copy, and another copy of its cluster was adopted as " + record.Cluster +
+			"; its own data may be of another moment, so it is set aside, and the pod clones", joins: record.Cluster}
 	case away:
-		return fmt.Sprintf("the volume belongs to the cluster %s in %s (namespace/uid), and this is namespace %s: it may be a copy, "+
-			"and must not be taken for the original. Run kvd adopt in one pod to make the copy a cluster of its own, "+
-			"or delete the volume claims to begin with nothing", disk.Cluster, disk.Place, namespace), ""
-	case record.Cluster == "" || record.Cluster == disk.Cluster || record.Cluster == disk.Replaces:
-		return "", ""
-	case record.Replaces == disk.Cluster:
-		return fmt.Sprintf("the cluster %s goes on as %s since a person ran kvd recover or kvd adopt; the data of this volume is from before. "+
-			"Delete this pod's volume claim and then the pod: it clones", disk.Cluster, record.Cluster), ""
+		return judgement{because: fmt.Sprintf("the volume belongs to the cluster %s in %s (namespace/uid), and this is namespace %s: it may be a copy, "+
+			"and must not be taken for the original. Run kvd adopt in the pod with the copy that is to go on, to make it a cluster of its own, "+
+			"or delete the volume claims to begin with nothing", disk.Cluster, disk.Place, namespace)}
+	case record.Cluster == "" || record.Cluster == disk.Cluster:
+		return judgement{}
+	case record.Cluster == disk.Replaces:
+		return judgement{because: fmt.Sprintf("this volume's cluster %s was to go on from %s, and the cluster record says that %s itself goes on: "+
+			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record",
+			disk.Cluster, disk.Replaces, disk.Replaces)}
+	case replaced:
+		return judgement{because: fmt.Sprintf("the cluster %s goes on as %s since a person ran kvd recover; the data of this volume is from before, "+
+			"and may have acknowledged writes that %s lacks. If that was right, and %s serves and has what you need, delete this pod's volume claim and then the pod: "+
+			"it clones. If it was a mistake, write %s back into the ConfigMap of the record, as cluster, and remove replaces",
+			disk.Cluster, record.Cluster, record.Cluster, record.Founder, disk.Cluster)}
 	}
-	return fmt.Sprintf("the volume has data of the cluster %s, and the cluster record says that this StatefulSet runs %s. "+
-		"Delete this pod's volume claim and then the pod, and it clones; or, if this data is the right one, delete the ConfigMap of the record",
-		disk.Cluster, record.Cluster), ""
+	return judgement{because: fmt.Sprintf("the volume has data of the cluster %s, and the cluster record says that this StatefulSet runs %s. "+
+		"If that one is right, delete this pod's volume claim and then the pod, and it clones; if this data is, delete the ConfigMap of the record",
+		disk.Cluster, record.Cluster)}
 }
 
 // keep looks after the record and the place while the pod runs: what was not
 // known at its start may be known by now. What it finds ends the process only
-// if it is certain that the data is served in two places.
+// if it is certain that the data is served in two places, or that it is of a
+// cluster that goes on elsewhere, and this pod has no quorum of it.
 func (o *orchestrated) keep(ctx context.Context, log *replication.Node, misplaced chan<- error) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
 	for {
 		disk := log.Disk()
-		if disk.HasData {
+		if disk.HasData && disk.Successor == "" {
 			if err := o.keepOnce(ctx, log, disk); err != nil {
 				misplaced <- err
 				return
@@ -141,14 +173,50 @@ func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk
 			return nil
 		}
 	}
-	because, _ := judgePlace(disk, place, o.Namespace(), record)
+	because := judgePlace(disk, place, o.Namespace(), record).because
 	switch {
 	case because == "":
+		o.lonely = 0
 		return nil
-	case disk.Place != place || record.Replaces == disk.Cluster:
+	case disk.Place != place:
 		return errors.New(because)
+	case record.Replaces == disk.Cluster:
+		return o.replaced(ctx, log, disk, record, because)
 	}
 	o.strange.Do(func() { o.logger.Error("at its next start this pod will not serve: " + because) })
+	return nil
+}
+
+// replaced is for a pod that serves a cluster of which the record says that
+// another one goes on from it. A pod with a quorum does not yield: whoever
+// recovered was only cut off from it. With more than one voter it puts the record
+// right, so that pods that start find their cluster; alone, it may be the one that
+// errs. Without a quorum, several times, it ends.
+func (o *orchestrated) replaced(ctx context.Context, log *replication.Node, disk replication.Disk, record kubernetes.Record, because string) error {
+	asking, cancel := context.WithTimeout(ctx, quorumPatience)
+	defer cancel()
+	if err := log.LinearizableRead(asking); err != nil {
+		if o.lonely++; o.lonely < yieldAfter || ctx.Err() != nil {
+			return nil
+		}
+		return errors.New(because)
+	}
+	o.lonely = 0
+	o.logger.Error("the cluster record names a cluster that goes on from this one, and this one has a quorum and goes on: kvd recover was run in a pod "+
+		"that was only cut off. Delete that pod's volume claim and the pod", slog.String("cluster", disk.Cluster),
+		slog.String("record", record.Cluster), slog.String("recovered_by", record.Founder))
+	voters := 0
+	for _, m := range log.Members() {
+		if m.Voter {
+			voters++
+		}
+	}
+	if voters < 2 {
+		return nil
+	}
+	if err := o.ExchangeRecord(ctx, record.Cluster, kubernetes.Record{Cluster: disk.Cluster, Replaces: disk.Replaces}); err != nil {
+		o.logger.Info("the cluster record is not put right yet", slog.Any("error", err))
+	}
 	return nil
 }
 
@@ -157,7 +225,8 @@ func adoptCommand() *cobra.Command {
 		Use:   "adopt",
 		Short: "Make a copy of a cluster's volumes a cluster of its own",
 		Long: "Make data that was copied into another namespace or Kubernetes cluster a cluster of its own,\n" +
-			"with an id of its own. Run it in one pod of the copy; the others follow:\n\n" +
+			"with an id of its own and a new history. Run it in the pod whose copy is to go on; the others set their copies\n" +
+			"aside and clone it, for copies of different moments do not fit together:\n\n" +
 			"  kubectl exec kv-0 -- kvd adopt\n\n" +
 			"The original is not touched.",
 	}, func(cmd *cobra.Command, c *config) error {
@@ -165,12 +234,14 @@ func adoptCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s is of the cluster %s now, in %s; it goes on from %s\n", disk.Member, disk.Cluster, disk.Place, disk.Replaces)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s is the only member of the cluster %s now, in %s; it goes on from %s. The other pods clone it\n",
+			disk.Member, disk.Cluster, disk.Place, disk.Replaces)
 		return nil
 	})
 }
 
-// adopt writes the record first: it is what the other pods follow.
+// adopt exchanges the record first: it is what the other pods follow, and what
+// this one goes on by after a crash.
 func adopt(ctx context.Context, c *config) (replication.Disk, error) {
 	o := c.inKubernetes(slog.New(slog.DiscardHandler))
 	if o == nil {
@@ -180,15 +251,18 @@ func adopt(ctx context.Context, c *config) (replication.Disk, error) {
 	if err != nil {
 		return replication.Disk{}, err
 	}
-	disk, err := replication.Adopt(ctx, c.dataDir, c.name, place)
-	if errors.Is(err, replication.ErrLocked) {
-		return disk, errors.New("the pod serves its data, so there is nothing to adopt: it is where it belongs")
-	}
-	if err != nil {
+	disk, err := replication.Examine(c.dataDir)
+	switch {
+	case err != nil:
 		return disk, err
+	case !disk.HasData:
+		return disk, errors.New("the volume has no data to adopt")
+	case disk.Place == "" || disk.Place == place:
+		return disk, errors.New("the volume is where it belongs: there is nothing to adopt")
 	}
-	if _, err := o.KeepRecord(ctx, kubernetes.Record{Cluster: disk.Cluster, Replaces: disk.Replaces}); err != nil {
-		return disk, fmt.Errorf("this volume is adopted; the others follow once the record says so, which it does when this pod runs: %w", err)
+	record := kubernetes.Record{Cluster: replication.AdoptedCluster(disk.Cluster, place), Founder: string(disk.Member), Replaces: disk.Cluster}
+	if err := o.ExchangeRecord(ctx, disk.Cluster, record); err != nil {
+		return disk, fmt.Errorf("nothing was done: %w", err)
 	}
-	return disk, nil
+	return c.succeedOrWait(ctx, record.Cluster, place, o)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/batondb/baton/kubernetes"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
 
@@ -22,25 +24,35 @@ func TestJudgePlace(t *testing.T) {
 		place   string
 		record  kubernetes.Record
 		because string
-		adopt   string
+		begins  string
+		joins   string
 	}{
-		"at home":                        {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
-		"at home, no record":             {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{}, "", ""},
-		"never told a place":             {replication.Disk{Cluster: "c1"}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
-		"never told, nothing known":      {replication.Disk{Cluster: "c1"}, "", kubernetes.Record{}, "", ""},
-		"a copy":                         {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{}, "kvd adopt", ""},
-		"a copy, the same cluster's":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: "c1"}, "kvd adopt", ""},
-		"a copy, the place is not known": {replication.Disk{Cluster: "c1", Place: "other/x"}, "", kubernetes.Record{}, "kvd adopt", ""},
-		"a copy that others adopted":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", here},
-		"adopted":                        {replication.Disk{Cluster: adopted, Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", ""},
-		"recovered, the record lags":     {replication.Disk{Cluster: "c2", Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", ""},
-		"from before the recovery":       {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c2", Replaces: "c1"}, "from before", ""},
-		"another cluster's":              {replication.Disk{Cluster: "c9", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "says that this StatefulSet runs c1", ""},
+		"at home":                        {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", "", ""},
+		"at home, no record":             {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{}, "", "", ""},
+		"never told a place":             {replication.Disk{Cluster: "c1"}, here, kubernetes.Record{Cluster: "c1"}, "", "", ""},
+		"never told, nothing known":      {replication.Disk{Cluster: "c1"}, "", kubernetes.Record{}, "", "", ""},
+		"a copy":                         {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{}, "kvd adopt", "", ""},
+		"a copy, the same cluster's":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: "c1"}, "kvd adopt", "", ""},
+		"a copy, the place is not known": {replication.Disk{Cluster: "c1", Place: "other/x"}, "", kubernetes.Record{}, "kvd adopt", "", ""},
+		"a copy, another one is adopted": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: there}, here,
+			kubernetes.Record{Cluster: adopted, Founder: "kv-0/a", Replaces: "c1"}, "another copy", "", adopted},
+		"a copy, adopted by an older version": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: there}, here,
+			kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "another copy", "", adopted},
+		"the copy that a person has adopted": {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: there}, here,
+			kubernetes.Record{Cluster: adopted, Founder: "kv-0/a", Replaces: "c1"}, "it begins", adopted, ""},
+		"a copy of who recovered there": {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: there}, here,
+			kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "kvd adopt", "", ""},
+		"adopted":                                {replication.Disk{Cluster: adopted, Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", "", ""},
+		"recovering":                             {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: here}, here, kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "it begins", "c2", ""},
+		"recovered, and the former has a quorum": {replication.Disk{Cluster: "c2", Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "had a quorum", "", ""},
+		"from before the recovery": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: here}, here,
+			kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "from before", "", ""},
+		"another cluster's": {replication.Disk{Cluster: "c9", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "says that this StatefulSet runs c1", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			because, adopt := judgePlace(c.disk, c.place, "databases", c.record)
-			if adopt != c.adopt || (because == "") != (c.because == "") || !strings.Contains(because, c.because) {
-				t.Errorf("because %q, adopt %q", because, adopt)
+			j := judgePlace(c.disk, c.place, "databases", c.record)
+			if j.begins != c.begins || j.joins != c.joins || (j.because == "") != (c.because == "") || !strings.Contains(j.because, c.because) {
+				t.Errorf("%+v", j)
 			}
 		})
 	}
@@ -95,6 +107,78 @@ func TestCopiedVolumes(t *testing.T) {
 	}
 	if _, err := adopt(t.Context(), &c); err == nil {
 		t.Error("a running pod was adopted")
+	}
+}
+
+// S11: volumes that were copied at different moments. Two of them forgot what
+// the third one has applied; with their votes they would go on without it, and it
+// would join with data that differs.
+//
+// Scenario: S11
+func TestCopiesOfDifferentMoments(t *testing.T) {
+	original := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	original.start(all...)
+	original.awaitReady(all...)
+	original.awaitVoters("kv-0", all...)
+	original.eventually("all volumes have a place", func() error {
+		for _, name := range all {
+			if disk, err := replication.Examine(original.volume(name)); err != nil || disk.Place == "" {
+				return errors.Join(err, errors.New(name+" has none"))
+			}
+		}
+		return nil
+	})
+	copied := newStatefulSetIn(t, "there", 3)
+	copyOf := func(names ...string) {
+		original.stopAll(all...)
+		for _, name := range names {
+			if err := os.CopyFS(copied.volume(name), os.DirFS(original.volume(name))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	copyOf("kv-0", "kv-2")
+	original.start(all...)
+	original.awaitReady(all...)
+	for range 20 {
+		if _, err := original.put("kv-1", "late", "of the original"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	original.mustHave("kv-1", "late", "of the original")
+	copyOf("kv-1")
+
+	copied.start("kv-0", "kv-2")
+	copied.eventually("kv-0 refuses", func() error {
+		if err := copied.ready("kv-0"); err == nil || !strings.Contains(err.Error(), "kvd adopt") {
+			return errors.Join(err, errors.New("it does not say kvd adopt"))
+		}
+		return nil
+	})
+	c := copied.config("kv-0")
+	if _, err := adopt(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	copied.eventually("the copy takes writes", func() error {
+		_, err := copied.put("kv-0", "k", "of the copy")
+		return err
+	})
+	copied.start("kv-1")
+	copied.awaitReady(all...)
+	copied.awaitVoters("kv-0", all...)
+	for _, name := range all {
+		copied.mustHave(name, "k", "of the copy")
+		err := copied.kv(name, func(ctx context.Context, c kvv1.KVServiceClient) error {
+			answer, err := c.Range(ctx, &kvv1.RangeRequest{Key: []byte("late")})
+			if len(answer.GetKvs()) > 0 {
+				t.Errorf("%s has %v, which the adopted copy does not have", name, answer.GetKvs())
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 

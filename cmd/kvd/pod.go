@@ -25,6 +25,7 @@ const (
 // pod holds the parts that run, as far as they have come: nil is not yet.
 type pod struct {
 	name, dir  string
+	config     *config
 	logger     *slog.Logger
 	kubernetes *orchestrated
 	// misplaced has an error when the data turns out to be another place's.
@@ -61,7 +62,7 @@ func (p *pod) wait(ctx context.Context) error {
 	asked := make(chan struct{})
 	others.Go(func() {
 		defer close(asked)
-		awaitRecovery(waiting, p.dir, p.log, p.logger)
+		p.awaitRecovery(waiting)
 	})
 	var failed <-chan error
 	if p.damaged == nil {

@@ -13,8 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
 )
@@ -22,6 +24,9 @@ import (
 // A pod that runs holds its data directory. `kvd recover` beside it leaves a
 // request there, and finds the answer there: whoever may write to the directory
 // may decide about its data, and no port is needed.
+//
+// What is decided is exchanged first in the cluster record, then noted on disk,
+// and then done: from each step on, a pod that starts again goes on.
 const (
 	requestName = "recover.request"
 	answerName  = "recover.answer"
@@ -36,61 +41,143 @@ const (
 // errRecover ends a run so that the data can be recovered, and run again.
 var errRecover = errors.New("a recovery was asked for")
 
+// recoveryRequest is what a person asks.
+type recoveryRequest struct {
+	// Lost are the pods that the person says have lost their data.
+	Lost []string `json:"lost"`
+}
+
 // recoveryAnswer is what the running pod says.
 type recoveryAnswer struct {
 	OK   bool   `json:"ok"`
 	Text string `json:"text"`
 }
 
-// serve runs the pod until it is stopped, and again after each recovery.
+// serve runs the pod until it is stopped, and again after each decision to recover.
 func serve(ctx context.Context, c config) error {
 	for {
-		err := run(ctx, c)
-		if !errors.Is(err, errRecover) {
+		if err := run(ctx, c); !errors.Is(err, errRecover) {
 			return err
-		}
-		logger := newLogger(os.Stderr, &c)
-		disk, err := recoverData(ctx, &c, logger)
-		if err != nil {
-			logger.Error("the recovery failed; the data is as it was", slog.Any("error", err))
-			err = answerRecovery(c.dataDir, false, err.Error())
-		} else {
-			logger.Warn("this pod's data is the beginning of a new history", slog.String("cluster", disk.Cluster), slog.String("goes_on_from", disk.Replaces))
-			err = answerRecovery(c.dataDir, true, recovered(disk))
-		}
-		if err != nil {
-			logger.Warn("the answer to kvd recover could not be written", slog.Any("error", err))
 		}
 	}
 }
 
-func recovered(disk replication.Disk) string {
-	return fmt.Sprintf("%s is the only member of the new cluster %s, which goes on from %s. "+
-		"Pods without data clone from it; of pods that have data of before, delete the volume claim and the pod.",
-		disk.Member, disk.Cluster, disk.Replaces)
+// recovery is what is known of one, but for its cluster.
+func (c *config) recovery(lost []string, o *orchestrated, logger *slog.Logger) replication.Recovery {
+	r := replication.Recovery{
+		Dir: c.dataDir, Name: c.name, Lost: lost, Logger: logger, Write: writeHistory,
+		Open: func() (replication.StateMachine, func() error, error) {
+			st, err := store.Open(store.Options{Dir: c.dataDir, Logger: logger})
+			if err != nil {
+				return nil, nil, fmt.Errorf("open the database: %w", err)
+			}
+			return stateMachine{st}, st.Close, nil
+		},
+	}
+	if o != nil {
+		r.Gone = o.gone
+	}
+	return r
+}
+
+// gone says whether Kubernetes knows that a pod and its volume are no more. A pod
+// that runs may have them, however silent it is from here.
+func (o *orchestrated) gone(ctx context.Context, pod string) (bool, error) {
+	sibling, err := o.Sibling(ctx, pod)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("%s does not answer, and what became of it is not known: %w", pod, err)
+	case sibling.Runs:
+		return false, fmt.Errorf("%s does not answer this pod, and Kubernetes says that it runs: one of the two may only be cut off, and %s may have a quorum. "+
+			"If its volume is lost, delete its claim and the pod; if its node is, delete the node", pod, pod)
+	}
+	return sibling.Gone, nil
+}
+
+// decideRecovery makes the decision to recover, in this order: whether it is right, the
+// cluster record, this disk. Nothing is done yet.
+func decideRecovery(ctx context.Context, log *replication.Node, r replication.Recovery, o *orchestrated) (cluster string, err error) {
+	if err := log.CheckRecovery(ctx, r); err != nil {
+		return "", err
+	}
+	cluster, disk := uuid.NewString(), log.Disk()
+	if o != nil {
+		err := o.ExchangeRecord(ctx, disk.Cluster, kubernetes.Record{Cluster: cluster, Founder: string(disk.Member), Replaces: disk.Cluster})
+		if err != nil {
+			return "", fmt.Errorf("nothing was done, for the pods must know what they are of: %w", err)
+		}
+	}
+	return cluster, log.Succeed(cluster)
 }
 
 // awaitRecovery returns when a person has asked for a recovery that is possible.
-func awaitRecovery(ctx context.Context, dir string, log *replication.Node, logger *slog.Logger) {
+func (p *pod) awaitRecovery(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(requestPoll):
 		}
+		path := filepath.Join(p.dir, requestName)
+		raw, err := os.ReadFile(path)
 		// Taking the request away first: it is answered once.
-		if os.Remove(filepath.Join(dir, requestName)) != nil {
+		if err != nil || os.Remove(path) != nil {
 			continue
 		}
-		err := log.CheckRecovery(ctx)
+		request := recoveryRequest{}
+		if err = json.Unmarshal(raw, &request); err == nil {
+			_, err = decideRecovery(ctx, p.log, p.config.recovery(request.Lost, p.kubernetes, p.logger), p.kubernetes)
+		}
 		if err == nil {
-			logger.Warn("a recovery was asked for; this pod stops to do it")
+			p.logger.Warn("a recovery was asked for; this pod stops to do it")
 			return
 		}
-		logger.Warn("a recovery was asked for and refused", slog.Any("because", err))
-		if err := answerRecovery(dir, false, err.Error()); err != nil {
-			logger.Warn("the answer to kvd recover could not be written", slog.Any("error", err))
-		}
+		p.logger.Warn("a recovery was asked for and refused", slog.Any("because", err))
+		p.answer(false, err.Error())
+	}
+}
+
+// succeed ends what a recovery, or an adoption, has decided: the data becomes the
+// beginning of a cluster, in a place.
+func (c *config) succeed(ctx context.Context, cluster, place string, o *orchestrated, logger *slog.Logger) error {
+	r := c.recovery(nil, o, logger)
+	r.Cluster, r.Place = cluster, place
+	disk, err := replication.Recover(ctx, r)
+	if errors.Is(err, replication.ErrLocked) {
+		return err
+	}
+	ok, text := err == nil, recovered(disk)
+	if ok {
+		logger.Warn("this pod's data is the beginning of a new history", slog.String("cluster", disk.Cluster), slog.String("goes_on_from", disk.Replaces))
+	} else {
+		text = fmt.Sprintf("the new history is decided, and not written yet; it is tried again whenever this pod starts: %v", err)
+	}
+	if answerErr := answerRecovery(c.dataDir, ok, text); answerErr != nil {
+		logger.Warn("the answer to kvd recover could not be written", slog.Any("error", answerErr))
+	}
+	return err
+}
+
+// succeed goes on with what was noted on the disk.
+func (p *pod) succeed(ctx context.Context) error {
+	disk, err := replication.Examine(p.dir)
+	if err != nil || disk.Successor == "" {
+		return nil //nolint:nilerr // Opening it reports the same.
+	}
+	p.server.Wait("it begins a new history with its data")
+	defer p.server.Wait("")
+	return p.config.succeed(ctx, disk.Successor, "", p.kubernetes, p.logger)
+}
+
+func recovered(disk replication.Disk) string {
+	return fmt.Sprintf("%s is the only member of the new cluster %s, which goes on from %s. "+
+		"Pods without data clone from it. Pods that have data of before do not start with it, and say what to do.",
+		disk.Member, disk.Cluster, disk.Replaces)
+}
+
+func (p *pod) answer(ok bool, text string) {
+	if err := answerRecovery(p.dir, ok, text); err != nil {
+		p.logger.Warn("the answer to kvd recover could not be written", slog.Any("error", err))
 	}
 }
 
@@ -104,21 +191,6 @@ func answerRecovery(dir string, ok bool, text string) error {
 		return err
 	}
 	return os.Rename(path+".tmp", path)
-}
-
-// recoverData works on a directory that nobody has open.
-func recoverData(ctx context.Context, c *config, logger *slog.Logger) (replication.Disk, error) {
-	return replication.Recover(ctx, replication.Recovery{
-		Dir: c.dataDir, Name: c.name, Logger: logger,
-		Open: func() (replication.StateMachine, func() error, error) {
-			st, err := store.Open(store.Options{Dir: c.dataDir, Logger: logger})
-			if err != nil {
-				return nil, nil, fmt.Errorf("open the database: %w", err)
-			}
-			return stateMachine{st}, st.Close, nil
-		},
-		Write: writeHistory,
-	})
 }
 
 // writeHistory goes through a pipe: a third copy of the data may not have room.
@@ -150,26 +222,31 @@ func writeHistory(ctx context.Context, dir string, snapshot io.Reader, configura
 }
 
 func recoverCommand() *cobra.Command {
-	return podCommand(&cobra.Command{
-		Use:   "recover",
+	var lost []string
+	command := podCommand(&cobra.Command{
+		Use:   "recover --lost POD,POD",
 		Short: "Begin a new history with this pod's data, when a majority of the volumes is lost",
 		Long: "Make this pod's data the beginning of a new cluster with this pod as its only member, when the\n" +
-			"volumes of a majority are lost. Run it in the pod whose log says the highest last_log_term and, of those, the highest last_index:\n\n" +
-			"  kubectl exec kv-1 -- kvd recover\n\n" +
-			"It is refused while a master or a quorum answers. Writes that only the lost volumes had are gone.\n" +
+			"volumes of a majority are lost. Run it in the pod whose log says the highest last_log_term and, of those, the highest last_index,\n" +
+			"and name the pods whose volumes are lost for good:\n\n" +
+			"  kubectl exec kv-1 -- kvd recover --lost kv-0,kv-2\n\n" +
+			"It is refused while a master or a quorum answers, and when a pod that does not answer may not be lost:\n" +
+			"it is not named, or Kubernetes says that it runs. Writes that only the lost volumes had are gone.\n" +
 			"The old data is kept beside the new one, in replaced-*, and takes as much space.",
 	}, func(cmd *cobra.Command, c *config) error {
-		text, err := recoverPod(cmd.Context(), c)
+		text, err := recoverPod(cmd.Context(), c, lost)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), text)
 		return nil
 	})
+	command.Flags().StringSliceVar(&lost, "lost", nil, "the pods whose volumes are lost for good; those that Kubernetes knows to be gone, with their claims, need not be named")
+	return command
 }
 
 // recoverPod asks the pod that runs, or does it itself if none does.
-func recoverPod(ctx context.Context, c *config) (string, error) {
+func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 	logger := slog.New(slog.DiscardHandler)
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // Nobody is to find it.
 	if err != nil {
@@ -182,29 +259,53 @@ func recoverPod(ctx context.Context, c *config) (string, error) {
 	}
 	node, err := replication.Open(ctx, options)
 	if errors.Is(err, replication.ErrLocked) {
-		return requestRecovery(ctx, c.dataDir)
+		return requestRecovery(ctx, c.dataDir, lost)
 	}
 	if err != nil {
 		return "", err
 	}
-	err = node.CheckRecovery(ctx)
+	o := c.inKubernetes(logger)
+	cluster, err := decideRecovery(ctx, node, c.recovery(lost, o, logger), o)
 	if err := errors.Join(err, node.Close(ctx)); err != nil {
 		return "", err
 	}
-	disk, err := recoverData(ctx, c, logger)
+	disk, err := c.succeedOrWait(ctx, cluster, "", o)
 	if err != nil {
 		return "", err
 	}
 	return recovered(disk), nil
 }
 
+// succeedOrWait does what was decided, unless the pod that runs is faster.
+func (c *config) succeedOrWait(ctx context.Context, cluster, place string, o *orchestrated) (replication.Disk, error) {
+	for {
+		err := c.succeed(ctx, cluster, place, o, slog.New(slog.DiscardHandler))
+		disk, examined := replication.Examine(c.dataDir)
+		switch {
+		case examined == nil && disk.Cluster == cluster:
+			return disk, nil
+		case err != nil && !errors.Is(err, replication.ErrLocked):
+			return disk, err
+		}
+		select {
+		case <-ctx.Done():
+			return disk, ctx.Err()
+		case <-time.After(requestPoll):
+		}
+	}
+}
+
 // requestRecovery leaves a request for the pod that has the directory open.
-func requestRecovery(ctx context.Context, dir string) (string, error) {
+func requestRecovery(ctx context.Context, dir string, lost []string) (string, error) {
 	request, answer := filepath.Join(dir, requestName), filepath.Join(dir, answerName)
 	if err := os.Remove(answer); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	if err := os.WriteFile(request, nil, 0o600); err != nil {
+	raw, err := json.Marshal(recoveryRequest{lost})
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(os.WriteFile(request+".tmp", raw, 0o600), os.Rename(request+".tmp", request)); err != nil {
 		return "", err
 	}
 	defer os.Remove(request) //nolint:errcheck // It is gone when it was taken.

@@ -89,7 +89,7 @@ func TestLostMajority(t *testing.T) {
 	}
 	s.mustHave("kv-1", "k", "v")
 	survivor := s.config("kv-1")
-	if _, err := recoverPod(t.Context(), &survivor); err == nil || !strings.Contains(err.Error(), "is the master") {
+	if _, err := recoverPod(t.Context(), &survivor, nil); err == nil || !strings.Contains(err.Error(), "is the master") {
 		t.Errorf("with a quorum it answers %v", err)
 	}
 
@@ -115,7 +115,12 @@ func TestLostMajority(t *testing.T) {
 		t.Error("a write without a quorum")
 	}
 
-	text, err := recoverPod(t.Context(), &survivor)
+	for because, lost := range map[string][]string{"--lost kv-0,kv-2": nil, "--lost kv-2": {"kv-0"}, "the voters beside this pod are kv-0, kv-2": {"kv-0", "kv-2", "kv-3"}} {
+		if _, err := recoverPod(t.Context(), &survivor, lost); err == nil || !strings.Contains(err.Error(), because) || s.recorded() != before {
+			t.Errorf("with %v lost: %v, not %q; the record names %s", lost, err, because, s.recorded())
+		}
+	}
+	text, err := recoverPod(t.Context(), &survivor, []string{"kv-0", "kv-2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +165,7 @@ func TestRecoverOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s.config("kv-0")
-	if _, err := recoverPod(t.Context(), &c); err != nil {
+	if _, err := recoverPod(t.Context(), &c, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.start("kv-0")
@@ -168,7 +173,7 @@ func TestRecoverOffline(t *testing.T) {
 	s.mustHave("kv-0", "k", "v")
 
 	empty := s.config("kv-1")
-	if _, err := recoverPod(t.Context(), &empty); !errors.Is(err, replication.ErrQuorum) {
+	if _, err := recoverPod(t.Context(), &empty, nil); !errors.Is(err, replication.ErrQuorum) {
 		t.Errorf("an empty directory: %v", err)
 	}
 }

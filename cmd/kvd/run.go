@@ -31,7 +31,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 
 	registry := newRegistry()
-	p := &pod{name: c.name, dir: c.dataDir, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
+	p := &pod{name: c.name, dir: c.dataDir, config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
 		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
@@ -40,6 +40,10 @@ func run(ctx context.Context, c config) (err error) {
 	if err := p.kubernetes.settle(ctx, &c, p.server.Wait); err != nil {
 		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
 		return unlessStopped(ctx, err)
+	}
+	if err := p.succeed(ctx); err != nil {
+		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
+		return unlessStopped(ctx, fmt.Errorf("begin a new history: %w", err))
 	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
 	p.kubernetes.complete(&options)

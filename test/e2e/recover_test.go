@@ -50,7 +50,7 @@ func loseMajority(t *testing.T, overlay string) {
 
 	c.id = "" // A new one, rightly.
 	c.timed("S20 kvd recover, "+policy(overlay), 30*time.Second, func() {
-		t.Logf("kvd recover says: %s", strings.TrimSpace(c.kubectl("exec", "kv-2", "--", "kvd", "recover")))
+		t.Logf("kvd recover says: %s", strings.TrimSpace(c.kubectl("exec", "kv-2", "--", "kvd", "recover", "--lost", "kv-0,kv-1")))
 	})
 	if n, err := c.admin.Count(ctx, client.Prefix("before/")); err != nil || n != 500 {
 		t.Errorf("%d keys are there (%v)", n, err)

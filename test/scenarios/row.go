@@ -63,4 +63,5 @@ var rows = []row{
 	{"S41", "watches over a change of master and over compaction", "each event once and in order, or an explicit error", "P", nil},
 	{"S42", "restore of a backup", "all or nothing; a new history; revisions never go back", "PK", nil},
 	{"S44", "damage is found in two pods within one clone's time", "never more data given up than the rest can commit without; a master all the time", "P", nil},
+	{"S45", "a person runs recover in a pod that is only cut off", "refused; with the lost members named wrongly, too, the healthy majority never yields", "P", nil},
 }

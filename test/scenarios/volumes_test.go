@@ -21,10 +21,11 @@ import (
 )
 
 // run is kvd with another verb than serve, beside a pod.
-func (s *set) run(ordinal int, verb string, within time.Duration) (string, error) {
+func (s *set) run(ordinal int, verb string, within time.Duration, flags ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	like := s.command(ordinal, nextAddress(), nextAddress())
+	like.Args = append(like.Args, flags...)
 	like.Args[1] = verb
 	c := exec.CommandContext(ctx, like.Path, like.Args[1:]...)
 	c.Env, c.SysProcAttr = like.Env, like.SysProcAttr
@@ -307,7 +308,10 @@ func TestS20LostMajority(t *testing.T) {
 	if _, err := s.put(1, "refused"); err == nil || s.api.cluster() != before {
 		t.Errorf("a write was accepted without a quorum (%v), or the record changed", err)
 	}
-	if _, err := s.run(1, "recover", 20*time.Second); err != nil {
+	if output, err := s.run(1, "recover", 20*time.Second); err == nil || !strings.Contains(output, "--lost kv-0,kv-2") {
+		t.Errorf("without a word on who is lost: %v", err)
+	}
+	if _, err := s.run(1, "recover", 20*time.Second, "--lost", "kv-0,kv-2"); err != nil {
 		t.Fatal(err)
 	}
 	s.eventually("the record names another cluster", whole, func() error {

@@ -59,6 +59,9 @@ type Identity struct {
 	// Condemned says why the data is of no use any more. It is kept, and the member
 	// votes on, until a master has taken its vote away; then it is retired.
 	Condemned string `json:"condemned,omitempty"`
+	// Successor is the cluster that the data is about to be the beginning of: the
+	// data must not be served any more until it is.
+	Successor string `json:"successor,omitempty"`
 	// Place is where the volume belongs, as Kubernetes knows it; empty: not known.
 	Place string `json:"place,omitempty"`
 	// Replaces is the cluster that this one goes on from, after a recovery or
