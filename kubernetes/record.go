@@ -72,11 +72,13 @@ func (p *Pod) readRecord(ctx context.Context) (*configMap, error) {
 // when it creates the record; it is told so again when it asks again, for it
 // may have died in between. Without a record, a disk that is not fresh, because
 // it has met a cluster, waits until one of that cluster's pods has written the
-// record again. An error says what is missing.
-func (p *Pod) Found(ctx context.Context, member string, fresh bool) (cluster string, founder bool, err error) {
+// record again; and so does any disk while another pod may have data: it has a
+// volume, and is not among those that have said that they are empty. An error says
+// what is missing.
+func (p *Pod) Found(ctx context.Context, member string, fresh bool, empty []string) (cluster string, founder bool, err error) {
 	record, err := p.Record(ctx)
 	if errors.Is(err, ErrNoRecord) && fresh {
-		record, err = p.found(ctx, member)
+		record, err = p.found(ctx, member, empty)
 	}
 	if err != nil {
 		return "", false, err
@@ -84,7 +86,7 @@ func (p *Pod) Found(ctx context.Context, member string, fresh bool) (cluster str
 	return record.Cluster, record.Founder == member, nil
 }
 
-func (p *Pod) found(ctx context.Context, member string) (Record, error) {
+func (p *Pod) found(ctx context.Context, member string, empty []string) (Record, error) {
 	set, err := p.readSet(ctx)
 	if err != nil {
 		return Record{}, err
@@ -95,6 +97,18 @@ func (p *Pod) found(ctx context.Context, member string) (Record, error) {
 	}
 	if first := p.set + "-" + strconv.Itoa(ordinals.Start); first != p.opts.Name {
 		return Record{}, fmt.Errorf("only %s may found the cluster", first)
+	}
+	for o := ordinals.Start; o < ordinals.Start+ordinals.Replicas; o++ {
+		name := p.set + "-" + strconv.Itoa(o)
+		if name == p.opts.Name || slices.Contains(empty, name) {
+			continue
+		}
+		if used, err := p.mayHaveData(ctx, set, name); err != nil {
+			return Record{}, err
+		} else if used {
+			return Record{}, fmt.Errorf("%s has a volume, and has not said that it is empty: it may have data of a cluster whose record is lost. "+
+				"If there is none, delete its claim and the pod", name)
+		}
 	}
 	record := Record{Cluster: uuid.NewString(), Founder: member}
 	err = p.create(ctx, set, record)

@@ -28,7 +28,7 @@ func TestFoundOnce(t *testing.T) {
 		p := newPod(t, client, "kv-0")
 		all.Go(func() {
 			var err error
-			if clusters[i], founders[i], err = p.Found(t.Context(), member, true); err != nil {
+			if clusters[i], founders[i], err = p.Found(t.Context(), member, true, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -39,7 +39,7 @@ func TestFoundOnce(t *testing.T) {
 		if clusters[i] == "" || clusters[i] != clusters[0] {
 			t.Errorf("clusters %q", clusters)
 		}
-		again, founder, err := newPod(t, client, "kv-0").Found(t.Context(), member, true)
+		again, founder, err := newPod(t, client, "kv-0").Found(t.Context(), member, true, nil)
 		if again != clusters[0] || founder != founders[i] || err != nil {
 			t.Errorf("%s asks again: %s, %t, %v", member, again, founder, err)
 		}
@@ -65,7 +65,7 @@ func TestNotTheFounder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := api(t, newSet(c.start, c.replicas))
-			_, founder, err := newPod(t, client, c.pod).Found(t.Context(), c.pod+"/a", true)
+			_, founder, err := newPod(t, client, c.pod).Found(t.Context(), c.pod+"/a", true, nil)
 			if founder || err == nil || !strings.Contains(err.Error(), c.because) {
 				t.Errorf("founder %t, %v", founder, err)
 			}
@@ -77,13 +77,13 @@ func TestNotTheFounder(t *testing.T) {
 func TestAUsedDiskFoundsNothing(t *testing.T) {
 	client := api(t, newSet(0, 3))
 	p := newPod(t, client, "kv-0")
-	if _, founder, err := p.Found(t.Context(), "kv-0/b", false); founder || !errors.Is(err, ErrNoRecord) {
+	if _, founder, err := p.Found(t.Context(), "kv-0/b", false, nil); founder || !errors.Is(err, ErrNoRecord) {
 		t.Errorf("founder %t, %v", founder, err)
 	}
 	if _, err := p.KeepRecord(t.Context(), Record{Cluster: "c1"}); err != nil {
 		t.Fatal(err)
 	}
-	if cluster, founder, err := p.Found(t.Context(), "kv-0/b", false); cluster != "c1" || founder || err != nil {
+	if cluster, founder, err := p.Found(t.Context(), "kv-0/b", false, nil); cluster != "c1" || founder || err != nil {
 		t.Errorf("%s, founder %t, %v", cluster, founder, err)
 	}
 }
@@ -93,11 +93,11 @@ func TestNoFoundingWithoutAnAnswer(t *testing.T) {
 	client := api(t, newSet(0, 3))
 	back := away(client)
 	p := newPod(t, client, "kv-0")
-	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); founder || err == nil {
+	if _, founder, err := p.Found(t.Context(), "kv-0/a", true, nil); founder || err == nil {
 		t.Errorf("founder %t, %v", founder, err)
 	}
 	back()
-	if _, founder, err := p.Found(t.Context(), "kv-0/a", true); !founder || err != nil {
+	if _, founder, err := p.Found(t.Context(), "kv-0/a", true, nil); !founder || err != nil {
 		t.Errorf("founder %t, %v", founder, err)
 	}
 }
@@ -192,7 +192,7 @@ func TestExchangeRecord(t *testing.T) {
 func TestRecordFollowsItsOwner(t *testing.T) {
 	client := api(t, newSet(0, 3))
 	p := newPod(t, client, "kv-0")
-	cluster, _, err := p.Found(t.Context(), "kv-0/a", true)
+	cluster, _, err := p.Found(t.Context(), "kv-0/a", true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +213,90 @@ func TestRecordFollowsItsOwner(t *testing.T) {
 	}
 }
 
+// The record is deleted, the first volume is lost, and all others are silent: they
+// may have data, and nobody founds. A claim that no pod was given yet is none, and
+// a pod that says that it is empty is.
+//
+// Scenario: S19
+func TestNoFoundingBesideOtherVolumes(t *testing.T) {
+	claim := func(pod string, phase corev1.PersistentVolumeClaimPhase) runtime.Object {
+		return &corev1.PersistentVolumeClaim{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "data-" + pod},
+			Status:     corev1.PersistentVolumeClaimStatus{Phase: phase},
+		}
+	}
+	running := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kv-1"}, Status: corev1.PodStatus{Phase: corev1.PodRunning},
+	}
+	for name, c := range map[string]struct {
+		templates bool
+		there     []runtime.Object
+		empty     []string
+		founds    bool
+	}{
+		"nobody else yet":                  {true, nil, nil, true},
+		"its own claim only":               {true, []runtime.Object{claim("kv-0", corev1.ClaimBound)}, nil, true},
+		"a silent pod with a volume":       {true, []runtime.Object{claim("kv-1", corev1.ClaimBound)}, nil, false},
+		"a silent pod with a lost volume":  {true, []runtime.Object{claim("kv-1", corev1.ClaimLost)}, nil, false},
+		"one of them says it is empty":     {true, []runtime.Object{claim("kv-1", corev1.ClaimBound), claim("kv-2", corev1.ClaimBound)}, []string{"kv-1"}, false},
+		"all of them say so":               {true, []runtime.Object{claim("kv-1", corev1.ClaimBound), claim("kv-2", corev1.ClaimBound)}, []string{"kv-2", "kv-1"}, true},
+		"a volume that is not made yet":    {true, []runtime.Object{claim("kv-1", corev1.ClaimPending)}, nil, true},
+		"a volume of a pod not wanted":     {true, []runtime.Object{claim("kv-3", corev1.ClaimBound)}, nil, true},
+		"without claims, a pod that runs":  {false, []runtime.Object{running}, nil, false},
+		"without claims, and it is empty":  {false, []runtime.Object{running}, []string{"kv-1"}, true},
+		"without claims, and no other pod": {false, nil, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := newSet(0, 3)
+			if c.templates {
+				set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}}
+			}
+			p := newPod(t, api(t, append(c.there, set)...), "kv-0")
+			if _, founder, err := p.Found(t.Context(), "kv-0/a", true, c.empty); founder != c.founds || (err == nil) != c.founds {
+				t.Errorf("it founds: %t, %v", founder, err)
+			}
+		})
+	}
+}
+
+// What is known of a pod that does not answer.
+//
+// Scenario: S45
+func TestSibling(t *testing.T) {
+	set := newSet(0, 3)
+	set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}}
+	pod := func(name string, status corev1.PodStatus) runtime.Object {
+		return &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Status: status}
+	}
+	container := func(state corev1.ContainerState) []corev1.ContainerStatus {
+		return []corev1.ContainerStatus{{State: state}}
+	}
+	client := api(t, set,
+		pod("kv-0", corev1.PodStatus{Phase: corev1.PodRunning}),
+		pod("kv-1", corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: container(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})}),
+		pod("kv-2", corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: container(corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}})}),
+		pod("kv-3", corev1.PodStatus{Phase: corev1.PodPending}),
+		&corev1.PersistentVolumeClaim{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "data-kv-4"},
+		})
+	p := newPod(t, client, "kv-0")
+	for name, want := range map[string]Sibling{
+		"kv-0": {Runs: true}, "kv-1": {Runs: true}, "kv-2": {}, "kv-3": {}, "kv-4": {}, "kv-5": {Gone: true},
+	} {
+		if got, err := p.Sibling(t.Context(), name); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+	defer away(client)()
+	if got, err := p.Sibling(t.Context(), "kv-5"); err == nil || got.Gone {
+		t.Errorf("from an API that is away: %+v", got)
+	}
+}
+
 // The record belongs to the claims of the pods that have data, too: it stays
 // when the StatefulSet is deleted, and a first pod with a new disk founds nothing.
 func TestRecordBelongsToClaims(t *testing.T) {
@@ -226,7 +310,7 @@ func TestRecordBelongsToClaims(t *testing.T) {
 		})
 	}
 	client := api(t, objects...)
-	cluster, _, err := newPod(t, client, "kv-0").Found(t.Context(), "kv-0/a", true)
+	cluster, _, err := newPod(t, client, "kv-0").Found(t.Context(), "kv-0/a", true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,19 +25,32 @@ func (p *Pod) Sibling(ctx context.Context, name string) (Sibling, error) {
 	case !apierrors.IsNotFound(err):
 		return Sibling{}, fmt.Errorf("read the pod %s: %w", name, err)
 	}
-	phase, err := p.claimOf(ctx, name)
+	set, err := p.readSet(ctx)
+	if err != nil || len(set.Spec.VolumeClaimTemplates) == 0 {
+		return Sibling{}, err // Where its volume is, is not known.
+	}
+	phase, err := p.claimOf(ctx, set, name)
 	return Sibling{Gone: err == nil && phase == ""}, err
 }
 
-// claimOf is the phase of a pod's claim; empty: there is no such claim.
-func (p *Pod) claimOf(ctx context.Context, name string) (phase string, err error) {
-	set, err := p.readSet(ctx)
-	if err != nil {
-		return "", err
-	}
+// mayHaveData says whether a pod has a volume that something may have been
+// written to. One that no pod was given yet is empty. Without claims it is any pod
+// that runs.
+func (p *Pod) mayHaveData(ctx context.Context, set *statefulSet, name string) (bool, error) {
 	if len(set.Spec.VolumeClaimTemplates) == 0 {
-		return "Bound", nil // To what is not known: nothing shows that it is gone.
+		sibling, err := p.Sibling(ctx, name)
+		return sibling.Runs, err
 	}
+	phase, err := p.claimOf(ctx, set, name)
+	return phase != "" && phase != claimPending, err
+}
+
+// claimPending is the phase of a claim without a volume.
+const claimPending = "Pending"
+
+// claimOf is the phase of a pod's claim, in a StatefulSet that has them; empty:
+// there is no such claim.
+func (p *Pod) claimOf(ctx context.Context, set *statefulSet, name string) (phase string, err error) {
 	claim := &claimObject{}
 	err = p.get(ctx, claims, set.Spec.VolumeClaimTemplates[0].Name+"-"+name, claim)
 	switch {
@@ -46,7 +59,7 @@ func (p *Pod) claimOf(ctx context.Context, name string) (phase string, err error
 	case err != nil:
 		return "", fmt.Errorf("read the claim of %s: %w", name, err)
 	case claim.Status.Phase == "":
-		return "Pending", nil
+		return claimPending, nil
 	}
 	return claim.Status.Phase, nil
 }

@@ -56,11 +56,13 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 	cluster, because := belongs(own, seen)
 	founder := false
 	if n.opts.Founding != nil && !holds(seen, own) {
-		switch told, founds, err := n.opts.Founding(ctx, n.MemberID(), own == ""); {
+		switch told, founds, err := n.opts.Founding(ctx, n.MemberID(), own == "", empty(seen)); {
 		case err == nil:
 			cluster, founder, because = told, founds && !holds(seen, told), ""
 		case cluster == "":
 			because = err.Error()
+			// The pods that may have data may be created only once this one is ready.
+			n.progress.markCold(n.comesFirst() && n.othersAbsent(seen))
 		}
 	}
 	if cluster != own && holds(seen, cluster) {
@@ -87,6 +89,23 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 		return "no pod with data of its cluster " + cluster + " answers", nil
 	}
 	return n.clone(ctx, seen)
+}
+
+// comesFirst says that no pod of a lower ordinal should exist.
+func (n *Node) comesFirst() bool {
+	covers, known := n.expected()
+	own := Ordinal(n.opts.Name)
+	return known && covers(own) && (own == 0 || !covers(own-1))
+}
+
+// empty are the pods that say that they have no data and have met no cluster.
+func empty(seen map[string]*peerv1.InspectResponse) (pods []string) {
+	for pod, s := range seen {
+		if s.Empty {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
 }
 
 // unwanted says that this pod's ordinal should certainly not exist.

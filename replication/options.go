@@ -96,8 +96,9 @@ type Options struct {
 	// data: which cluster it belongs to, and whether it founds that cluster. It
 	// answers the same when it is asked again; an error says what is missing. A
 	// disk that is not fresh has met a cluster, and must not found one that there
-	// is not yet. nil: nobody founds.
-	Founding func(ctx context.Context, member MemberID, fresh bool) (clusterID string, founder bool, err error)
+	// is not yet; nor must any while a pod may have data, and is not one of those
+	// that have said that they are empty. nil: nobody founds.
+	Founding func(ctx context.Context, member MemberID, fresh bool, empty []string) (clusterID string, founder bool, err error)
 	// ExpectedOrdinals tells which pods should exist; nil, or known false:
 	// nobody is removed for its ordinal.
 	ExpectedOrdinals func() (covers func(ordinal int) bool, known bool)

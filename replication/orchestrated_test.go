@@ -29,7 +29,7 @@ func (c *cluster) orchestrate(replicas func() int) *cluster {
 			return func(o int) bool { return o < n }, n > 0
 		}
 		first := o.Name == c.list[0]
-		o.Founding = func(_ context.Context, m MemberID, fresh bool) (string, bool, error) {
+		o.Founding = func(_ context.Context, m MemberID, fresh bool, _ []string) (string, bool, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if cluster == "" && !(first && fresh) {
@@ -95,6 +95,49 @@ func TestColdStartInOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// As above, with kv-0's volume lost, and the sign that it may found as well: it
+// founds nothing, and is ready all the same, so that the pods with data are created.
+//
+// Scenario: S19
+func TestColdStartWithoutASign(t *testing.T) {
+	c := newCluster(t, 3).orchestrate(func() int { return 3 })
+	for _, name := range c.list {
+		c.pods[name].start()
+		c.pods[name].awaitPodReady()
+	}
+	c.awaitReady()
+	id := c.pods["kv-0"].node.ClusterID()
+	c.pods["kv-0"].mustPut("k", "v")
+	c.pods["kv-2"].mustRead("k", "v")
+	for _, name := range c.list {
+		c.pods[name].close(context.Background())
+		c.net.change(func() { delete(c.net.addrs, name) })
+	}
+	c.pods["kv-0"].wipe()
+	orchestrated := c.adjust
+	c.adjust = func(o *Options) {
+		orchestrated(o)
+		o.Founding = func(_ context.Context, _ MemberID, _ bool, empty []string) (string, bool, error) {
+			if len(empty) > 0 {
+				t.Errorf("%v say that they are empty", empty)
+			}
+			return "", false, errors.New("kv-1 has a volume, and has not said that it is empty")
+		}
+	}
+	for _, name := range c.list {
+		c.pods[name].start()
+		c.pods[name].awaitPodReady()
+	}
+	for _, name := range c.list {
+		c.pods[name].awaitStart()
+	}
+	c.awaitReady()
+	if got := c.pods["kv-0"].node.ClusterID(); got != id {
+		t.Errorf("kv-0 is of cluster %s, it was %s", got, id)
+	}
+	c.pods["kv-0"].mustRead("k", "v")
 }
 
 // With every pod there, one that misses a quorum is not ready: nothing would be

@@ -60,8 +60,8 @@ func (o *orchestrated) complete(options *replication.Options) {
 	if o == nil {
 		return
 	}
-	options.Founding = func(ctx context.Context, member replication.MemberID, fresh bool) (string, bool, error) {
-		return o.Found(ctx, string(member), fresh)
+	options.Founding = func(ctx context.Context, member replication.MemberID, fresh bool, empty []string) (string, bool, error) {
+		return o.Found(ctx, string(member), fresh, empty)
 	}
 	options.ExpectedOrdinals = func() (func(int) bool, bool) {
 		ordinals, known := o.Ordinals()

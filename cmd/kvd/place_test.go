@@ -218,3 +218,40 @@ func TestRecordIsWrittenBack(t *testing.T) {
 		t.Errorf("%v, the cluster was %s", memberIDs(after), cluster)
 	}
 }
+
+// The record is deleted, the first volume is lost, and all other pods are silent
+// at once: nobody founds a second cluster.
+//
+// Scenario: S19
+func TestFirstVolumeAndRecordLost(t *testing.T) {
+	s := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	s.start(all...)
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", all...)
+	cluster := s.status("kv-0").GetClusterId()
+	if _, err := s.put("kv-0", "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	s.mustHave("kv-2", "k", "v")
+	s.stopAll(all...)
+	if err := s.api.Resource(recordsResource).Namespace(namespace).Delete(t.Context(), "kv-cluster", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.wipe("kv-0")
+	s.setPhase("Running", "kv-1", "kv-2")
+	s.start("kv-0")
+	s.eventually("kv-0 waits for the others' word", func() error {
+		if err := s.ready("kv-0"); err == nil || !strings.Contains(err.Error(), "has not said that it is empty") {
+			return errors.Join(err, errors.New("it does not"))
+		}
+		return nil
+	})
+	s.start("kv-1", "kv-2")
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", all...)
+	if after := s.status("kv-0").GetClusterId(); after != cluster {
+		t.Errorf("the cluster is %s, it was %s", after, cluster)
+	}
+	s.mustHave("kv-0", "k", "v")
+}
