@@ -35,7 +35,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 		ClusterId: id.ClusterID, MemberId: id.MemberID,
 		Empty:   id.Stage == volume.Empty && id.ClusterID == "",
 		HasData: id.Stage != volume.Empty, ReplacesClusterId: id.Replaces,
-		Stopping: s.node.stopping.Load() || id.Condemned != "",
+		Stopping: s.node.stopping.Load() || id.Condemned != "", Condemned: id.Condemned != "",
 	}
 	e := s.node.engine.Load()
 	if e == nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +204,49 @@ func TestMasterReclones(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	other.mustPut("k", "w")
+}
+
+// Two of three find at their start that they cannot even vote. They wait, and a
+// person who names them recovers on the third.
+//
+// Scenario: S20
+func TestMajorityDamaged(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	survivor := c.pods["kv-0"]
+	survivor.mustPut("k", "v")
+	for _, name := range []string{"kv-1", "kv-2"} {
+		p := c.pods[name]
+		p.kill()
+		if err := os.RemoveAll(filepath.Join(p.dir, "raft")); err != nil {
+			t.Fatal(err)
+		}
+		p.start()
+		if err := <-p.started; !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%s started: %v", name, err)
+		}
+	}
+	c.eventually("there is no master", func() error {
+		if master, ok := survivor.node.Master(); ok {
+			return errors.New(master)
+		}
+		return nil
+	})
+	for _, name := range []string{"kv-1", "kv-2"} {
+		p := c.pods[name]
+		p.recloning()
+		c.eventually(name+" waits", func() error {
+			if because, _ := p.node.progress.get(); !strings.Contains(because, "no master") {
+				return errors.New(because)
+			}
+			return nil
+		})
+	}
+	for lost, want := range map[string]string{"": "--lost kv-1,kv-2", "kv-1": "--lost kv-2", "kv-1,kv-2": ""} {
+		err := survivor.node.CheckRecovery(t.Context(), Recovery{Lost: strings.FieldsFunc(lost, func(r rune) bool { return r == ',' })})
+		if (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("with %q lost: %v", lost, err)
+		}
+	}
 }
 
 // A master that was paused, or is cut off, does not know who has become a member

@@ -50,7 +50,7 @@ func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	seen := n.inspect(ctx, pods)
 	for pod, s := range seen {
 		switch {
-		case !s.HasData || s.ClusterId != own.ClusterID:
+		case !s.HasData || s.ClusterId != own.ClusterID || useless(s):
 		case s.Master:
 			return fmt.Errorf("%w: %s is the master", ErrQuorum, pod)
 		case e == nil:
@@ -61,7 +61,7 @@ func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	}
 	answer := 0
 	for _, id := range all {
-		if s := seen[id.Pod()]; id == n.MemberID() || s != nil && s.MemberId == string(id) {
+		if s := seen[id.Pod()]; id == n.MemberID() || has(s, id) {
 			answer++
 		}
 	}
@@ -70,6 +70,14 @@ func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	}
 	return r.account(ctx, n.MemberID(), all, seen)
 }
+
+// has says that a pod answers with the data of a member.
+func has(s *peerv1.InspectResponse, id MemberID) bool {
+	return s != nil && s.MemberId == string(id) && !useless(s)
+}
+
+// useless says that a pod has found its data damaged, and cannot even vote.
+func useless(s *peerv1.InspectResponse) bool { return s.Condemned && s.Term == 0 }
 
 // votersOf are the voters of the newest membership in the node's log.
 func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
@@ -110,7 +118,7 @@ func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, se
 		}
 		others = append(others, pod)
 		named, s := slices.Contains(r.Lost, pod), seen[pod]
-		if s != nil && s.MemberId == string(id) {
+		if has(s, id) {
 			if named {
 				return fmt.Errorf("%w: %s is named as lost, and answers with its data", ErrQuorum, pod)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,8 +34,8 @@ type pod struct {
 	server    *server.Server
 	log       *replication.Node
 	store     *store.Store
-	// damaged is why the data is of no use; nil: it is not.
-	damaged error
+	// damaged is why the data is of no use; empty: it is not.
+	damaged string
 }
 
 // arrive waits for a database to open, and gives up when the log fails.
@@ -65,7 +66,7 @@ func (p *pod) wait(ctx context.Context) error {
 		p.awaitRecovery(waiting)
 	})
 	var failed <-chan error
-	if p.damaged == nil {
+	if p.damaged == "" {
 		failed = p.store.Failed()
 	} else {
 		others.Go(func() { p.reclone(waiting) })
@@ -94,16 +95,16 @@ func (p *pod) unusable(ctx context.Context, err error) error {
 	if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, replication.ErrDamaged) {
 		return fmt.Errorf("%w: check the volume", err)
 	}
-	p.damaged = err
-	p.server.Withdraw(err.Error())
 	p.logger.Error("this pod's data is damaged", slog.Any("error", err))
+	p.damaged, _, _ = strings.Cut(err.Error(), "\n") // A stack may follow.
+	p.server.Withdraw(p.damaged)
 	return p.wait(ctx)
 }
 
 // reclone returns when the data is given up, which the log tells as well, or
 // when ctx ends.
 func (p *pod) reclone(ctx context.Context) {
-	if err := p.log.Reclone(ctx, p.damaged.Error()); err != nil {
+	if err := p.log.Reclone(ctx, p.damaged); err != nil {
 		p.logger.Info("the damaged data is not set aside yet", slog.Any("error", err))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -365,6 +366,83 @@ func TestS21DamagedData(t *testing.T) {
 		}
 	}
 	s.verify(0, 1, 2)
+}
+
+// S44: the files of both followers are damaged while they run. One gives up its
+// data, the other one votes on until the first is whole again: the master stays.
+func TestS44DamageInTwoPods(t *testing.T) {
+	t.Parallel()
+	s := newCluster(t, 3)
+	s.startLoad()
+	s.mustPut(0, "kept")
+	for o := range 3 {
+		s.stop(o) // What was written is in the files now.
+		s.start(o)
+		s.awaitWhole(0, 1, 2)
+	}
+	master, damaged := s.master(), s.followers()
+	term, before := s.term(master), s.members(master)
+	for _, o := range damaged {
+		s.damageWhileItRuns(o)
+	}
+	for _, o := range damaged {
+		s.eventually(podName(o)+" notices", whole, func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, err := kvv1.NewKVServiceClient(s.pods[o].conn).Range(ctx, &kvv1.RangeRequest{Key: []byte("kept")})
+			if !s.said(o, "is damaged") {
+				return fmt.Errorf("it does not; a read gave %v", err)
+			}
+			return nil
+		})
+	}
+	for range damaged {
+		s.eventually("one of them gives up its data", whole, func() error {
+			for _, o := range damaged {
+				select {
+				case <-s.pods[o].ended:
+					s.kill(o)
+					s.start(o)
+					return nil
+				default:
+				}
+			}
+			return errors.New("both run")
+		})
+	}
+	s.awaitWhole(0, 1, 2)
+	for o, id := range s.members(master) {
+		if (id == before[o]) != (o == master) {
+			t.Errorf("members %v, before %v", s.members(master), before)
+		}
+	}
+	if after := s.term(master); after != term {
+		t.Errorf("term %d, before %d: there was an election", after, term)
+	}
+	s.mustHave("kept")
+	s.verify(0, 1, 2)
+}
+
+// damageWhileItRuns changes bytes on every page of an open database but the first two.
+func (s *set) damageWhileItRuns(ordinal int) {
+	s.t.Helper()
+	file, err := os.OpenFile(filepath.Join(s.volume(ordinal), "store.db"), os.O_RDWR, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer file.Close()
+	one := make([]byte, 1)
+	for at := int64(32 << 10); ; at += 512 {
+		if _, err := file.ReadAt(one, at); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			s.t.Fatal(err)
+		}
+		one[0] ^= 0x55
+		if _, err := file.WriteAt(one, at); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // damage changes bytes on every page of a database.

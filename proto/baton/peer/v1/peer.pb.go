@@ -308,7 +308,9 @@ type InspectResponse struct {
 	Cold bool `protobuf:"varint,12,opt,name=cold,proto3" json:"cold,omitempty"`
 	// The term of the entry at last_index: of two logs, the one with the later
 	// term, and then the longer one, has all that was acknowledged.
-	LastLogTerm   uint64 `protobuf:"varint,13,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	LastLogTerm uint64 `protobuf:"varint,13,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	// The pod has found that its data is of no use. With term 0 it cannot even vote.
+	Condemned     bool `protobuf:"varint,14,opt,name=condemned,proto3" json:"condemned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +434,13 @@ func (x *InspectResponse) GetLastLogTerm() uint64 {
 		return x.LastLogTerm
 	}
 	return 0
+}
+
+func (x *InspectResponse) GetCondemned() bool {
+	if x != nil {
+		return x.Condemned
+	}
+	return false
 }
 
 type JoinRequest struct {
@@ -1018,7 +1027,7 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x10\n" +
-	"\x0eInspectRequest\"\x87\x03\n" +
+	"\x0eInspectRequest\"\xa5\x03\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
@@ -1035,7 +1044,8 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\tR\x11replacesClusterId\x12\x1a\n" +
 	"\bstopping\x18\v \x01(\bR\bstopping\x12\x12\n" +
 	"\x04cold\x18\f \x01(\bR\x04cold\x12\"\n" +
-	"\rlast_log_term\x18\r \x01(\x04R\vlastLogTerm\"x\n" +
+	"\rlast_log_term\x18\r \x01(\x04R\vlastLogTerm\x12\x1c\n" +
+	"\tcondemned\x18\x0e \x01(\bR\tcondemned\"x\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
