@@ -97,6 +97,26 @@ func TestColdStartInOrder(t *testing.T) {
 	}
 }
 
+// As above, and all pods are killed before any of them has written to its database
+// that it became a member: it is in their logs only, and cannot be committed yet.
+//
+// Scenario: S02
+func TestColdStartBeforeAFlush(t *testing.T) {
+	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	for _, name := range c.list {
+		c.pods[name].kill()
+	}
+	c.pods["kv-0"].wipe()
+	for _, name := range c.list {
+		c.pods[name].start()
+		c.pods[name].awaitPodReady()
+	}
+	for _, name := range c.list {
+		c.pods[name].awaitStart()
+	}
+	c.awaitReady()
+}
+
 // As above, with kv-0's volume lost, and the sign that it may found as well: it
 // founds nothing, and is ready all the same, so that the pods with data are created.
 //

@@ -106,14 +106,14 @@ func (n *Node) notReady(e *engine, v *view, s Status) string {
 		return cmp.Or(because, "its data is of no use: "+n.condemned())
 	case n.volume.Identity().Retired != "":
 		return "its member is retired: " + n.volume.Identity().Retired
+	case v.master == "" && e.cold.Load():
+		return "" // The next pod is only created once this one is ready; what it is may be in its log only.
 	case s.Role == RoleNone:
 		return "it is not a member yet"
 	case s.Role == RoleLearner:
 		return "it is a learner that catches up"
 	case v.leads && !v.ready:
 		return "it takes over"
-	case v.master == "" && e.cold.Load():
-		return "" // the next pod is only created once this one is ready
 	case v.master == "":
 		return "no master is known"
 	case !e.caught.Load():
