@@ -111,6 +111,7 @@ func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
 // no loss: the pod that asks may be the one that is cut off.
 func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, seen map[string]*peerv1.InspectResponse) error {
 	var others, missing []string
+	all = slices.SortedFunc(slices.Values(all), func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range all {
 		pod := id.Pod()
 		if pod == self.Pod() {
