@@ -23,6 +23,8 @@ type fsm struct {
 	proven *proven
 	// last is the index of the last entry that was given out, and lastTerm its term.
 	last, lastTerm uint64
+	// given is the last one that the state machine got.
+	given uint64
 	// broken is why nothing is applied any more: an entry that must not be skipped.
 	broken error
 	// restoring is the snapshot that the next Restore gets.
@@ -74,9 +76,11 @@ func (f *fsm) check(l *raft.Log) error {
 }
 
 func (f *fsm) apply(l *raft.Log) (any, error) {
-	if f.observe != nil {
-		f.observe(f.sm.Applied(), l.Index, l.Term, l.Data)
+	// A database that has failed applies nothing more, until its process ends.
+	if before := f.sm.Applied(); f.observe != nil && before >= f.given {
+		f.observe(before, l.Index, l.Term, l.Data)
 	}
+	f.given = l.Index
 	switch l.Type {
 	case raft.LogConfiguration:
 		f.sm.ApplyConfiguration(l.Index, l.Term, l.Data)

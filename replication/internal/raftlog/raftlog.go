@@ -71,6 +71,9 @@ type Log struct {
 	others   atomic.Pointer[func() []string] // see Overlap
 	underway atomic.Pointer[underway]
 	writes   chan func()
+	// changing is held by whoever changes the log. The library has a mutex for it;
+	// but in virtual time, a wait for one must be short.
+	changing chan struct{}
 	closing  sync.Once
 
 	mu    sync.Mutex // guards the fields below
@@ -108,7 +111,7 @@ func Open(o Options) (*Log, error) {
 		meta.Close()
 		return nil, openError(err)
 	}
-	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), writes: make(chan func()), holds: map[string]hold{}}
+	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), changing: make(chan struct{}, 1), writes: make(chan func()), holds: map[string]hold{}}
 	go l.writeInBackground()
 	if l.opts.Applied == nil {
 		l.opts.Applied = func() uint64 { return 0 }
@@ -363,8 +366,13 @@ func (l *Log) Reconcile(index, term uint64) error {
 	return l.wal.DeleteRange(first, last)
 }
 
+// watched runs a change of the log, one at a time.
 func (l *Log) watched(what string, op func() error) error {
-	return Watch(what, l.opts.Hang, l.opts.Failed, op)
+	return Watch(what, l.opts.Hang, l.opts.Failed, func() error {
+		l.changing <- struct{}{}
+		defer func() { <-l.changing }()
+		return op()
+	})
 }
 
 // Watch runs a disk operation: its error, and that it takes longer than limit,
