@@ -111,6 +111,8 @@ func (c *cluster) cutOffMaster(n uint64) (p *pod, last, lastTerm uint64) {
 // died. What the new master says is committed are other entries, which a message
 // that says so need not have with it: it was put together while the master's own
 // disk was slow, or waited for the pod to come back.
+//
+// Scenario: S43
 func TestTheEndOfALogThatNobodyElseHasIsNotCommitted(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	p, last, lastTerm := c.cutOffMaster(2)
@@ -177,6 +179,8 @@ func TestSentCommitIndexIsBounded(t *testing.T) {
 // After a clone a log begins right after the database. Its first entry is of a
 // master that was cut off, and sent it to this pod only; the next master has
 // another one there. It asks for the entry before, which no log has.
+//
+// Scenario: S46
 func TestAFirstEntryThatConflictsIsReplaced(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	m := c.master()

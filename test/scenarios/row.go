@@ -62,6 +62,8 @@ var rows = []row{
 	{"S40", "stale reads", "linearizable by default; the bounds of the others hold", "P", nil},
 	{"S41", "watches over a change of master and over compaction", "each event once and in order, or an explicit error", "P", nil},
 	{"S42", "restore of a backup", "all or nothing; a new history; revisions never go back", "PK", nil},
+	{"S43", "an old master with a tail that nobody else has comes back while a new one's first entry is being synced", "applies nothing that was not committed; every pod's entry at an index is the same", "P", nil},
 	{"S44", "damage is found in two pods within one clone's time", "never more data given up than the rest can commit without; a master all the time", "P", nil},
 	{"S45", "a person runs recover in a pod that is only cut off", "refused; with the lost members named wrongly, too, the healthy majority never yields", "P", nil},
+	{"S46", "the first entry after a clone conflicts with the next master's", "heals within 10 s", "P", nil},
 }
