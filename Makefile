@@ -18,7 +18,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean \
+.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean simulate simulate-mutations \
 	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
@@ -48,6 +48,15 @@ test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients 
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
+
+# Whole pods in virtual time, see test/simulate. Without HOURS: for ten minutes of
+# processor time. Without SEED: seeds of today.
+simulate: ## Simulate clusters that break, in virtual time (SEED=, SEEDS=, HOURS=, LENGTH=)
+	$(GO) test ./cmd/kvd -run '^TestSimulate$$' -v -count 1 -timeout 0 -args -busy 10m \
+		$(if $(SEED),-seed $(SEED)) $(if $(SEEDS),-seeds $(SEEDS)) $(if $(HOURS),-hours $(HOURS)) $(if $(LENGTH),-length $(LENGTH))
+
+simulate-mutations: ## Build bugs into kvd, and see that the simulation finds each; takes an hour
+	$(GO) run ./test/simulate/mutate
 
 # The container image. ARCH is of the nodes; an image for another one than this
 # machine's only needs ARCH=arm64.

@@ -37,6 +37,7 @@ type config struct {
 	addresses map[string]string
 	// kubernetes is given by tests only; see inKubernetes.
 	kubernetes *kubernetes.Pod
+	world      world
 }
 
 func (c *config) register(f *pflag.FlagSet) {

@@ -29,7 +29,7 @@ func listen(c *config) (*ports, error) {
 		{&p.client, "--listen-client", c.listenClient}, {&p.peer, "--listen-peer", c.listenPeer}, {&p.http, "--listen-http", c.listenHTTP},
 	} {
 		var err error
-		if *l.listener, err = net.Listen("tcp", l.address); err != nil {
+		if *l.listener, err = c.world.listen("tcp", l.address); err != nil {
 			p.close()
 			return nil, fmt.Errorf("%w: stop what uses the port, or change %s", err, l.flag)
 		}
@@ -70,7 +70,7 @@ func (c *config) serverOptions(logger *slog.Logger, registry *prometheus.Registr
 		Version:       version,
 		Logger:        logger,
 		Registry:      registry,
-		Space:         func() (server.Space, error) { return spaceOf(c.dataDir) },
+		Space:         func() (server.Space, error) { return c.world.space(c.dataDir) },
 		KeepAge:       c.keepAge,
 		KeepRevisions: c.keepRevisions,
 	}
@@ -92,5 +92,10 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		},
 		RunMaster: s.RunMaster,
 		PodStatus: s.CompleteStatus,
+		LogBytes:  c.world.logBytes,
+		Timing:    c.world.timing,
+		Dial:      c.world.dial,
+		LogFS:     c.world.logFS,
+		Observe:   c.world.observe,
 	}
 }

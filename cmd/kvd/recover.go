@@ -55,6 +55,7 @@ type recoveryAnswer struct {
 
 // serve runs the pod until it is stopped, and again after each decision to recover.
 func serve(ctx context.Context, c config) error {
+	c.world = c.world.complete()
 	for {
 		if err := run(ctx, c); !errors.Is(err, errRecover) {
 			return err
@@ -162,7 +163,7 @@ func (c *config) succeed(ctx context.Context, cluster, place string, o *orchestr
 func (p *pod) succeed(ctx context.Context) error {
 	disk, err := replication.Examine(p.dir)
 	if err != nil || disk.Successor == "" {
-		return nil //nolint:nilerr // Opening it reports the same.
+		return nil // Opening it reports the same.
 	}
 	p.server.Wait("it begins a new history with its data")
 	defer p.server.Wait("")

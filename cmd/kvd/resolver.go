@@ -39,7 +39,7 @@ func newResolver(c *config) *resolver {
 		port, _ = portOf(c.listenPeer) // complete has checked it
 	}
 	return &resolver{
-		lookup: net.DefaultResolver.LookupHost,
+		lookup: c.world.complete().lookup,
 		recent: map[string]looked{},
 		address: func(pod string) string {
 			if address, ok := c.addresses[pod]; ok {

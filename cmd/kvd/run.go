@@ -17,7 +17,7 @@ import (
 // answered while the pod waits for its volume, clones, or replays. What follows
 // is built from the bottom up; pod.close takes it down from the top.
 func run(ctx context.Context, c config) (err error) {
-	logger := newLogger(os.Stderr, &c)
+	logger := c.world.logger(&c)
 	tuneMemory(logger)
 	warnUnlessMounted(logger, c.dataDir)
 
@@ -61,7 +61,7 @@ func run(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, err)
 	}
 
-	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry})
+	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry, TableBytes: c.world.tableBytes})
 	if err != nil {
 		return p.unusable(ctx, fmt.Errorf("open the database: %w", err))
 	}

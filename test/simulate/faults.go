@@ -1,0 +1,324 @@
+package simulate
+
+import (
+	"context"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/workload"
+)
+
+// fault is one way to break things. do returns when the fault is over, or leaves
+// it to what comes after it: heal undoes all.
+type fault struct {
+	name   string
+	weight int
+	do     func(ctx context.Context, n *nemesis)
+}
+
+// faults is the table; to add one, add a row.
+var faults = []fault{
+	{"kill one", 10, func(_ context.Context, n *nemesis) { n.kill(n.any(), false) }},
+	{"kill the master", 8, func(ctx context.Context, n *nemesis) { n.kill(n.master(ctx), false) }},
+	{"power cut of one", 8, func(_ context.Context, n *nemesis) { n.kill(n.any(), true) }},
+	{"power cut of all", 3, func(_ context.Context, n *nemesis) { n.killAll(true) }},
+	{"kill all", 3, func(_ context.Context, n *nemesis) { n.killAll(false) }},
+	{"delete a pod", 6, deletePod},
+	{"cut one off", 8, cutOff},
+	{"cut one pair", 6, cutPair},
+	{"cut one way", 6, cutOneWay},
+	{"refuse one pair", 4, refusePair},
+	{"break connections", 6, breakPair},
+	{"slow links", 4, slowLinks},
+	{"slow disk", 6, slowDisk},
+	{"one stalled sync", 6, stalledSync},
+	{"hung disk", 2, hungDisk},
+	{"full disk", 2, fullDisk},
+	{"lose a volume", 5, loseVolume},
+	{"damage one", 4, func(ctx context.Context, n *nemesis) { damage(ctx, n, 1) }},
+	{"damage two", 4, func(ctx context.Context, n *nemesis) { damage(ctx, n, 2) }},
+	{"scale", 6, scale},
+	{"roll out", 4, rollOut},
+	{"names late", 3, func(_ context.Context, n *nemesis) {
+		n.names.set(func() { n.names.late = n.between(time.Second, 10*time.Second) })
+	}},
+	{"names down", 2, namesDown},
+	{"API silent", 3, func(ctx context.Context, n *nemesis) {
+		n.during(ctx, 30*time.Second, func(on bool) { n.api.set(func() { n.api.silent = on }) })
+	}},
+	{"API stale", 2, func(ctx context.Context, n *nemesis) {
+		n.during(ctx, 10*time.Second, func(on bool) { n.api.set(func() { n.api.stale = on }) })
+	}},
+	{"hand over", 4, handOver},
+	{"compact", 4, compact},
+	{"a quorum of one disk", 6, oneDisk},
+	{"a tail that nobody has", 8, tail},
+	{"a tail after a clone", 5, tailAfterClone},
+}
+
+func deletePod(_ context.Context, n *nemesis) {
+	m := n.any()
+	n.zombies.Go(func() { n.controller.stop(m) })
+}
+
+func cutOff(ctx context.Context, n *nemesis) {
+	m := n.any()
+	if n.rng.IntN(2) == 0 {
+		m = n.master(ctx)
+	}
+	n.isolate(m)
+	switch n.rng.IntN(3) {
+	case 0:
+		n.network.Cut("clients", m.name)
+	case 1:
+		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if err := n.load.Ask(asking, m.number); err != nil {
+			n.fail("harness", "%v", err)
+		}
+	}
+	_ = pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
+}
+
+func cutPair(ctx context.Context, n *nemesis) {
+	a, b := n.pair()
+	n.network.Cut(a.name, b.name)
+	n.network.Cut(b.name, a.name)
+	_ = pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
+}
+
+func cutOneWay(ctx context.Context, n *nemesis) {
+	a, b := n.pair()
+	n.network.Cut(a.name, b.name)
+	_ = pause(ctx, n.between(100*time.Millisecond, 12*time.Second))
+}
+
+func refusePair(ctx context.Context, n *nemesis) {
+	a, b := n.pair()
+	n.network.Refuse(a.name, b.name)
+	n.network.Refuse(b.name, a.name)
+	n.network.Break(a.name, b.name)
+	_ = pause(ctx, n.between(100*time.Millisecond, 8*time.Second))
+}
+
+func breakPair(_ context.Context, n *nemesis) {
+	a, b := n.pair()
+	other := b.name
+	if n.rng.IntN(3) == 0 {
+		other = "clients"
+	}
+	n.network.Break(a.name, other)
+}
+
+func slowLinks(_ context.Context, n *nemesis) {
+	m := n.any()
+	for _, other := range append(n.others(m), "clients") {
+		n.network.Slow(m.name, other, n.between(time.Millisecond, 300*time.Millisecond))
+		n.network.Slow(other, m.name, n.between(time.Millisecond, 300*time.Millisecond))
+	}
+}
+
+func slowDisk(ctx context.Context, n *nemesis) {
+	m, latency := n.any(), n.between(5*time.Millisecond, 400*time.Millisecond)
+	n.withDisk(m, func(d *Disk) { d.latency = latency })
+	_ = pause(ctx, n.between(time.Second, 20*time.Second))
+	n.withDisk(m, func(d *Disk) { d.latency = newDisk(nil).latency })
+}
+
+// stalledSync holds one sync of each pod back, as it comes while they elect.
+func stalledSync(ctx context.Context, n *nemesis) {
+	until := time.Now().Add(n.between(60*time.Millisecond, 2*time.Second))
+	for _, m := range n.pods {
+		if n.rng.IntN(2) == 0 {
+			n.withDisk(m, func(d *Disk) { d.hung = until })
+		}
+	}
+	if n.rng.IntN(2) == 0 {
+		n.kill(n.master(ctx), false)
+	}
+}
+
+func hungDisk(ctx context.Context, n *nemesis) {
+	m := n.any()
+	until := time.Now().Add(n.between(5*time.Second, 20*time.Second))
+	n.withDisk(m, func(d *Disk) { d.hung = until })
+	_ = pause(ctx, time.Until(until))
+}
+
+func fullDisk(ctx context.Context, n *nemesis) {
+	m := n.any()
+	n.lock()
+	m.full = true
+	n.unlock()
+	_ = pause(ctx, n.between(2*time.Second, 20*time.Second))
+	n.lock()
+	m.full = false
+	n.unlock()
+}
+
+func loseVolume(ctx context.Context, n *nemesis) {
+	n.network.Heal()
+	deadline := time.Now().Add(40 * time.Second)
+	for !n.whole(ctx) && !n.fragile {
+		if time.Now().After(deadline) || pause(ctx, time.Second) != nil {
+			return
+		}
+	}
+	if !n.fragile {
+		n.losing(n.any())
+	}
+}
+
+// damage flips a bit in what some pods have on disk, within the time that a clone
+// takes.
+func damage(ctx context.Context, n *nemesis, pods int) {
+	if n.fragile || !n.whole(ctx) {
+		return
+	}
+	n.fragile = true
+	first := n.rng.IntN(n.controller.replicas)
+	for i := range pods {
+		m := n.pods[(first+i)%n.controller.replicas]
+		n.lock()
+		err := m.damage()
+		n.unlock()
+		n.log("a bit flips in %s: %v", m.name, err)
+		_ = pause(ctx, n.between(0, 6*time.Second))
+	}
+	// Somebody has to look: a value that nobody reads is found by nobody.
+	for i := range n.controller.replicas {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := workload.Copy(call, n.pods[i].name, n.conns[i], 0)
+		cancel()
+		n.log("reading all of %s: %v", n.pods[i].name, err)
+	}
+	_ = pause(ctx, n.between(time.Second, 20*time.Second))
+}
+
+func scale(_ context.Context, n *nemesis) {
+	n.lock()
+	defer n.unlock()
+	if n.fragile {
+		return
+	}
+	to := 1 + n.rng.IntN(maxPods)
+	if n.rng.IntN(2) == 0 {
+		to = 3
+	}
+	n.log("scale from %d to %d", n.controller.replicas, to)
+	n.controller.scale(to)
+}
+
+func rollOut(_ context.Context, n *nemesis) {
+	n.lock()
+	defer n.unlock()
+	n.controller.roll++
+}
+
+func namesDown(ctx context.Context, n *nemesis) {
+	failing := n.rng.IntN(2) == 0
+	n.during(ctx, 30*time.Second, func(on bool) {
+		n.names.set(func() { n.names.down, n.names.failing = on && !failing, on && failing })
+	})
+}
+
+func handOver(ctx context.Context, n *nemesis) {
+	m := n.any()
+	call, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := kvv1.NewMaintenanceServiceClient(n.conns[m.number]).HandOver(call, &kvv1.HandOverRequest{})
+	n.log("hand over through %s: %v", m.name, err)
+}
+
+func compact(ctx context.Context, n *nemesis) {
+	revision := n.load.Through() - n.rng.Int64N(200)
+	if revision < 1 {
+		return
+	}
+	n.load.Compacted.Store(max(revision, n.load.Compacted.Load()))
+	call, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := kvv1.NewMaintenanceServiceClient(n.conns[n.any().number]).Compact(call, &kvv1.CompactRequest{Revision: revision})
+	n.log("compact to %d: %v", revision, err)
+}
+
+// oneDisk has writes confirmed by one follower while the master's disk is late and
+// all other pods are cut off, cuts the master's power, and keeps that follower
+// away: whoever leads next must have those writes all the same, or they were not
+// to be confirmed.
+func oneDisk(ctx context.Context, n *nemesis) {
+	if !n.whole(ctx) {
+		return
+	}
+	m := n.master(ctx)
+	var quick *machine
+	for _, other := range n.pods[:n.controller.replicas] {
+		if other != m && (quick == nil || n.rng.IntN(2) == 0) {
+			quick = other
+		}
+	}
+	until := time.Now().Add(5 * time.Second)
+	n.withDisk(m, func(d *Disk) { d.hung = until })
+	for _, other := range n.pods {
+		if other != m && other != quick {
+			n.network.Cut(m.name, other.name)
+		}
+	}
+	n.burst(ctx, m)
+	n.kill(m, true)
+	n.isolate(quick)
+	_ = pause(ctx, n.between(2*time.Second, 10*time.Second))
+}
+
+// tail gives a master entries that nobody else has, ends it, and has another one
+// elected whose first sync is slow; so that it comes back to a master that is a
+// step ahead of its own disk.
+func tail(ctx context.Context, n *nemesis) {
+	m := n.master(ctx)
+	next := n.any() // Mostly whoever is elected: the lowest ordinal that lives.
+	for _, other := range n.pods {
+		if other != m && n.rng.IntN(5) > 0 {
+			next = other
+			break
+		}
+	}
+	n.isolate(m)
+	n.burst(ctx, m)
+	n.kill(m, false)
+	until := time.Now().Add(n.between(50*time.Millisecond, 200*time.Millisecond))
+	n.withDisk(next, func(d *Disk) { d.hung = until })
+	n.network.Heal()
+	_ = pause(ctx, n.between(time.Second, 8*time.Second))
+}
+
+// tailAfterClone has a pod that has just cloned taken in by a master that is cut
+// off from all others: the first entry of its log is one that is never committed.
+func tailAfterClone(ctx context.Context, n *nemesis) {
+	if !n.whole(ctx) {
+		return
+	}
+	m, leader := n.any(), n.master(ctx)
+	if m == leader {
+		return
+	}
+	n.losing(m)
+	for started := false; !started; started = m.process.running() {
+		if pause(ctx, 5*time.Millisecond) != nil {
+			return
+		}
+	}
+	_ = pause(ctx, n.between(0, 400*time.Millisecond))
+	for _, other := range n.pods {
+		if other != leader && other != m {
+			n.network.Cut(leader.name, other.name)
+			n.network.Cut(other.name, leader.name)
+		}
+	}
+	n.burst(ctx, leader)
+	_ = pause(ctx, n.between(100*time.Millisecond, time.Second))
+	if n.rng.IntN(2) == 0 {
+		n.kill(leader, false)
+	}
+	n.network.Heal()
+	_ = pause(ctx, n.between(5*time.Second, 20*time.Second))
+}

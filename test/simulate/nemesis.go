@@ -1,0 +1,187 @@
+package simulate
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// nemesis draws faults and runs them one after the other.
+type nemesis struct {
+	*simulation
+	ran map[string]int
+	// fragile: there may be damage that nobody has read yet, so that no pod can do
+	// without the others' volumes any more.
+	fragile bool
+}
+
+func (n *nemesis) run(ctx context.Context) {
+	total := 0
+	var chosen []fault
+	for _, f := range faults {
+		if strings.Contains(f.name, n.Only) {
+			chosen = append(chosen, f)
+			total += f.weight
+		}
+	}
+	for time.Since(n.began) < n.Length && ctx.Err() == nil && !n.violated() {
+		at := n.rng.IntN(total)
+		for _, f := range chosen {
+			if at -= f.weight; at < 0 {
+				n.log("fault: %s", f.name)
+				n.ran[f.name]++
+				f.do(ctx, n)
+				break
+			}
+		}
+		// Sometimes the next one comes into the last one's middle, sometimes all
+		// is well first.
+		switch n.rng.IntN(4) {
+		case 0:
+			_ = pause(ctx, n.between(0, 300*time.Millisecond))
+		case 1:
+			n.mend(ctx)
+		default:
+			_ = pause(ctx, n.between(time.Second, 10*time.Second))
+		}
+	}
+}
+
+// mend undoes what the network does, and gives the pods time.
+func (n *nemesis) mend(ctx context.Context) {
+	n.network.Heal()
+	_ = pause(ctx, n.between(5*time.Second, 25*time.Second))
+}
+
+func (n *nemesis) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(n.rng.Int64N(int64(b-a)))
+}
+
+// any is a pod that should exist.
+func (n *nemesis) any() *machine { return n.pods[n.rng.IntN(n.controller.replicas)] }
+
+// pair is two of them; of one pod twice the same.
+func (n *nemesis) pair() (a, b *machine) {
+	a = n.any()
+	for range 10 {
+		if b = n.any(); b != a {
+			break
+		}
+	}
+	return a, b
+}
+
+// master is the pod that says so, or any.
+func (n *nemesis) master(ctx context.Context) *machine {
+	found, term := n.any(), uint64(0)
+	for i, m := range n.pods {
+		if !m.process.running() {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		s, err := kvv1.NewClusterServiceClient(n.conns[i]).Status(call, &kvv1.StatusRequest{ThisPodOnly: true})
+		cancel()
+		if err != nil {
+			continue
+		}
+		for _, p := range s.Pods {
+			if p.Name == m.name && p.Role == kvv1.PodStatus_ROLE_MASTER && p.Term > term {
+				found, term = m, p.Term
+			}
+		}
+	}
+	return found
+}
+
+// kill ends a pod's process. A process is started again in its place; a machine
+// that lost its power comes back later, elsewhere.
+func (n *nemesis) kill(m *machine, power bool) {
+	n.lock()
+	defer n.unlock()
+	if err := m.kill(power); err != nil {
+		n.fail("harness", "%v", err)
+	}
+	if power {
+		n.controller.gone(m) // The controller makes the pod again.
+		return
+	}
+	m.wanted = true
+	after := n.between(50*time.Millisecond, 4*time.Second)
+	n.zombies.Go(func() {
+		time.Sleep(after)
+		n.lock()
+		defer n.unlock()
+		if m.wanted = m.wanted && m.number < n.controller.replicas; m.wanted {
+			m.run()
+		}
+	})
+}
+
+func (n *nemesis) killAll(power bool) {
+	for _, m := range n.pods {
+		if m.process.running() {
+			n.kill(m, power)
+		}
+	}
+}
+
+// during does something for a while.
+func (n *nemesis) during(ctx context.Context, most time.Duration, do func(on bool)) {
+	do(true)
+	_ = pause(ctx, n.between(0, most))
+	do(false)
+}
+
+func (n *nemesis) others(m *machine) []string {
+	var names []string
+	for _, other := range n.pods {
+		if other != m {
+			names = append(names, other.name)
+		}
+	}
+	return names
+}
+
+// isolate cuts all between a pod and the others, but not to its clients.
+func (n *nemesis) isolate(m *machine) {
+	for _, other := range n.others(m) {
+		n.network.Cut(m.name, other)
+		n.network.Cut(other, m.name)
+	}
+}
+
+// withDisk changes the disk of a pod that runs.
+func (n *nemesis) withDisk(m *machine, f func(d *Disk)) {
+	n.lock()
+	defer n.unlock()
+	if p := m.process; p.running() {
+		p.disk.set(func() { f(p.disk) })
+	}
+}
+
+// whole says that every pod has all that was acknowledged, so that one volume
+// may be lost.
+func (n *nemesis) whole(ctx context.Context) bool {
+	return !n.fragile && n.controller.replicas >= 3 && n.controller.allReady() == "" && n.members(ctx) == ""
+}
+
+// losing kills a pod whose volume goes with it.
+func (n *nemesis) losing(m *machine) {
+	n.lock()
+	defer n.unlock()
+	if err := m.kill(true); err != nil {
+		n.fail("harness", "%v", err)
+		return
+	}
+	m.wipe()
+	n.controller.gone(m)
+}
+
+// burst has a pod take some writes.
+func (n *nemesis) burst(ctx context.Context, m *machine) {
+	if err := n.load.Burst(ctx, m.number, 1+n.rng.IntN(6)); err != nil {
+		n.fail("harness", "%v", err)
+	}
+}

@@ -1,0 +1,378 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/history"
+	"github.com/batondb/baton/test/oracle"
+	"github.com/batondb/baton/test/workload"
+)
+
+// maxPods is the largest number of pods of a cluster.
+const maxPods = 7
+
+// Options of a Simulation.
+type Options struct {
+	Seed uint64
+	// Length is how long things break, in virtual time.
+	Length time.Duration
+	// Dir gets the volumes, and what explains a failure.
+	Dir   string
+	Start Start
+	// Only, if not empty, is a part of the names of the faults that come.
+	Only string
+}
+
+// Result is what a run came to.
+type Result struct {
+	Found    []history.Violation
+	Summary  string
+	Virtual  time.Duration
+	Schedule string // What was done when.
+	Faults   map[string]int
+	Reached  map[string]int // See coverage.go.
+}
+
+// simulation is one run.
+type simulation struct {
+	Options
+	*world
+	rng        *rand.Rand
+	controller *controller
+	load       *workload.Workload
+	conns      []*grpc.ClientConn // To each pod, for the simulation's own questions.
+	began      time.Time
+	reached    map[string]int
+
+	mu       sync.Mutex // Guards the fields below.
+	schedule []byte
+	found    []history.Violation
+}
+
+// Run runs one. It must be called within a bubble of testing/synctest, and
+// returns when everything of the run has ended.
+func Run(o Options) *Result {
+	s := newSimulation(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	tasks.Go(func() { s.controller.run(ctx) })
+	faults := s.live(ctx)
+	cancel()
+	tasks.Wait()
+	s.end()
+	if err := s.load.Recorder.History().Save(o.Dir); err != nil {
+		s.fail("save", "%v", err)
+	}
+	text, answered := s.load.Summary()
+	if answered < 20 && len(s.found) == 0 {
+		s.fail("report", "only %d ops were answered: this run says nothing", answered)
+	}
+	s.save()
+	return &Result{
+		Found: s.found, Summary: text, Virtual: time.Since(s.began), Schedule: string(s.schedule),
+		Faults: faults, Reached: s.reached,
+	}
+}
+
+func newSimulation(o Options) *simulation {
+	s := &simulation{Options: o, rng: source(o.Seed, "nemesis"), began: time.Now(), reached: map[string]int{}}
+	s.world = &world{
+		seed: o.Seed, dir: o.Dir, start: o.Start, network: NewNetwork(o.Seed), names: newNames(), api: newAPI(),
+		applied: oracle.New(func(err error) { s.fail("oracle", "%v", err) }),
+		say:     s.log, one: make(chan struct{}, 1),
+	}
+	for i := range maxPods {
+		s.pods = append(s.pods, s.newMachine(i))
+	}
+	s.controller = newController(s.world, []int{1, 3, 3, 3, 3, 5}[s.rng.IntN(6)], s.rng.IntN(3) == 0,
+		func(format string, args ...any) { s.fail("stop", format, args...) })
+	s.load = s.workload()
+	for _, t := range s.load.Targets {
+		conn, err := s.load.Dial(t.Address)
+		if err != nil {
+			panic(err) // An address that is no address.
+		}
+		s.conns = append(s.conns, conn)
+	}
+	return s
+}
+
+// workload is what clients do: less in a second than on processes, for hours.
+func (s *simulation) workload() *workload.Workload {
+	client := s.network.Host("clients", "10.254.0.1")
+	o := workload.Options{
+		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: 1500 * time.Millisecond,
+		Exists: func(i int) bool { return s.pods[i].process.running() },
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			host, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			ips, err := s.names.lookup(ctx, "", "", host)
+			if err != nil {
+				return nil, err
+			}
+			return client.Dial(ctx, ips[0], port)
+		})},
+	}
+	for _, m := range s.pods {
+		o.Targets = append(o.Targets, workload.Target{Name: m.name, Address: m.name + "." + Service + ":7400"})
+	}
+	return workload.New(o)
+}
+
+func (s *simulation) log(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.schedule = fmt.Appendf(s.schedule, "%12s  %s\n", time.Since(s.began).Round(time.Microsecond), fmt.Sprintf(format, args...))
+}
+
+func (s *simulation) fail(check, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.log("FOUND %s: %s", check, text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = append(s.found, history.Violation{Check: check, Text: text})
+}
+
+func (s *simulation) violated() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.found) > 0
+}
+
+// readyTimeout is when all must be well after the last fault.
+const readyTimeout = 60 * time.Second
+
+// live is the run from the first pod's start to the last check.
+func (s *simulation) live(ctx context.Context) map[string]int {
+	if !s.awaitReady(ctx, "first boot") {
+		return nil
+	}
+	if err := s.load.Open(ctx); err != nil {
+		s.fail("start", "%v", err)
+		return nil
+	}
+	watching, stopWatching := context.WithCancel(ctx)
+	var watchers sync.WaitGroup
+	if err := s.load.StartWatchers(watching, &watchers); err != nil {
+		s.fail("start", "%v", err)
+	}
+	watchers.Go(func() { s.sample(watching) })
+	loading, stopLoad := context.WithCancel(ctx)
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		if err := s.load.Run(loading); err != nil {
+			s.fail("clients", "%v", err)
+		}
+	})
+	n := &nemesis{simulation: s, ran: map[string]int{}}
+	n.run(ctx)
+	s.heal(ctx)
+	stopLoad()
+	clients.Wait()
+	s.check(ctx, func() { stopWatching(); watchers.Wait() })
+	return n.ran
+}
+
+func (s *simulation) awaitReady(ctx context.Context, when string) bool {
+	deadline := time.Now().Add(readyTimeout)
+	for {
+		why := s.controller.allReady()
+		if why == "" {
+			why = s.members(ctx)
+		}
+		if why == "" {
+			return true
+		}
+		if time.Now().After(deadline) {
+			s.fail("ready", "%s: not all is well after %s: %s", when, readyTimeout, why)
+			return false
+		}
+		if pause(ctx, 500*time.Millisecond) != nil {
+			return false
+		}
+	}
+}
+
+// members says why the voters are not the pods that should exist.
+func (s *simulation) members(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	status, err := kvv1.NewClusterServiceClient(s.conns[0]).Status(ctx, &kvv1.StatusRequest{})
+	if err != nil {
+		return err.Error()
+	}
+	masters, followers := 0, 0
+	for _, p := range status.Pods {
+		switch p.Role {
+		case kvv1.PodStatus_ROLE_MASTER:
+			masters++
+		case kvv1.PodStatus_ROLE_FOLLOWER:
+			followers++
+		}
+	}
+	if len(status.Pods) != s.controller.replicas || masters != 1 || followers != s.controller.replicas-1 {
+		return fmt.Sprintf("the members are %v, and %d pods should be", status.Pods, s.controller.replicas)
+	}
+	return ""
+}
+
+// heal undoes all damage, and waits for the promised state.
+func (s *simulation) heal(ctx context.Context) {
+	s.log("all is healed")
+	s.lock()
+	s.network.Heal()
+	s.names.set(func() { s.names.late, s.names.down, s.names.failing = 0, false, false })
+	s.api.set(func() { s.api.silent, s.api.stale = false, false })
+	s.controller.paused = false
+	for _, m := range s.pods {
+		m.full = false
+		if p := m.process; p.running() {
+			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, newDisk(nil).latency })
+		}
+	}
+	s.unlock()
+	if s.awaitReady(ctx, "after the last fault") {
+		if err := s.load.Last(ctx); err != nil {
+			s.fail("heal", "no write is accepted after the end of all faults: %v", err)
+		}
+	}
+}
+
+// check holds all that was seen together.
+func (s *simulation) check(ctx context.Context, stopWatching func()) {
+	if s.violated() {
+		stopWatching()
+		return
+	}
+	last := s.rest(ctx)
+	s.catchUp(ctx, last)
+	stopWatching()
+	var copies []history.Copy
+	for i := range s.controller.replicas {
+		c, err := workload.Copy(ctx, s.pods[i].name, s.conns[i], last)
+		if err != nil {
+			s.fail("copies", "%s: %v", s.pods[i].name, err)
+			continue
+		}
+		copies = append(copies, c)
+	}
+	s.found = append(s.found, s.load.Check(copies, nil, s.Dir)...)
+}
+
+// rest waits until nothing changes any more: all leases have ended. It returns
+// the newest revision.
+func (s *simulation) rest(ctx context.Context) int64 {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		call, cancel := context.WithTimeout(ctx, 3*time.Second)
+		left, err := kvv1.NewKVServiceClient(s.conns[0]).Range(call, &kvv1.RangeRequest{Key: []byte("lease/"), RangeEnd: []byte("lease0")})
+		cancel()
+		if err == nil && len(left.Kvs) == 0 {
+			return left.Header.Revision
+		}
+		if time.Now().After(deadline) {
+			s.fail("lease", "keys outlive their leases: %v (%v)", left.GetKvs(), err)
+			return left.GetHeader().GetRevision()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// catchUp waits for all watchers to have gone through a revision.
+func (s *simulation) catchUp(ctx context.Context, revision int64) {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		behind := s.load.Behind(revision)
+		if len(behind) == 0 {
+			return
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			s.fail("watch", "never went through revision %d: %v", revision, behind)
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// sample records what every pod says about itself, until ctx ends.
+func (s *simulation) sample(ctx context.Context) {
+	for pause(ctx, 500*time.Millisecond) == nil {
+		for i, m := range s.pods {
+			if !m.process.running() {
+				continue
+			}
+			call, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+			status, err := kvv1.NewClusterServiceClient(s.conns[i]).Status(call, &kvv1.StatusRequest{ThisPodOnly: true})
+			cancel()
+			if err == nil {
+				s.load.Recorder.Sample(history.NewSample(status))
+				s.reach(status, m)
+			}
+		}
+	}
+}
+
+// end stops every pod, and waits until all that ever ran has ended.
+func (s *simulation) end() {
+	s.lock()
+	s.controller.paused = true
+	s.unlock()
+	for i := len(s.pods) - 1; i >= 0; i-- {
+		if err := s.pods[i].stop(); err != nil && !s.violated() {
+			s.fail("stop", "%v", err)
+		}
+	}
+	for _, conn := range s.conns {
+		_ = conn.Close()
+	}
+	s.zombies.Wait()
+	s.checkEnds()
+	for _, m := range s.pods {
+		for _, disaster := range disasters {
+			if line, ok := m.said(disaster); ok {
+				s.fail("logs", "%s: %s", m.name, line)
+			}
+		}
+	}
+}
+
+// excused are reasons for which a pod may end by itself: its disk hangs or is
+// full, and what the simulation did to its data or identity.
+var excused = []string{"hangs", "no space left", "the machine is off", "damaged", "restart to begin as a new member"}
+
+// checkEnds reports pods that ended by themselves without a reason.
+func (s *simulation) checkEnds() {
+	for _, m := range s.pods {
+		for _, reason := range slices.Compact(m.crashes) {
+			if !slices.ContainsFunc(excused, func(e string) bool { return strings.Contains(reason, e) }) {
+				s.fail("crash", "%s ended by itself: %s", m.name, reason)
+			}
+		}
+	}
+}
+
+// disasters are lines that must not be in any log.
+var disasters = []string{"panic:", "unexpected fault address", "DATA RACE"}
+
+// save writes what explains a failure.
+func (s *simulation) save() {
+	_ = os.WriteFile(filepath.Join(s.Dir, "schedule.log"), s.schedule, 0o600)
+	for _, m := range s.pods {
+		_ = os.WriteFile(filepath.Join(s.Dir, m.name+".log"), []byte(m.output.String()), 0o600)
+		_ = os.RemoveAll(m.dir)
+	}
+}
