@@ -309,7 +309,7 @@ func TestADeposedMasterTellsNothing(t *testing.T) {
 func TestRestoreDoesNotGoBack(t *testing.T) {
 	at := func(index uint64) (*fsm, *machine) {
 		m := openMachine(t, t.TempDir())
-		f := &fsm{sm: m, applied: &appliedIndex{}, fail: func(err error) { t.Error(err) }}
+		f := &fsm{trail: &trail{}, sm: m, applied: &appliedIndex{}, fail: func(err error) { t.Error(err) }}
 		f.ApplyBatch([]*raft.Log{putEntry(index, 1, fmt.Sprint("at ", index))})
 		return f, m
 	}

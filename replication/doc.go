@@ -29,6 +29,8 @@
 //     under way before, which after a pause of the process may be arbitrarily old.
 //   - A follower commits no entry that no message of the present master reaches,
 //     and takes what it has applied itself for matched.
+//   - A read on a follower is answered only after what the master had acknowledged
+//     before it was compared: revision and running hash after the same entry.
 //   - Two incarnations of one pod are never voters together.
 //   - A member gives up its data only after its removal, or that of its vote, is
 //     committed, by the word of a master that a quorum has just confirmed.

@@ -64,6 +64,8 @@ type writing struct {
 type reading struct {
 	confirms, reads *readIndexer
 	applied         *appliedIndex
+	trail           *trail
+	differs         func(pod, why string) bool // see Options.Differs
 }
 
 // standing is what this pod knows of the cluster and of its place in it.
@@ -184,6 +186,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	e.leading, e.stopped, e.answers = make(chan bool, 16), make(chan struct{}), make(chan struct{})
 	e.applied = &appliedIndex{}
 	e.applied.advance(sm.Applied())
+	e.trail, e.differs = &trail{}, n.opts.Differs
 	if err := e.startRaft(n); err != nil {
 		st.close()
 		return nil, err
@@ -199,7 +202,8 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 func (e *engine) startRaft(n *Node) error {
 	log := slogger.New(n.log)
 	ctx, cancel := context.WithCancel(context.Background())
-	machine := &fsm{sm: e.storage.sm, applied: e.applied, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex, proven: e.proven}
+	machine := &fsm{sm: e.storage.sm, applied: e.applied, trail: e.trail, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex, proven: e.proven}
+	machine.mark(e.storage.sm.Applied())
 	store := &snapshots{ctx: ctx, sm: e.storage.sm, dir: n.opts.Dir, hold: e.storage.log.Hold, fsm: machine}
 	entries, err := newProvenLog(e.storage.log, e.proven)
 	if err != nil {
@@ -274,6 +278,7 @@ func (e *engine) run(n *Node) {
 		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
 		e.truncate,
 		n.goOnRecloning,
+		n.compareIdly,
 	} {
 		e.workers.Go(func() { worker(ctx) })
 	}

@@ -23,6 +23,9 @@ var (
 	ErrNotReady = errors.New("not ready")
 	// ErrClosed is returned after Close. Nothing was applied.
 	ErrClosed = errors.New("closed")
+	// ErrDiffers is returned by reads when this pod has applied something else
+	// than the master. Another pod may answer.
+	ErrDiffers = errors.New("this pod's data differs")
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")

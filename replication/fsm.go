@@ -14,6 +14,7 @@ import (
 type fsm struct {
 	sm      StateMachine
 	applied *appliedIndex
+	trail   *trail
 	// members is told of every committed membership, on the library's goroutine.
 	members func(index uint64, c raft.Configuration)
 	observe func(before, index, term uint64, data []byte) // see Options.Observe
@@ -49,6 +50,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if f.broken == nil && l.Index > f.sm.Applied() {
 			responses[i], f.broken = f.apply(l)
+			f.mark(l.Index)
 		}
 		if f.broken != nil {
 			responses[i] = f.broken
@@ -59,6 +61,16 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	f.applied.advance(f.sm.Applied())
 	return responses
+}
+
+// mark notes what the state machine has after an entry, unless it has failed
+// over it.
+func (f *fsm) mark(index uint64) {
+	if f.sm.Applied() != index {
+		return
+	}
+	revision, hash := f.sm.Digest()
+	f.trail.note(Mark{Index: index, Revision: revision, Hash: hash})
 }
 
 // check holds the library to what it promises: entries come once, in the order of
@@ -127,6 +139,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
 	f.members(s.configurationIndex, s.configuration)
+	f.mark(s.index)
 	f.applied.advance(f.sm.Applied())
 	f.last = s.index
 	return f.replaced(s.index)

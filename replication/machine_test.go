@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/gob"
 	"errors"
+	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"path/filepath"
@@ -32,6 +34,8 @@ type machineState struct {
 	At   Position
 	Data map[string]string
 	Puts map[string]int
+	// Hash is of all puts, in order.
+	Hash uint64
 	// Pad makes snapshots large.
 	Pad []byte
 }
@@ -85,12 +89,33 @@ func (m *machine) Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Re
 		put := c.GetPut()
 		m.state.Data[string(put.Key)] = string(put.Value)
 		m.state.Puts[string(put.Key)]++
+		m.state.Hash = nextHash(m.state.Hash, put)
 		results[i] = &kvv1.Result{Result: &kvv1.Result_Put{Put: &kvv1.PutResponse{Header: &kvv1.ResponseHeader{Revision: int64(index)}}}}
 	}
 	if m.auto {
 		m.flush()
 	}
 	return results
+}
+
+func nextHash(hash uint64, put *kvv1.PutRequest) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%x %q %q", hash, put.Key, put.Value)
+	return h.Sum64()
+}
+
+func (m *machine) Digest() (revision int64, hash uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(len(m.state.Data)), m.state.Hash
+}
+
+// phantom is a put that no entry of the log has.
+func (m *machine) phantom(key, value string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Data[key] = value
+	m.state.Hash = nextHash(m.state.Hash, putCommand(key, value).GetPut())
 }
 
 func (m *machine) ApplyConfiguration(index, term uint64, configuration []byte) {

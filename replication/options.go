@@ -18,8 +18,8 @@ import (
 // leaves room for the encoding.
 const MaxCommandBytes = 3 << 20
 
-// StateMachine is what the log drives. Apply, ApplyConfiguration and Restore
-// are called by one goroutine; the others by any.
+// StateMachine is what the log drives. Apply, ApplyConfiguration, Digest and
+// Restore are called by one goroutine; the others by any.
 type StateMachine interface {
 	// Apply applies the commands of one entry and returns one result each.
 	Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Result
@@ -27,6 +27,9 @@ type StateMachine interface {
 	ApplyConfiguration(index, term uint64, configuration []byte)
 	// Applied is the last index given to Apply or ApplyConfiguration.
 	Applied() uint64
+	// Digest is the newest revision and the running hash of all that was applied.
+	// It is called as Apply is.
+	Digest() (revision int64, hash uint64)
 	// Durable is what is on disk.
 	Durable() Position
 	// Flush returns when Durable().Index >= index.
@@ -110,6 +113,9 @@ type Options struct {
 	// RunMaster runs while this pod is the master and ready to lead; it must
 	// return soon after ctx ends.
 	RunMaster func(ctx context.Context)
+	// Differs is told when this pod had something else than another after the same
+	// entry, and says whether to serve all the same. It must not block. nil: never.
+	Differs func(pod, why string) (serve bool)
 	// PodStatus completes what this package knows of the pod, for its peers.
 	PodStatus func(*kvv1.PodStatus)
 

@@ -59,11 +59,30 @@ func (s *peerService) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest)
 	if err != nil {
 		return nil, err
 	}
-	index, err := e.confirms.get(ctx)
+	// Before the index is got: what was applied here is committed, so whoever has
+	// applied the index has applied this. Whatever this master has acknowledged by
+	// now is in it, for a write is answered when it is applied.
+	applied := e.trail.last()
+	g, err := e.confirms.get(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return &peerv1.ReadIndexResponse{Index: index}, nil
+	return &peerv1.ReadIndexResponse{Index: g.index, Applied: applied.proto()}, nil
+}
+
+func (s *peerService) Compare(ctx context.Context, req *peerv1.CompareRequest) (*peerv1.CompareResponse, error) {
+	e := s.node.engine.Load()
+	if e == nil {
+		return nil, status.Error(codes.Unavailable, "this pod has no database yet")
+	}
+	theirs := markOf(req.GetOwn())
+	if err := e.applied.wait(ctx, theirs.Index); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	if err := e.agree(req.GetPod(), theirs); err != nil {
+		e.slog.Debug("asked by a pod that differs", "error", err)
+	}
+	return &peerv1.CompareResponse{Mark: e.trail.at(theirs.Index).proto()}, nil
 }
 
 func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {

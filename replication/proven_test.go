@@ -34,7 +34,7 @@ func TestProven(t *testing.T) {
 
 func TestARecoveryTakesAll(t *testing.T) {
 	m := openMachine(t, t.TempDir())
-	f := &fsm{sm: m, applied: &appliedIndex{}, fail: func(err error) { t.Error(err) }}
+	f := &fsm{trail: &trail{}, sm: m, applied: &appliedIndex{}, fail: func(err error) { t.Error(err) }}
 	f.ApplyBatch([]*raft.Log{putEntry(1, 1, "a"), putEntry(2, 1, "b")})
 	if m.Applied() != 2 {
 		t.Errorf("applied up to %d", m.Applied())
@@ -55,7 +55,7 @@ func TestWhatWasNotProvenIsNotApplied(t *testing.T) {
 	} {
 		var failed error
 		m := openMachine(t, t.TempDir())
-		f := &fsm{sm: m, applied: &appliedIndex{}, fail: func(err error) { failed = err }, proven: &proven{}}
+		f := &fsm{trail: &trail{}, sm: m, applied: &appliedIndex{}, fail: func(err error) { failed = err }, proven: &proven{}}
 		f.proven.message(2, 4)
 		f.ApplyBatch(tc.entries)
 		broken := tc.applied != tc.entries[len(tc.entries)-1].Index

@@ -15,29 +15,40 @@ import (
 // miss a write that was acknowledged before the reader came.
 // (TestAReaderUsesNoEarlierIndex)
 type readIndexer struct {
-	fetch func(context.Context) (uint64, error)
+	fetch func(context.Context) (readIndex, error)
 	meter *meter
 	wake  chan struct{}
 	ended chan struct{} // closed when run has returned
 
 	mu   sync.Mutex // guards the fields below
 	next *readGroup
-	// last is the newest index, and the moment that it is not older than.
-	last   uint64
+	// last is the newest group with an index, and the moment that this is not
+	// older than.
+	last   *readGroup
 	lastAt time.Time
 }
 
-type readGroup struct {
-	done  chan struct{}
-	index uint64
-	err   error
+// readIndex is an index, and what the master, another pod, had when it gave it.
+type readIndex struct {
+	index  uint64
+	master string
+	mark   Mark
 }
 
-func newReadIndexer(m *meter, fetch func(context.Context) (uint64, error)) *readIndexer {
+// readGroup are the readers that share an index.
+type readGroup struct {
+	readIndex
+	done    chan struct{}
+	err     error
+	compare sync.Once
+	differs error // of the comparison
+}
+
+func newReadIndexer(m *meter, fetch func(context.Context) (readIndex, error)) *readIndexer {
 	return &readIndexer{fetch: fetch, meter: m, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
-func (r *readIndexer) get(ctx context.Context) (uint64, error) {
+func (r *readIndexer) get(ctx context.Context) (*readGroup, error) {
 	r.mu.Lock()
 	g := r.next
 	if g == nil {
@@ -51,11 +62,11 @@ func (r *readIndexer) get(ctx context.Context) (uint64, error) {
 	r.mu.Unlock()
 	select {
 	case <-g.done:
-		return g.index, g.err
+		return g, g.err
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return nil, ctx.Err()
 	case <-r.ended:
-		return 0, ErrClosed
+		return nil, ErrClosed
 	}
 }
 
@@ -73,41 +84,41 @@ func (r *readIndexer) run(ctx context.Context) {
 		r.mu.Unlock()
 		at := time.Now()
 		r.meter.readIndexes.Inc()
-		g.index, g.err = r.fetch(ctx)
+		g.readIndex, g.err = r.fetch(ctx)
 		if g.err == nil {
 			r.mu.Lock()
-			r.last, r.lastAt = g.index, at
+			r.last, r.lastAt = g, at
 			r.mu.Unlock()
 		}
 		close(g.done)
 	}
 }
 
-// recent is an index that was got less than d ago.
-func (r *readIndexer) recent(d time.Duration) (uint64, bool) {
+// recent is a group whose index was got less than d ago.
+func (r *readIndexer) recent(d time.Duration) (*readGroup, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last, !r.lastAt.IsZero() && time.Since(r.lastAt) < d
 }
 
 // askIndex gets a read index from the master, another pod.
-func (e *engine) askIndex(ctx context.Context) (uint64, error) {
+func (e *engine) askIndex(ctx context.Context) (readIndex, error) {
 	v := e.views.load()
 	if v.leads || v.master == "" {
-		return 0, ErrNoMaster
+		return readIndex{}, ErrNoMaster
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience*e.timing.Election)
 	defer cancel()
 	defer e.cancelOnChange(ctx, v, cancel)()
 	conn, err := e.conn(v.master.Pod())
 	if err != nil {
-		return 0, err
+		return readIndex{}, err
 	}
 	answer, err := peerv1.NewPeerServiceClient(conn).ReadIndex(ctx, &peerv1.ReadIndexRequest{})
 	if err != nil {
-		return 0, fmt.Errorf("%w: read index from %s: %v", ErrNoMaster, v.master.Pod(), err)
+		return readIndex{}, fmt.Errorf("%w: read index from %s: %v", ErrNoMaster, v.master.Pod(), err)
 	}
-	return answer.Index, nil
+	return readIndex{answer.Index, v.master.Pod(), markOf(answer.GetApplied())}, nil
 }
 
 // cancelOnChange calls cancel when the view changes; the result ends the wait.
@@ -134,10 +145,10 @@ func (e *engine) cancelOnChange(ctx context.Context, v *view, cancel func()) fun
 // (TestOldAnswersConfirmNothing, TestCutOffMasterServesNothing), and by who votes
 // now (TestReadWhileTheOtherVoterIsRemoved). Another pod that asks, in askIndex,
 // begins before the master does.
-func (e *engine) confirmIndex(ctx context.Context) (uint64, error) {
+func (e *engine) confirmIndex(ctx context.Context) (readIndex, error) {
 	v := e.views.load()
 	if !v.ready {
-		return 0, ErrNoMaster
+		return readIndex{}, ErrNoMaster
 	}
 	since := time.Now()
 	index := e.raft.CommitIndex()
@@ -153,12 +164,12 @@ func (e *engine) confirmIndex(ctx context.Context) (uint64, error) {
 		case <-e.acks.changed:
 		case <-again.C:
 		case <-v.changed:
-			return 0, ErrNoMaster
+			return readIndex{}, ErrNoMaster
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return readIndex{}, ctx.Err()
 		}
 	}
-	return index, nil
+	return readIndex{index: index}, nil
 }
 
 func (e *engine) confirmedSince(v *view, since time.Time) bool {
@@ -168,13 +179,9 @@ func (e *engine) confirmedSince(v *view, since time.Time) bool {
 	return e.views.load() == v
 }
 
-// ReadIndex returns an index such that a copy that has applied it shows every
-// write that was acknowledged before the call.
-func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
-	e := n.engine.Load()
-	if e == nil {
-		return 0, ErrNotReady
-	}
+// readGroup returns one with an index such that a copy that has applied it shows
+// every write that was acknowledged before the call.
+func (e *engine) readGroup(ctx context.Context) (*readGroup, error) {
 	var w masterWait
 	for {
 		v := e.views.load()
@@ -182,43 +189,52 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 		if v.leads {
 			source = e.confirms
 		}
-		index, err := source.get(ctx)
+		g, err := source.get(ctx)
 		if err == nil || !errors.Is(err, ErrNoMaster) {
-			return index, err
+			return g, err
 		}
 		if err := w.wait(ctx, e, v); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 }
 
-// WaitApplied returns when this pod has applied index.
-func (n *Node) WaitApplied(ctx context.Context, index uint64) error {
+// agrees compares, once for all readers of a group, what this pod and the master
+// had: for them, before any of them is answered. This pod has applied the index,
+// and so the entry of the master's mark.
+// (TestAFollowerThatDiffersServesNoRead)
+func (e *engine) agrees(g *readGroup) error {
+	g.compare.Do(func() { g.differs = e.agree(g.master, g.mark) })
+	return g.differs
+}
+
+// LinearizableRead returns when this pod's copy shows every write that was
+// acknowledged before the call, with ErrDiffers when this pod has applied
+// something else than the master.
+func (n *Node) LinearizableRead(ctx context.Context) error {
 	e := n.engine.Load()
 	if e == nil {
 		return ErrNotReady
 	}
-	return e.applied.wait(ctx, index)
-}
-
-// LinearizableRead returns when this pod's copy shows every write that was
-// acknowledged before the call.
-func (n *Node) LinearizableRead(ctx context.Context) error {
-	index, err := n.ReadIndex(ctx)
+	g, err := e.readGroup(ctx)
 	if err != nil {
 		return err
 	}
-	return n.WaitApplied(ctx, index)
+	if err := e.applied.wait(ctx, g.index); err != nil {
+		return err
+	}
+	return e.agrees(g)
 }
 
-// BoundedRead returns when this pod's copy is at most maxStaleness old.
+// BoundedRead returns when this pod's copy is at most maxStaleness old; with
+// errors as LinearizableRead.
 func (n *Node) BoundedRead(ctx context.Context, maxStaleness time.Duration) error {
 	e := n.engine.Load()
 	if e == nil {
 		return ErrNotReady
 	}
 	for _, source := range []*readIndexer{e.reads, e.confirms} {
-		if index, ok := source.recent(maxStaleness); ok && e.applied.value.Load() >= index {
+		if g, ok := source.recent(maxStaleness); ok && e.applied.value.Load() >= g.index && e.agrees(g) == nil {
 			return nil
 		}
 	}

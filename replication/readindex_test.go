@@ -10,9 +10,9 @@ import (
 // that it must see may have been acknowledged in between.
 func TestAReaderUsesNoEarlierIndex(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan uint64)
-	r := newReadIndexer(newMeter(), func(context.Context) (uint64, error) {
+	r := newReadIndexer(newMeter(), func(context.Context) (readIndex, error) {
 		asked <- struct{}{}
-		return <-answer, nil
+		return readIndex{index: <-answer}, nil
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go r.run(ctx)
@@ -20,11 +20,11 @@ func TestAReaderUsesNoEarlierIndex(t *testing.T) {
 	read := func() chan uint64 {
 		got := make(chan uint64, 1)
 		go func() {
-			index, err := r.get(t.Context())
+			g, err := r.get(t.Context())
 			if err != nil {
 				t.Error(err)
 			}
-			got <- index
+			got <- g.index
 		}()
 		return got
 	}
@@ -53,6 +53,6 @@ func TestNotReadyMasterGivesNoIndex(t *testing.T) {
 	e := &engine{standing: standing{views: newViews("kv-0/a")}}
 	e.views.now.Store(&view{leads: true, master: "kv-0/a", term: 2, changed: make(chan struct{})})
 	if index, err := e.confirmIndex(t.Context()); !errors.Is(err, ErrNoMaster) {
-		t.Errorf("it gave %d, %v", index, err)
+		t.Errorf("it gave %v, %v", index, err)
 	}
 }

@@ -255,7 +255,7 @@ func (r Recovery) replay(ctx context.Context, sm StateMachine) error {
 	if err := log.Reconcile(sm.Durable().Index, sm.Durable().Term); err != nil {
 		return err
 	}
-	machine := &fsm{sm: sm, applied: &appliedIndex{}, members: func(uint64, raft.Configuration) {}, fail: func(error) {}}
+	machine := &fsm{sm: sm, applied: &appliedIndex{}, trail: &trail{}, members: func(uint64, raft.Configuration) {}, fail: func(error) {}}
 	err = eachEntry(log, sm.Applied(), func(l *raft.Log) error {
 		if l.Type == raft.LogCommand || l.Type == raft.LogConfiguration {
 			machine.ApplyBatch([]*raft.Log{l})

@@ -132,7 +132,7 @@ func (s *clusterService) complete(status *kvv1.PodStatus) {
 	if s.space.low.Load() {
 		status.Alarms = append(status.Alarms, alarmNoSpace)
 	}
-	if s.differs.Load() {
+	if s.doubts.differs.Load() {
 		status.Alarms = append(status.Alarms, alarmDiverged)
 	}
 }

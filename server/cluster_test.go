@@ -151,59 +151,107 @@ func TestKeepAliveNeedsAConfirmedMaster(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	answer := func(pod string, hash uint64) podHash { return podHash{pod: pod, voter: true, hash: hash, known: true} }
+	mark := func(hash uint64) replication.Mark { return replication.Mark{Index: 9, Revision: 7, Hash: hash} }
+	answer := func(pod string, hash uint64) podMark { return podMark{pod: pod, voter: true, mark: mark(hash)} }
 	for _, test := range []struct {
-		name     string
-		voters   int
-		answers  []podHash
-		differ   int
-		outvoted bool
+		name             string
+		voters           int
+		answers          []podMark
+		differ           int
+		backed, outvoted bool
 	}{
-		{"all agree", 3, []podHash{answer("b", 1), answer("c", 1)}, 0, false},
-		{"another is wrong", 3, []podHash{answer("b", 1), answer("c", 2)}, 1, false},
-		{"this one is wrong", 3, []podHash{answer("b", 2), answer("c", 2)}, 2, true},
-		{"all different", 3, []podHash{answer("b", 2), answer("c", 3)}, 2, false},
-		{"one of the others is silent", 3, []podHash{answer("b", 2), {pod: "c", voter: true}}, 1, false},
-		{"two pods", 2, []podHash{answer("b", 2)}, 1, false},
-		{"learners have no say", 3, []podHash{answer("b", 2), {pod: "c", hash: 2, known: true}}, 2, false},
-		{"five", 5, []podHash{answer("b", 2), answer("c", 2), answer("d", 2), answer("e", 1)}, 3, true},
-		{"even", 4, []podHash{answer("b", 2), answer("c", 2), answer("d", 1)}, 2, false},
+		{"all agree", 3, []podMark{answer("b", 1), answer("c", 1)}, 0, true, false},
+		{"another is wrong", 3, []podMark{answer("b", 1), answer("c", 2)}, 1, true, false},
+		{"this one is wrong", 3, []podMark{answer("b", 2), answer("c", 2)}, 2, false, true},
+		{"all different", 3, []podMark{answer("b", 2), answer("c", 3)}, 2, false, false},
+		{"one of the others is silent", 3, []podMark{answer("b", 2), {pod: "c", voter: true}}, 1, false, false},
+		{"two pods", 2, []podMark{answer("b", 2)}, 1, false, false},
+		{"learners have no say", 3, []podMark{answer("b", 2), {pod: "c", mark: mark(2)}}, 2, false, false},
+		{"five", 5, []podMark{answer("b", 2), answer("c", 2), answer("d", 2), answer("e", 1)}, 3, false, true},
+		{"even", 4, []podMark{answer("b", 2), answer("c", 2), answer("d", 1)}, 2, false, false},
+		{"another revision", 3, []podMark{answer("b", 1), {"c", true, replication.Mark{Index: 9, Revision: 8, Hash: 1}}}, 1, true, false},
+		{"nobody answers", 3, []podMark{{pod: "b", voter: true}, {pod: "c", voter: true}}, 0, false, false},
 	} {
-		v := judge(7, 1, test.voters, test.answers)
-		if len(v.differ) != test.differ || v.outvoted != test.outvoted {
+		v := judge(mark(1), true, test.voters, test.answers)
+		if len(v.differ) != test.differ || v.backed != test.backed || v.outvoted != test.outvoted {
 			t.Errorf("%s: %+v", test.name, v)
 		}
 	}
+	if v := judge(mark(1), false, 2, []podMark{answer("b", 1), {pod: "c", voter: true}}); v.backed {
+		t.Error("a learner counts itself")
+	}
 }
 
-// The pod that differs gives up its data and refuses service; the others raise
-// an alarm and go on.
+// reads says whether a pod serves a local read.
+func reads(t *testing.T, p *fakePod) error {
+	t.Helper()
+	_, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{
+		Key: []byte("k"), Read: &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL},
+	})
+	return err
+}
+
+// The pod that differs gives up its data and refuses service, the master, too;
+// the others raise an alarm and go on. Each hears of it from the one that saw the
+// difference, within seconds and not at the next round.
 //
 // Scenario: S21
 func TestDivergence(t *testing.T) {
+	for _, wrong := range []int{0, 1} { // kv-0 is the master.
+		t.Run([]string{"the master", "a follower"}[wrong], func(t *testing.T) {
+			pods := three(t)
+			pods[wrong].log.setMark(43)
+			if pods[1].Differs("kv-0", "they differ") {
+				t.Fatal("served before it is known who is wrong")
+			}
+			await(t, "the pod that differs gives up", func() bool {
+				pods[wrong].log.mu.Lock()
+				defer pods[wrong].log.mu.Unlock()
+				return pods[wrong].log.recloned != ""
+			})
+			wantReason(t, reads(t, pods[wrong]), notReady)
+			if len(pods[wrong].readiness.because()) == 0 {
+				t.Error("it is still ready")
+			}
+			for i, p := range pods {
+				if i == wrong {
+					continue
+				}
+				await(t, "another goes on", func() bool { return reads(t, p) == nil })
+				if own := p.log.PodStatus(t.Context()); !own.GetReady() {
+					t.Errorf("the majority: %v", own)
+				}
+			}
+			await(t, "an alarm", func() bool { return len(pods[2].log.PodStatus(t.Context()).GetAlarms()) == 1 })
+			pods[wrong].log.setMark(42)
+			await(t, "no alarm", func() bool { return len(pods[2].log.PodStatus(t.Context()).GetAlarms()) == 0 })
+		})
+	}
+}
+
+// Where nobody can tell who is wrong only the master serves, until somebody can.
+//
+// Scenario: S21
+func TestDoubt(t *testing.T) {
 	pods := three(t)
-	pods[1].store.hash = 43
-	if pods[0].core.outvoted(within5s(t)) {
-		t.Error("a pod of the majority gave up")
+	pods[1].log.setMark(43)
+	pods[2].log.setMark(0) // It is silent.
+	if pods[1].Differs("kv-0", "they differ") || pods[0].Differs("kv-1", "they differ") {
+		t.Fatal("served before it is known who is wrong")
 	}
-	own := pods[0].log.PodStatus(t.Context())
-	if len(own.GetAlarms()) != 1 || !own.GetReady() {
-		t.Errorf("the majority: %v", own)
+	await(t, "the master serves", func() bool { return reads(t, pods[0]) == nil })
+	if !pods[0].Differs("kv-1", "they still differ") {
+		t.Error("the master is in doubt again")
 	}
-	if !pods[1].core.outvoted(within5s(t)) || pods[1].log.recloned == "" {
-		t.Error("the pod that differs goes on")
+	for range 2 { // Rounds, of the follower's own.
+		if pods[1].core.outvoted(within5s(t)) {
+			t.Fatal("outvoted by one")
+		}
+		wantReason(t, reads(t, pods[1]), notReady)
 	}
-	_, err := pods[1].kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")})
-	wantReason(t, err, notReady)
-	if len(pods[1].readiness.because()) == 0 {
-		t.Error("it is still ready")
-	}
-	pods[1].store.hash = 42
-	pods[1].core.diverged.Store(nil)
-	pods[0].core.outvoted(within5s(t))
-	if pods[0].core.differs.Load() {
-		t.Error("the alarm stays")
-	}
+	pods[2].log.setMark(43)
+	await(t, "the follower serves", func() bool { return reads(t, pods[1]) == nil })
+	await(t, "the master does not", func() bool { return reads(t, pods[0]) != nil })
 }
 
 // A volume that runs full, this pod's or another's, stops writes but no deletes.

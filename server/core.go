@@ -28,9 +28,8 @@ type core struct {
 	// diverged is why this pod's data must not be served any more: it differs, or
 	// it is damaged.
 	diverged atomic.Pointer[string]
-	// differs: this pod's data and that of some other do.
-	differs atomic.Bool
-	watches atomic.Int64
+	doubts   doubts
+	watches  atomic.Int64
 }
 
 // needLog returns the log, or NOT_READY while the pod starts.
@@ -42,10 +41,10 @@ func (c *core) needLog() (Log, error) {
 	return *log, nil
 }
 
-// needStore returns the store, or NOT_READY while the pod clones, and once its
-// data turned out to differ.
+// needStore returns the store, or NOT_READY while the pod clones, once its data
+// turned out to differ, and while it may be that which differs.
 func (c *core) needStore() (Store, error) {
-	if why := c.diverged.Load(); why != nil {
+	if why := c.withheld(); why != nil {
 		return nil, errNotReady(*why)
 	}
 	st := c.store.Load()
@@ -61,6 +60,14 @@ func (c *core) needStore() (Store, error) {
 		return nil, errNotReady(because)
 	}
 	return *st, nil
+}
+
+// withheld is why this pod's data must not be served, now or any more; or nil.
+func (c *core) withheld() *string {
+	if why := c.diverged.Load(); why != nil {
+		return why
+	}
+	return c.doubts.why.Load()
 }
 
 // propose sends a validated write to the log. A refusal comes as an error.

@@ -64,6 +64,11 @@ type Log interface {
 	// MasterConn returns nil when this pod is the master.
 	MasterConn(ctx context.Context) (*grpc.ClientConn, error)
 	PeerConn(pod string) (*grpc.ClientConn, error)
+	// Mark is what this pod has after the entry that it applied last.
+	Mark() replication.Mark
+	// CompareWith returns what a pod had after the same entry, index 0 when it does
+	// not remember, and lets it know what this pod had.
+	CompareWith(ctx context.Context, pod string, own replication.Mark) (replication.Mark, error)
 	IsMaster() bool
 	Master() (pod string, ok bool)
 	Members() []replication.Member

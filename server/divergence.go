@@ -8,53 +8,70 @@ import (
 	"sync"
 	"time"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
 
 const (
-	// hashTimeout: a member that has not reached the revision by then is left
-	// out of this round.
-	hashTimeout = 5 * time.Second
-	// hashConfirm is the pause before a difference is believed.
-	hashConfirm = time.Second
+	// compareTimeout: a member that has not applied the entry by then is left out
+	// of this round.
+	compareTimeout = 2 * time.Second
+	// compareAgain is the pause before a difference is believed, and between
+	// comparisons while there is one.
+	compareAgain = time.Second
 )
 
 // verdict is the outcome of comparing this pod's data with the others'.
 type verdict struct {
-	revision int64
-	own      uint64
-	differ   []string // Pods with another hash.
-	// outvoted: more than half of all voters have one and the same other hash.
+	own    replication.Mark
+	differ []string // Pods that had something else.
+	// backed: more than half of all voters, this pod included, had the same.
+	backed bool
+	// outvoted: more than half of all voters had one and the same other thing.
 	outvoted bool
 }
 
-// watchDivergence compares hashes until ctx ends. Every pod compares for
-// itself, the master too, and acts only upon itself: an order to throw data
-// away, sent by a pod whose own data may be the wrong one, would be more
-// dangerous than what it cures.
+// watchDivergence compares what the pods have until ctx ends, at once when a
+// difference was seen. Every pod compares for itself, the master too, and acts
+// only upon itself: an order to throw data away, sent by a pod whose own data may
+// be the wrong one, would be more dangerous than what it cures.
 func (c *core) watchDivergence(ctx context.Context) {
 	for {
 		// Not all pods in the same moment.
 		pause := c.options.HashInterval/2 + rand.N(c.options.HashInterval)
-		if !sleep(ctx, pause) {
-			return
+		if c.doubts.differs.Load() || c.doubts.why.Load() != nil {
+			pause = compareAgain
 		}
-		if c.outvoted(ctx) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-c.doubts.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil || c.outvoted(ctx) {
 			return
 		}
 	}
 }
 
-// outvoted compares, and a second time at a newer revision before it believes
-// that this pod is wrong. It returns true when the pod has given up its data.
+// outvoted compares, and a second time after a newer entry before it believes
+// that this pod is wrong; nothing is read in between. It returns true when the
+// pod has given up its data.
 func (c *core) outvoted(ctx context.Context) bool {
+	doubt := c.doubts.why.Load()
 	first, err := c.compare(ctx)
 	if err != nil {
 		return false // Nobody to compare with, or nothing yet; the next round comes.
 	}
-	c.raise(first)
-	if !first.outvoted || !sleep(ctx, hashConfirm) {
+	c.show(first)
+	if !first.outvoted {
+		c.settle(doubt, first)
+		return false
+	}
+	c.doubts.cleared.Store(nil)
+	why := first.why()
+	c.doubts.why.Store(&why)
+	if !sleep(ctx, compareAgain) {
 		return false
 	}
 	second, err := c.compare(ctx)
@@ -65,67 +82,78 @@ func (c *core) outvoted(ctx context.Context) bool {
 	return true
 }
 
-// raise shows a difference, once, and its end.
-func (c *core) raise(v verdict) {
+// settle ends a doubt when a majority has what this pod has. Where nobody can
+// tell who is wrong, the master alone serves: so at least all readers see the
+// same. (TestDoubt)
+func (c *core) settle(doubt *string, v verdict) {
+	log, err := c.needLog()
+	if err != nil {
+		return
+	}
+	switch {
+	case v.backed || log.IsMaster():
+		c.doubts.settle(doubt, v.differ)
+	default:
+		c.doubts.cleared.Store(nil)
+	}
+}
+
+// show shows a difference, once, and its end.
+func (c *core) show(v verdict) {
 	differs := len(v.differ) > 0
-	switch was := c.differs.Swap(differs); {
+	switch was := c.doubts.differs.Swap(differs); {
 	case differs && !was:
 		c.metrics.diverged.Set(1)
 		c.options.Logger.Error("the pods' data differs: keep a copy of each volume and report this; "+
 			"a pod that a majority contradicts clones again by itself",
-			slog.Any("pods", v.differ), slog.Int64("revision", v.revision), slog.String("hash", fmt.Sprintf("%016x", v.own)))
+			slog.Any("pods", v.differ), slog.Uint64("index", v.own.Index), slog.String("own", v.own.String()))
 	case was && !differs:
 		c.metrics.diverged.Set(0)
-		c.options.Logger.Info("the pods' data agrees again", slog.Int64("revision", v.revision))
+		c.options.Logger.Info("the pods' data agrees again", slog.Uint64("index", v.own.Index))
 	}
 }
 
-// compare asks every other member for its hash at this pod's newest revision.
+// compare asks every other member what it had after the entry that this pod has
+// applied last.
 func (c *core) compare(ctx context.Context) (verdict, error) {
-	st, err := c.needStore()
-	if err != nil {
-		return verdict{}, err
+	if why := c.diverged.Load(); why != nil {
+		return verdict{}, errNotReady(*why)
 	}
 	log, err := c.needLog()
 	if err != nil {
 		return verdict{}, err
 	}
-	revision, own, err := st.Hash(0)
-	if err != nil {
-		return verdict{}, err
+	own := log.Mark()
+	if own.Index == 0 {
+		return verdict{}, errNotReady("it has applied nothing yet")
 	}
-	voters := 0
+	voters, votes := 0, false
 	for _, m := range log.Members() {
 		if m.Voter {
 			voters++
+			votes = votes || m.ID == log.MemberID()
 		}
 	}
-	return judge(revision, own, voters, hashes(ctx, log, c.others(log), revision)), nil
+	return judge(own, votes, voters, marks(ctx, log, c.others(log), own)), nil
 }
 
-// podHash is one member's answer.
-type podHash struct {
+// podMark is one member's answer; its mark's index is 0 when it is not known.
+type podMark struct {
 	pod   string
 	voter bool
-	hash  uint64
-	known bool
+	mark  replication.Mark
 }
 
-func hashes(ctx context.Context, log Log, members []replication.Member, revision int64) []podHash {
-	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
+func marks(ctx context.Context, log Log, members []replication.Member, own replication.Mark) []podMark {
+	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()
-	answers := make([]podHash, len(members))
+	answers := make([]podMark, len(members))
 	var all sync.WaitGroup
 	for i, m := range members {
 		all.Go(func() {
-			answers[i] = podHash{pod: m.Pod, voter: m.Voter}
-			conn, err := log.PeerConn(m.Pod)
-			if err != nil {
-				return
-			}
-			response, err := kvv1.NewMaintenanceServiceClient(conn).Hash(ctx, &kvv1.HashRequest{Revision: revision})
-			if err == nil && response.GetRevision() == revision {
-				answers[i].hash, answers[i].known = response.GetHash(), true
+			answers[i] = podMark{pod: m.Pod, voter: m.Voter}
+			if mark, err := log.CompareWith(ctx, m.Pod, own); err == nil && mark.Index == own.Index {
+				answers[i].mark = mark
 			}
 		})
 	}
@@ -134,27 +162,40 @@ func hashes(ctx context.Context, log Log, members []replication.Member, revision
 }
 
 // judge counts. With two voters, or when too few answer, nobody is outvoted.
-func judge(revision int64, own uint64, voters int, answers []podHash) verdict {
-	v := verdict{revision: revision, own: own}
-	votes := map[uint64]int{}
+func judge(own replication.Mark, votes bool, voters int, answers []podMark) verdict {
+	v := verdict{own: own}
+	counts := map[replication.Mark]int{}
+	if votes {
+		counts[own]++
+	}
 	for _, a := range answers {
-		if !a.known || a.hash == own {
+		if a.mark.Index == 0 {
 			continue
 		}
-		v.differ = append(v.differ, a.pod)
+		if a.mark != own {
+			v.differ = append(v.differ, a.pod)
+		}
 		if a.voter {
-			votes[a.hash]++
-			v.outvoted = v.outvoted || votes[a.hash]*2 > voters
+			counts[a.mark]++
+		}
+	}
+	for mark, n := range counts {
+		if n*2 > voters {
+			v.backed, v.outvoted = mark == own, mark != own
 		}
 	}
 	return v
+}
+
+func (v verdict) why() string {
+	return fmt.Sprintf("its data differs from a majority of the pods: after entry %d it had %s", v.own.Index, v.own)
 }
 
 // giveUp refuses service from this moment on, and sets the data aside as soon as
 // the others can do without this pod's vote; replication then tells the process
 // to end, and its restart clones.
 func (c *core) giveUp(ctx context.Context, v verdict) {
-	why := fmt.Sprintf("its data differs from a majority of the pods at revision %d (its hash is %016x)", v.revision, v.own)
+	why := v.why()
 	c.diverged.Store(&why)
 	log, err := c.needLog()
 	if err != nil {

@@ -26,8 +26,9 @@
 // all that looks at it. A lease never ends early: its time starts when the
 // master first sees it, and again at each change of master.
 //
-// No pod acts on another's word about its data. Each pod compares its own hash
-// with the others' every minute; one that a strict majority contradicts refuses
-// service, and sets its data aside and clones again once the others can do
-// without its vote.
+// No pod acts on another's word about its data. Each pod compares what it had after
+// an entry with what the others had, every minute and when the log has seen a
+// difference. Meanwhile it serves no reads. One that a strict majority contradicts
+// refuses service, and sets its data aside and clones again once the others can do
+// without its vote; if nobody can tell who is wrong, the master alone serves.
 package server

@@ -56,6 +56,7 @@ var sentinels = []struct {
 	{replication.ErrNoMaster, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
 	{replication.ErrOverloaded, kvv1.ErrorReason_ERROR_REASON_OVERLOADED},
 	{replication.ErrTooLarge, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE},
+	{replication.ErrDiffers, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
 	{replication.ErrNotReady, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
 	{replication.ErrClosed, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
 	{store.ErrClosed, kvv1.ErrorReason_ERROR_REASON_NOT_READY},

@@ -138,6 +138,8 @@ type fakeLog struct {
 	members  []string
 	guests   []string
 	peers    map[string]*grpc.ClientConn
+	others   map[string]*fakeLog
+	mark     replication.Mark
 	server   *Server
 	readErr  error
 	recloned string
@@ -165,6 +167,32 @@ func (l *fakeLog) LinearizableRead(ctx context.Context) error {
 
 func (l *fakeLog) BoundedRead(ctx context.Context, _ time.Duration) error {
 	return l.LinearizableRead(ctx)
+}
+
+func (l *fakeLog) Mark() replication.Mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mark
+}
+
+func (l *fakeLog) setMark(hash uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mark.Hash = hash
+}
+
+// CompareWith is what the peer service of replication does. A mark without a
+// hash is that of a pod that does not answer.
+func (l *fakeLog) CompareWith(_ context.Context, pod string, own replication.Mark) (replication.Mark, error) {
+	other := l.others[pod]
+	theirs := other.Mark()
+	if theirs.Hash == 0 {
+		return replication.Mark{}, errors.New("silent")
+	}
+	if theirs != own {
+		other.server.Differs(l.name, "differs from "+l.name)
+	}
+	return theirs, nil
 }
 
 func (l *fakeLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
@@ -268,7 +296,7 @@ func (p *fakePod) kv() kvv1.KVServiceClient { return kvv1.NewKVServiceClient(p.c
 func newPod(t *testing.T, name string) *fakePod {
 	t.Helper()
 	p := &fakePod{
-		log:   &fakeLog{name: name, master: name, members: []string{name}, peers: map[string]*grpc.ClientConn{}},
+		log:   &fakeLog{name: name, master: name, members: []string{name}, peers: map[string]*grpc.ClientConn{}, mark: replication.Mark{Index: 9, Revision: 7, Hash: 42}},
 		store: newFakeStore(),
 	}
 	p.space.Store(&Space{})
@@ -329,6 +357,10 @@ func wire(pods ...*fakePod) {
 			if other != p {
 				p.log.peers[other.log.name] = other.peer
 			}
+		}
+		p.log.others = map[string]*fakeLog{}
+		for _, other := range pods {
+			p.log.others[other.log.name] = other.log
 		}
 		p.log.setMaster(pods[0].log.name)
 		p.use()

@@ -14,8 +14,7 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// maintenanceService answers baton.kv.v1.MaintenanceService, on the client
-// port and, for the comparison of hashes, on the peer port.
+// maintenanceService answers baton.kv.v1.MaintenanceService.
 type maintenanceService struct {
 	kvv1.UnsafeMaintenanceServiceServer
 	*core

@@ -10,10 +10,11 @@ import (
 // all that it has started has ended. It is called by replication, each time
 // that this pod holds the baton.
 func (s *Server) RunMaster(ctx context.Context) {
-	st, err := s.core.needStore()
-	if err != nil {
-		return // Only once its data turned out to differ: the pod is about to end.
+	loaded := s.core.store.Load()
+	if loaded == nil || s.core.diverged.Load() != nil {
+		return // Its data turned out to differ: the pod is about to end.
 	}
+	st := *loaded // Also in doubt: that may end, and the reign goes on.
 	leases := newLeaser(st)
 	s.leaser.Store(leases)
 	defer s.leaser.Store(nil)

@@ -41,7 +41,7 @@ func (r *readiness) because() []string {
 	if r.draining.Load() {
 		because = append(because, "it is stopping")
 	}
-	if why := r.diverged.Load(); why != nil {
+	if why := r.withheld(); why != nil {
 		because = append(because, *why)
 	}
 	if why := r.waits.Load(); why != nil && *why != "" {

@@ -103,6 +103,7 @@ func New(o Options) *Server {
 		neighbours: newNeighbours(),
 		space:      &space{},
 		metrics:    newMetrics(o.Registry),
+		doubts:     newDoubts(),
 	}
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = newClusterService(s.core, s.readiness)
@@ -137,11 +138,10 @@ func (s *Server) newGRPC() *grpc.Server {
 	return server
 }
 
-// RegisterPeer adds what pods ask each other to the peer port: keep-alives and
-// times to live of the master, and everybody's hash.
+// RegisterPeer adds what pods ask the master to the peer port: keep-alives and
+// times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
 	kvv1.RegisterLeaseServiceServer(registrar, newLeaseService(s.core, s.leaser, nil))
-	kvv1.RegisterMaintenanceServiceServer(registrar, newMaintenanceService(s.core))
 }
 
 // CompleteStatus fills in what only the server and the store know of this pod.
@@ -159,6 +159,10 @@ func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }
 // Withdraw refuses service from now on: the pod's data is of no use, and only
 // its vote counts until it can be set aside.
 func (s *Server) Withdraw(because string) { s.core.diverged.Store(&because) }
+
+// Differs is told that this pod's data differs from another's, and says whether
+// to serve it all the same; it does not block. It is for the log to call.
+func (s *Server) Differs(pod, why string) (serve bool) { return s.core.doubts.raise(pod, why) }
 
 // Start serves the listeners until Stop. It returns at once.
 func (s *Server) Start(client, web net.Listener) {

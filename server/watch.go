@@ -57,6 +57,9 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 	}
 	for {
 		response, err := next(ctx, watcher, interval)
+		if why := s.withheld(); why != nil {
+			return errNotReady(*why)
+		}
 		switch {
 		case err == nil:
 			err = out.Send(&kvv1.WatchResponse{ // The store's own may be others', too.
@@ -68,9 +71,6 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 		}
 		if err != nil {
 			return err
-		}
-		if why := s.diverged.Load(); why != nil {
-			return errNotReady(*why)
 		}
 	}
 }

@@ -236,6 +236,16 @@ func (s *Store) Hash(revision int64) (_ int64, hash uint64, err error) {
 	return v.reading, hash, err
 }
 
+// Digest returns the newest revision and its running hash, those after the entry
+// that was applied last. It is for the goroutine that calls Apply: for another one
+// the next entry may have begun.
+func (s *Store) Digest() (revision int64, hash uint64) {
+	a := s.applier
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.st.Revision, a.st.Hash
+}
+
 // Failed yields one error when the disk has failed or is corrupt: what was
 // applied may never become durable, and the process must end.
 func (s *Store) Failed() <-chan error { return s.failed }

@@ -91,6 +91,7 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 			return replication.Position(position), err
 		},
 		RunMaster: s.RunMaster,
+		Differs:   s.Differs,
 		PodStatus: s.CompleteStatus,
 		LogBytes:  c.world.logBytes,
 		Timing:    c.world.timing,

@@ -37,7 +37,7 @@ var mutations = []mutation{
 	one("a master gives a read index without asking the others",
 		"replication/readindex.go", "	for !e.confirmedSince(v, since) {", "	for false {"),
 	one("a read waits for no index",
-		"replication/readindex.go", "	return n.WaitApplied(ctx, index)\n}\n\n// BoundedRead", "	_ = index\n	return nil\n}\n\n// BoundedRead"),
+		"replication/readindex.go", "	if err := e.applied.wait(ctx, g.index); err != nil {\n		return err\n	}\n	return e.agrees(g)", "	return e.agrees(g)"),
 	one("a read joins a confirmation that began before it",
 		"replication/readindex.go", "		r.next = nil\n		r.mu.Unlock()\n", "		r.mu.Unlock()\n		defer func() { r.mu.Lock(); r.next = nil; r.mu.Unlock() }()\n"),
 	one("learners count for a read index",

@@ -205,8 +205,11 @@ func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
 }
 
 type ReadIndexResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// What the master had applied before it got the index, which is not below it:
+	// whoever has applied the index had the same after this entry.
+	Applied       *Mark `protobuf:"bytes,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +251,174 @@ func (x *ReadIndexResponse) GetIndex() uint64 {
 	return 0
 }
 
+func (x *ReadIndexResponse) GetApplied() *Mark {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+// Mark is what a pod had after it applied an entry, the same on every pod.
+type Mark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the entry; 0: none.
+	Index    uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Revision int64  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The running hash of all that was applied.
+	Hash          uint64 `protobuf:"fixed64,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Mark) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Mark) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Mark) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+type CompareRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod that asks.
+	Pod           string `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	Own           *Mark  `protobuf:"bytes,2,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CompareRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *CompareRequest) GetOwn() *Mark {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+type CompareResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its index is that of the request; 0: the pod does not remember.
+	Mark          *Mark `protobuf:"bytes,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareResponse) Reset() {
+	*x = CompareResponse{}
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareResponse) ProtoMessage() {}
+
+func (x *CompareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
+func (*CompareResponse) Descriptor() ([]byte, []int) {
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CompareResponse) GetMark() *Mark {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -256,7 +427,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +439,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +452,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 type InspectResponse struct {
@@ -317,7 +488,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +500,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +513,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InspectResponse) GetClusterId() string {
@@ -458,7 +629,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +641,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +654,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JoinRequest) GetMemberId() string {
@@ -524,7 +695,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +707,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +720,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinResponse) GetRemoved() bool {
@@ -572,7 +743,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +755,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +768,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LeaveRequest) GetMemberId() string {
@@ -622,7 +793,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +805,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +818,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 type KeepLogRequest struct {
@@ -659,7 +830,7 @@ type KeepLogRequest struct {
 
 func (x *KeepLogRequest) Reset() {
 	*x = KeepLogRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +842,7 @@ func (x *KeepLogRequest) String() string {
 func (*KeepLogRequest) ProtoMessage() {}
 
 func (x *KeepLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +855,7 @@ func (x *KeepLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLogRequest.ProtoReflect.Descriptor instead.
 func (*KeepLogRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeepLogRequest) GetMemberId() string {
@@ -702,7 +873,7 @@ type KeepLogResponse struct {
 
 func (x *KeepLogResponse) Reset() {
 	*x = KeepLogResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +885,7 @@ func (x *KeepLogResponse) String() string {
 func (*KeepLogResponse) ProtoMessage() {}
 
 func (x *KeepLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +898,7 @@ func (x *KeepLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLogResponse.ProtoReflect.Descriptor instead.
 func (*KeepLogResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 type CloneRequest struct {
@@ -741,7 +912,7 @@ type CloneRequest struct {
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +924,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +937,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CloneRequest) GetCloneId() string {
@@ -794,7 +965,7 @@ type CloneResponse struct {
 
 func (x *CloneResponse) Reset() {
 	*x = CloneResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +977,7 @@ func (x *CloneResponse) String() string {
 func (*CloneResponse) ProtoMessage() {}
 
 func (x *CloneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +990,7 @@ func (x *CloneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneResponse.ProtoReflect.Descriptor instead.
 func (*CloneResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CloneResponse) GetTotalBytes() int64 {
@@ -851,7 +1022,7 @@ type PodStatusRequest struct {
 
 func (x *PodStatusRequest) Reset() {
 	*x = PodStatusRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1034,7 @@ func (x *PodStatusRequest) String() string {
 func (*PodStatusRequest) ProtoMessage() {}
 
 func (x *PodStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1047,7 @@ func (x *PodStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatusRequest.ProtoReflect.Descriptor instead.
 func (*PodStatusRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 type PodStatusResponse struct {
@@ -888,7 +1059,7 @@ type PodStatusResponse struct {
 
 func (x *PodStatusResponse) Reset() {
 	*x = PodStatusResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1071,7 @@ func (x *PodStatusResponse) String() string {
 func (*PodStatusResponse) ProtoMessage() {}
 
 func (x *PodStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1084,7 @@ func (x *PodStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatusResponse.ProtoReflect.Descriptor instead.
 func (*PodStatusResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PodStatusResponse) GetStatus() *v1.PodStatus {
@@ -932,7 +1103,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1115,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1128,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HandOverRequest) GetTo() string {
@@ -976,7 +1147,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1159,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1172,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HandOverResponse) GetMaster() string {
@@ -1024,9 +1195,19 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x06result\x18\x02 \x01(\v2\x13.baton.kv.v1.ResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
 	"\aoutcome\"\x12\n" +
-	"\x10ReadIndexRequest\")\n" +
+	"\x10ReadIndexRequest\"X\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x10\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12-\n" +
+	"\aapplied\x18\x02 \x01(\v2\x13.baton.peer.v1.MarkR\aapplied\"L\n" +
+	"\x04Mark\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\x06R\x04hash\"I\n" +
+	"\x0eCompareRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12%\n" +
+	"\x03own\x18\x02 \x01(\v2\x13.baton.peer.v1.MarkR\x03own\":\n" +
+	"\x0fCompareResponse\x12'\n" +
+	"\x04mark\x18\x01 \x01(\v2\x13.baton.peer.v1.MarkR\x04mark\"\x10\n" +
 	"\x0eInspectRequest\"\xa5\x03\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
@@ -1074,10 +1255,11 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x0fHandOverRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"*\n" +
 	"\x10HandOverResponse\x12\x16\n" +
-	"\x06master\x18\x01 \x01(\tR\x06master2\xa7\x05\n" +
+	"\x06master\x18\x01 \x01(\tR\x06master2\xf1\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aForward\x12\x1d.baton.peer.v1.ForwardRequest\x1a\x1e.baton.peer.v1.ForwardResponse(\x010\x01\x12N\n" +
 	"\tReadIndex\x12\x1f.baton.peer.v1.ReadIndexRequest\x1a .baton.peer.v1.ReadIndexResponse\x12H\n" +
+	"\aCompare\x12\x1d.baton.peer.v1.CompareRequest\x1a\x1e.baton.peer.v1.CompareResponse\x12H\n" +
 	"\aInspect\x12\x1d.baton.peer.v1.InspectRequest\x1a\x1e.baton.peer.v1.InspectResponse\x12?\n" +
 	"\x04Join\x12\x1a.baton.peer.v1.JoinRequest\x1a\x1b.baton.peer.v1.JoinResponse\x12B\n" +
 	"\x05Leave\x12\x1b.baton.peer.v1.LeaveRequest\x1a\x1c.baton.peer.v1.LeaveResponse\x12H\n" +
@@ -1098,59 +1280,67 @@ func file_baton_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_baton_peer_v1_peer_proto_rawDescData
 }
 
-var file_baton_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_baton_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_baton_peer_v1_peer_proto_goTypes = []any{
 	(*ForwardRequest)(nil),    // 0: baton.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),   // 1: baton.peer.v1.ForwardResponse
 	(*ReadIndexRequest)(nil),  // 2: baton.peer.v1.ReadIndexRequest
 	(*ReadIndexResponse)(nil), // 3: baton.peer.v1.ReadIndexResponse
-	(*InspectRequest)(nil),    // 4: baton.peer.v1.InspectRequest
-	(*InspectResponse)(nil),   // 5: baton.peer.v1.InspectResponse
-	(*JoinRequest)(nil),       // 6: baton.peer.v1.JoinRequest
-	(*JoinResponse)(nil),      // 7: baton.peer.v1.JoinResponse
-	(*LeaveRequest)(nil),      // 8: baton.peer.v1.LeaveRequest
-	(*LeaveResponse)(nil),     // 9: baton.peer.v1.LeaveResponse
-	(*KeepLogRequest)(nil),    // 10: baton.peer.v1.KeepLogRequest
-	(*KeepLogResponse)(nil),   // 11: baton.peer.v1.KeepLogResponse
-	(*CloneRequest)(nil),      // 12: baton.peer.v1.CloneRequest
-	(*CloneResponse)(nil),     // 13: baton.peer.v1.CloneResponse
-	(*PodStatusRequest)(nil),  // 14: baton.peer.v1.PodStatusRequest
-	(*PodStatusResponse)(nil), // 15: baton.peer.v1.PodStatusResponse
-	(*HandOverRequest)(nil),   // 16: baton.peer.v1.HandOverRequest
-	(*HandOverResponse)(nil),  // 17: baton.peer.v1.HandOverResponse
-	(*v1.Command)(nil),        // 18: baton.kv.v1.Command
-	(*v1.Result)(nil),         // 19: baton.kv.v1.Result
-	(*v1.Error)(nil),          // 20: baton.kv.v1.Error
-	(*v1.PodStatus)(nil),      // 21: baton.kv.v1.PodStatus
+	(*Mark)(nil),              // 4: baton.peer.v1.Mark
+	(*CompareRequest)(nil),    // 5: baton.peer.v1.CompareRequest
+	(*CompareResponse)(nil),   // 6: baton.peer.v1.CompareResponse
+	(*InspectRequest)(nil),    // 7: baton.peer.v1.InspectRequest
+	(*InspectResponse)(nil),   // 8: baton.peer.v1.InspectResponse
+	(*JoinRequest)(nil),       // 9: baton.peer.v1.JoinRequest
+	(*JoinResponse)(nil),      // 10: baton.peer.v1.JoinResponse
+	(*LeaveRequest)(nil),      // 11: baton.peer.v1.LeaveRequest
+	(*LeaveResponse)(nil),     // 12: baton.peer.v1.LeaveResponse
+	(*KeepLogRequest)(nil),    // 13: baton.peer.v1.KeepLogRequest
+	(*KeepLogResponse)(nil),   // 14: baton.peer.v1.KeepLogResponse
+	(*CloneRequest)(nil),      // 15: baton.peer.v1.CloneRequest
+	(*CloneResponse)(nil),     // 16: baton.peer.v1.CloneResponse
+	(*PodStatusRequest)(nil),  // 17: baton.peer.v1.PodStatusRequest
+	(*PodStatusResponse)(nil), // 18: baton.peer.v1.PodStatusResponse
+	(*HandOverRequest)(nil),   // 19: baton.peer.v1.HandOverRequest
+	(*HandOverResponse)(nil),  // 20: baton.peer.v1.HandOverResponse
+	(*v1.Command)(nil),        // 21: baton.kv.v1.Command
+	(*v1.Result)(nil),         // 22: baton.kv.v1.Result
+	(*v1.Error)(nil),          // 23: baton.kv.v1.Error
+	(*v1.PodStatus)(nil),      // 24: baton.kv.v1.PodStatus
 }
 var file_baton_peer_v1_peer_proto_depIdxs = []int32{
-	18, // 0: baton.peer.v1.ForwardRequest.command:type_name -> baton.kv.v1.Command
-	19, // 1: baton.peer.v1.ForwardResponse.result:type_name -> baton.kv.v1.Result
-	20, // 2: baton.peer.v1.ForwardResponse.error:type_name -> baton.kv.v1.Error
-	21, // 3: baton.peer.v1.PodStatusResponse.status:type_name -> baton.kv.v1.PodStatus
-	0,  // 4: baton.peer.v1.PeerService.Forward:input_type -> baton.peer.v1.ForwardRequest
-	2,  // 5: baton.peer.v1.PeerService.ReadIndex:input_type -> baton.peer.v1.ReadIndexRequest
-	4,  // 6: baton.peer.v1.PeerService.Inspect:input_type -> baton.peer.v1.InspectRequest
-	6,  // 7: baton.peer.v1.PeerService.Join:input_type -> baton.peer.v1.JoinRequest
-	8,  // 8: baton.peer.v1.PeerService.Leave:input_type -> baton.peer.v1.LeaveRequest
-	10, // 9: baton.peer.v1.PeerService.KeepLog:input_type -> baton.peer.v1.KeepLogRequest
-	12, // 10: baton.peer.v1.PeerService.Clone:input_type -> baton.peer.v1.CloneRequest
-	14, // 11: baton.peer.v1.PeerService.PodStatus:input_type -> baton.peer.v1.PodStatusRequest
-	16, // 12: baton.peer.v1.PeerService.HandOver:input_type -> baton.peer.v1.HandOverRequest
-	1,  // 13: baton.peer.v1.PeerService.Forward:output_type -> baton.peer.v1.ForwardResponse
-	3,  // 14: baton.peer.v1.PeerService.ReadIndex:output_type -> baton.peer.v1.ReadIndexResponse
-	5,  // 15: baton.peer.v1.PeerService.Inspect:output_type -> baton.peer.v1.InspectResponse
-	7,  // 16: baton.peer.v1.PeerService.Join:output_type -> baton.peer.v1.JoinResponse
-	9,  // 17: baton.peer.v1.PeerService.Leave:output_type -> baton.peer.v1.LeaveResponse
-	11, // 18: baton.peer.v1.PeerService.KeepLog:output_type -> baton.peer.v1.KeepLogResponse
-	13, // 19: baton.peer.v1.PeerService.Clone:output_type -> baton.peer.v1.CloneResponse
-	15, // 20: baton.peer.v1.PeerService.PodStatus:output_type -> baton.peer.v1.PodStatusResponse
-	17, // 21: baton.peer.v1.PeerService.HandOver:output_type -> baton.peer.v1.HandOverResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	21, // 0: baton.peer.v1.ForwardRequest.command:type_name -> baton.kv.v1.Command
+	22, // 1: baton.peer.v1.ForwardResponse.result:type_name -> baton.kv.v1.Result
+	23, // 2: baton.peer.v1.ForwardResponse.error:type_name -> baton.kv.v1.Error
+	4,  // 3: baton.peer.v1.ReadIndexResponse.applied:type_name -> baton.peer.v1.Mark
+	4,  // 4: baton.peer.v1.CompareRequest.own:type_name -> baton.peer.v1.Mark
+	4,  // 5: baton.peer.v1.CompareResponse.mark:type_name -> baton.peer.v1.Mark
+	24, // 6: baton.peer.v1.PodStatusResponse.status:type_name -> baton.kv.v1.PodStatus
+	0,  // 7: baton.peer.v1.PeerService.Forward:input_type -> baton.peer.v1.ForwardRequest
+	2,  // 8: baton.peer.v1.PeerService.ReadIndex:input_type -> baton.peer.v1.ReadIndexRequest
+	5,  // 9: baton.peer.v1.PeerService.Compare:input_type -> baton.peer.v1.CompareRequest
+	7,  // 10: baton.peer.v1.PeerService.Inspect:input_type -> baton.peer.v1.InspectRequest
+	9,  // 11: baton.peer.v1.PeerService.Join:input_type -> baton.peer.v1.JoinRequest
+	11, // 12: baton.peer.v1.PeerService.Leave:input_type -> baton.peer.v1.LeaveRequest
+	13, // 13: baton.peer.v1.PeerService.KeepLog:input_type -> baton.peer.v1.KeepLogRequest
+	15, // 14: baton.peer.v1.PeerService.Clone:input_type -> baton.peer.v1.CloneRequest
+	17, // 15: baton.peer.v1.PeerService.PodStatus:input_type -> baton.peer.v1.PodStatusRequest
+	19, // 16: baton.peer.v1.PeerService.HandOver:input_type -> baton.peer.v1.HandOverRequest
+	1,  // 17: baton.peer.v1.PeerService.Forward:output_type -> baton.peer.v1.ForwardResponse
+	3,  // 18: baton.peer.v1.PeerService.ReadIndex:output_type -> baton.peer.v1.ReadIndexResponse
+	6,  // 19: baton.peer.v1.PeerService.Compare:output_type -> baton.peer.v1.CompareResponse
+	8,  // 20: baton.peer.v1.PeerService.Inspect:output_type -> baton.peer.v1.InspectResponse
+	10, // 21: baton.peer.v1.PeerService.Join:output_type -> baton.peer.v1.JoinResponse
+	12, // 22: baton.peer.v1.PeerService.Leave:output_type -> baton.peer.v1.LeaveResponse
+	14, // 23: baton.peer.v1.PeerService.KeepLog:output_type -> baton.peer.v1.KeepLogResponse
+	16, // 24: baton.peer.v1.PeerService.Clone:output_type -> baton.peer.v1.CloneResponse
+	18, // 25: baton.peer.v1.PeerService.PodStatus:output_type -> baton.peer.v1.PodStatusResponse
+	20, // 26: baton.peer.v1.PeerService.HandOver:output_type -> baton.peer.v1.HandOverResponse
+	17, // [17:27] is the sub-list for method output_type
+	7,  // [7:17] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_baton_peer_v1_peer_proto_init() }
@@ -1168,7 +1358,7 @@ func file_baton_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_baton_peer_v1_peer_proto_rawDesc), len(file_baton_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	PeerService_Forward_FullMethodName   = "/baton.peer.v1.PeerService/Forward"
 	PeerService_ReadIndex_FullMethodName = "/baton.peer.v1.PeerService/ReadIndex"
+	PeerService_Compare_FullMethodName   = "/baton.peer.v1.PeerService/Compare"
 	PeerService_Inspect_FullMethodName   = "/baton.peer.v1.PeerService/Inspect"
 	PeerService_Join_FullMethodName      = "/baton.peer.v1.PeerService/Join"
 	PeerService_Leave_FullMethodName     = "/baton.peer.v1.PeerService/Leave"
@@ -45,6 +46,9 @@ type PeerServiceClient interface {
 	// ReadIndex gives the master's commit index, after it has confirmed that it
 	// leads and has committed an entry of its own term.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// Compare tells what the pod had after an entry, once it has applied it. Both
+	// pods look at the other's, so that one that is wrong hears of it.
+	Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error)
 	// Inspect tells what a pod has; any pod answers at any time.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
@@ -87,6 +91,16 @@ func (c *peerServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReadIndexResponse)
 	err := c.cc.Invoke(ctx, PeerService_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareResponse)
+	err := c.cc.Invoke(ctx, PeerService_Compare_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +198,9 @@ type PeerServiceServer interface {
 	// ReadIndex gives the master's commit index, after it has confirmed that it
 	// leads and has committed an entry of its own term.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// Compare tells what the pod had after an entry, once it has applied it. Both
+	// pods look at the other's, so that one that is wrong hears of it.
+	Compare(context.Context, *CompareRequest) (*CompareResponse, error)
 	// Inspect tells what a pod has; any pod answers at any time.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
@@ -214,6 +231,9 @@ func (UnimplementedPeerServiceServer) Forward(grpc.BidiStreamingServer[ForwardRe
 }
 func (UnimplementedPeerServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedPeerServiceServer) Compare(context.Context, *CompareRequest) (*CompareResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Compare not implemented")
 }
 func (UnimplementedPeerServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
@@ -278,6 +298,24 @@ func _PeerService_ReadIndex_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServiceServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_Compare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Compare(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Compare_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Compare(ctx, req.(*CompareRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -411,6 +449,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadIndex",
 			Handler:    _PeerService_ReadIndex_Handler,
+		},
+		{
+			MethodName: "Compare",
+			Handler:    _PeerService_Compare_Handler,
 		},
 		{
 			MethodName: "Inspect",

@@ -1,0 +1,43 @@
+package server
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// doubts are about this pod's own data, while it is not known which of two pods
+// that differ is wrong: nothing is read meanwhile.
+type doubts struct {
+	// why nothing is read; nil: there is no doubt.
+	why atomic.Pointer[string]
+	// cleared are the pods that differ and of which the last comparison said that
+	// this pod goes on all the same.
+	cleared atomic.Pointer[[]string]
+	// differs: this pod's data and that of some other do.
+	differs atomic.Bool
+	// wake has an element when a comparison is due at once.
+	wake chan struct{}
+}
+
+func newDoubts() doubts { return doubts{wake: make(chan struct{}, 1)} }
+
+// raise says whether this pod serves although it differs from pod. The newest
+// doubt counts: a comparison that is under way may have begun before it.
+func (d *doubts) raise(pod, why string) (serve bool) {
+	if cleared := d.cleared.Load(); cleared != nil && slices.Contains(*cleared, pod) {
+		return true
+	}
+	if d.why.Swap(&why) == nil {
+		select { // Only for the first: two pods that doubt must not keep each other busy.
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
+// settle takes the outcome of a comparison that began with the doubt before.
+func (d *doubts) settle(before *string, cleared []string) {
+	d.cleared.Store(&cleared)
+	d.why.CompareAndSwap(before, nil)
+}
