@@ -95,11 +95,14 @@ func (n *nemesis) master(ctx context.Context) *machine {
 	return found
 }
 
-// kill ends a pod's process. A process is started again in its place; a machine
-// that lost its power comes back later, elsewhere.
+// kill ends a pod's process. A process is started again in its place, as long as
+// its pod is not deleted; a machine that lost its power comes back later,
+// elsewhere. One that is to leave does not lose it: nobody would make its pod
+// again, and with several of them a quorum were gone.
 func (n *nemesis) kill(m *machine, power bool) {
 	n.lock()
 	defer n.unlock()
+	power = power && m.number < n.controller.replicas
 	if err := m.kill(power); err != nil {
 		n.fail("harness", "%v", err)
 	}
@@ -113,7 +116,7 @@ func (n *nemesis) kill(m *machine, power bool) {
 		time.Sleep(after)
 		n.lock()
 		defer n.unlock()
-		if m.wanted = m.wanted && m.number < n.controller.replicas; m.wanted {
+		if m.wanted {
 			m.run()
 		}
 	})
