@@ -429,3 +429,45 @@ func TestOrigins(t *testing.T) {
 		t.Errorf("%q is not forgotten", got)
 	}
 }
+
+// A pod is taken in, and out again, by an old word on which ordinals should
+// exist, before it has heard of either: when the word is right again it must hear
+// that it was removed, for under its name it is never taken in again.
+func TestRemovedBeforeItKnew(t *testing.T) {
+	var replicas atomic.Int64
+	replicas.Store(4)
+	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	e := c.master().node.engine.Load()
+	s := &peerService{node: c.master().node}
+	id := MemberID("kv-3/" + uuid.NewString()) // Nobody is there.
+	join := func() *peerv1.JoinResponse {
+		t.Helper()
+		answer, err := s.Join(t.Context(), &peerv1.JoinRequest{MemberId: string(id), Address: string(id)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	is := func(member bool) func() error {
+		return func() error {
+			if _, latest := server(e.raft.GetConfiguration().Configuration(), id); latest != member {
+				return fmt.Errorf("a member: %t", latest)
+			}
+			if member && join().Removed {
+				t.Fatal("it is told that it was removed")
+			}
+			return nil
+		}
+	}
+	join()
+	c.eventually("the pod is taken in", is(true))
+	replicas.Store(3)
+	c.eventually("the pod is taken out", is(false))
+	replicas.Store(4)
+	c.eventually("the pod hears that it was removed", func() error {
+		if !join().Removed {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+}

@@ -97,7 +97,9 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 	s.node.callers.note(id.Pod())
 	_, committed := server(e.roster.now.Load().Configuration, id)
 	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
-	if req.Returning && !committed && !latest {
+	// Who was taken in and out again before it heard of either does not know that
+	// it is one that returns.
+	if returns := req.Returning || e.steward.hasRemoved(id); returns && !committed && !latest {
 		if err := e.stillLeads(ctx); err != nil {
 			return nil, err
 		}

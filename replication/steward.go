@@ -173,6 +173,13 @@ func (s *steward) change(ctx context.Context, c change) error {
 	return fmt.Errorf("no such change: %q", c.do)
 }
 
+// hasRemoved says that this pod has taken a member out, or is about to.
+func (s *steward) hasRemoved(id MemberID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed[id]
+}
+
 func (s *steward) mark(id MemberID, removed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
