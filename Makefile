@@ -53,7 +53,7 @@ test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 # processor time. Without SEED: seeds of today.
 simulate: ## Simulate clusters that break, in virtual time (SEED=, SEEDS=, HOURS=, LENGTH=)
 	$(GO) test ./cmd/kvd -run '^TestSimulate$$' -v -count 1 -timeout 0 -args -busy 10m \
-		$(if $(SEED),-seed $(SEED)) $(if $(SEEDS),-seeds $(SEEDS)) $(if $(HOURS),-hours $(HOURS)) $(if $(LENGTH),-length $(LENGTH))
+		-seed $(or $(SEED),0) $(if $(SEEDS),-seeds $(SEEDS)) $(if $(HOURS),-hours $(HOURS)) $(if $(LENGTH),-length $(LENGTH))
 
 simulate-mutations: ## Build bugs into kvd, and see that the simulation finds each; takes an hour
 	$(GO) run ./test/simulate/mutate

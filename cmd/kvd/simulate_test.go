@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	simulateSeed   = flag.Uint64("seed", 0, "the first seed of the simulation; 0: the time")
+	simulateSeed   = flag.Uint64("seed", 1, "the first seed of the simulation; 0: the time")
 	simulateSeeds  = flag.Int("seeds", 0, "how many seeds; 0: see -hours")
 	simulateHours  = flag.Float64("hours", 0, "virtual hours to simulate; 0: see -busy")
 	simulateBusy   = flag.Duration("busy", 45*time.Second, "processor time to spend")

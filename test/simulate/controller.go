@@ -32,11 +32,12 @@ type controller struct {
 	fail     func(format string, args ...any)
 	probes   *http.Client
 
+	replicas atomic.Int64
+
 	// Under the world's lock.
-	replicas int
-	roll     int // The number of the roll-out.
-	paused   bool
-	failing  map[string]string // Why each pod is not ready; "" is ready.
+	roll    int // The number of the roll-out.
+	paused  bool
+	failing map[string]string // Why each pod is not ready; "" is ready.
 }
 
 const (
@@ -46,7 +47,7 @@ const (
 
 func newController(w *world, replicas int, parallel bool, fail func(string, ...any)) *controller {
 	kubelet := w.network.Host("kubelet", "10.255.0.1")
-	c := &controller{world: w, replicas: replicas, parallel: parallel, fail: fail, failing: map[string]string{}}
+	c := &controller{world: w, parallel: parallel, fail: fail, failing: map[string]string{}}
 	c.probes = &http.Client{Timeout: probeTimeout, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
@@ -57,6 +58,7 @@ func newController(w *world, replicas int, parallel bool, fail func(string, ...a
 			return kubelet.Dial(ctx, host, port)
 		},
 	}}
+	c.replicas.Store(int64(replicas))
 	w.api.put(namespaces, object("v1", "Namespace", Namespace))
 	c.publish()
 	return c
@@ -74,15 +76,18 @@ func (c *controller) publish() {
 	set := object("apps/v1", "StatefulSet", Service)
 	set.SetUID("the-set")
 	set.Object["spec"] = map[string]any{
-		"replicas":             int64(c.replicas),
+		"replicas":             c.replicas.Load(),
 		"volumeClaimTemplates": []any{map[string]any{"metadata": map[string]any{"name": "data"}}},
 	}
 	c.world.api.put(statefulSets, set)
 }
 
+// size is how many pods should exist.
+func (c *controller) size() int { return int(c.replicas.Load()) }
+
 // scale sets spec.replicas. The world is locked.
 func (c *controller) scale(replicas int) {
-	c.replicas = replicas
+	c.replicas.Store(int64(replicas))
 	c.publish()
 }
 
@@ -115,7 +120,7 @@ func (c *controller) probe(ctx context.Context) {
 // readiness is empty when the pod is ready, and says why not otherwise.
 func (c *controller) readiness(ctx context.Context, m *machine) string {
 	c.world.lock()
-	ip, running := m.ip, m.process.running()
+	ip, running := m.ip, m.process.Load().running()
 	c.world.unlock()
 	if !running {
 		return "it does not run"
@@ -139,7 +144,9 @@ func (c *controller) readiness(ctx context.Context, m *machine) string {
 	return response.Status
 }
 
-func (c *controller) ready(m *machine) bool { return m.process.running() && c.failing[m.name] == "" }
+func (c *controller) ready(m *machine) bool {
+	return m.process.Load().running() && c.failing[m.name] == ""
+}
 
 // next decides on one step.
 func (c *controller) next() func() {
@@ -149,8 +156,8 @@ func (c *controller) next() func() {
 	if c.paused {
 		return nil
 	}
-	for _, m := range w.pods[:c.replicas] {
-		if !m.process.running() && !m.wanted {
+	for _, m := range w.pods[:c.size()] {
+		if !m.process.Load().running() && !m.wanted {
 			c.create(m)
 			if !c.parallel {
 				return nil
@@ -161,12 +168,12 @@ func (c *controller) next() func() {
 			return nil
 		}
 	}
-	for i := len(w.pods) - 1; i >= c.replicas; i-- {
-		if m := w.pods[i]; m.process.running() {
+	for i := len(w.pods) - 1; i >= c.size(); i-- {
+		if m := w.pods[i]; m.process.Load().running() {
 			return func() { c.stop(m) }
 		}
 	}
-	for i := c.replicas - 1; i >= 0; i-- {
+	for i := c.size() - 1; i >= 0; i-- {
 		m := w.pods[i]
 		if !c.ready(m) {
 			return nil
@@ -181,7 +188,7 @@ func (c *controller) next() func() {
 // create makes the pod. The world is locked.
 func (c *controller) create(m *machine) {
 	m.rolled = c.roll
-	if m.process != nil {
+	if m.process.Load() != nil {
 		m.move()
 	}
 	c.world.api.put(podObjects, object("v1", "Pod", m.name))
@@ -201,7 +208,7 @@ func (c *controller) stop(m *machine) {
 
 // gone removes what Kubernetes knows of a pod that was deleted.
 func (c *controller) gone(m *machine) {
-	if p := m.process; p != nil && !p.running() {
+	if p := m.process.Load(); p != nil && !p.running() {
 		p.host.Remove()
 	}
 	c.world.api.remove(podObjects, m.name)
@@ -214,9 +221,9 @@ func (c *controller) allReady() string {
 	defer c.world.unlock()
 	for i, m := range c.world.pods {
 		switch {
-		case i < c.replicas && !c.ready(m):
+		case i < c.size() && !c.ready(m):
 			return fmt.Sprintf("%s is not ready: %s", m.name, c.failing[m.name])
-		case i >= c.replicas && m.process.running():
+		case i >= c.size() && m.process.Load().running():
 			return m.name + " should not exist"
 		}
 	}

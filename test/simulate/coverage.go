@@ -15,11 +15,11 @@ func (s *simulation) reach(status *kvv1.StatusResponse, m *machine) {
 			continue
 		}
 		disk := "well"
-		if m.full {
+		if m.full.Load() {
 			disk = "full"
-		} else if p := m.process; p.running() && p.disk.slow() {
+		} else if p := m.process.Load(); p.running() && p.disk.slow() {
 			disk = "slow"
 		}
-		s.reached[fmt.Sprintf("%s ready=%t of=%d disk=%s", p.Role, p.Ready, s.controller.replicas, disk)]++
+		s.reached[fmt.Sprintf("%s ready=%t of=%d disk=%s", p.Role, p.Ready, s.controller.size(), disk)]++
 	}
 }

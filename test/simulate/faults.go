@@ -148,11 +148,11 @@ func hungDisk(ctx context.Context, n *nemesis) {
 func fullDisk(ctx context.Context, n *nemesis) {
 	m := n.any()
 	n.lock()
-	m.full = true
+	m.full.Store(true)
 	n.unlock()
 	_ = pause(ctx, n.between(2*time.Second, 20*time.Second))
 	n.lock()
-	m.full = false
+	m.full.Store(false)
 	n.unlock()
 }
 
@@ -176,9 +176,9 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 		return
 	}
 	n.fragile = true
-	first := n.rng.IntN(n.controller.replicas)
+	first := n.rng.IntN(n.controller.size())
 	for i := range pods {
-		m := n.pods[(first+i)%n.controller.replicas]
+		m := n.pods[(first+i)%n.controller.size()]
 		n.lock()
 		err := m.damage()
 		n.unlock()
@@ -186,7 +186,7 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 		_ = pause(ctx, n.between(0, 6*time.Second))
 	}
 	// Somebody has to look: a value that nobody reads is found by nobody.
-	for i := range n.controller.replicas {
+	for i := range n.controller.size() {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		_, err := workload.Copy(call, n.pods[i].name, n.conns[i], 0)
 		cancel()
@@ -205,7 +205,7 @@ func scale(_ context.Context, n *nemesis) {
 	if n.rng.IntN(2) == 0 {
 		to = 3
 	}
-	n.log("scale from %d to %d", n.controller.replicas, to)
+	n.log("scale from %d to %d", n.controller.size(), to)
 	n.controller.scale(to)
 }
 
@@ -252,7 +252,7 @@ func oneDisk(ctx context.Context, n *nemesis) {
 	}
 	m := n.master(ctx)
 	var quick *machine
-	for _, other := range n.pods[:n.controller.replicas] {
+	for _, other := range n.pods[:n.controller.size()] {
 		if other != m && (quick == nil || n.rng.IntN(2) == 0) {
 			quick = other
 		}
@@ -302,7 +302,7 @@ func tailAfterClone(ctx context.Context, n *nemesis) {
 		return
 	}
 	n.losing(m)
-	for started := false; !started; started = m.process.running() {
+	for started := false; !started; started = m.process.Load().running() {
 		if pause(ctx, 5*time.Millisecond) != nil {
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -82,10 +83,10 @@ type machine struct {
 	ip      string
 	ips     int
 	wanted  bool // The pod exists: a process that ends is started again.
-	process *process
+	process atomic.Pointer[process]
 	crashes []string // Ends that nobody asked for.
 	rolled  int      // The roll-out that it was started in.
-	full    bool
+	full    atomic.Bool
 }
 
 // process is one incarnation.
@@ -168,7 +169,7 @@ func (m *machine) move() {
 
 // run starts a process over the volume. The world is locked.
 func (m *machine) run() {
-	if m.process.running() {
+	if m.process.Load().running() {
 		return
 	}
 	if m.ip == "" {
@@ -180,11 +181,11 @@ func (m *machine) run() {
 		host: w.network.Host(m.name, m.ip), disk: newDisk(m.rng),
 		dead: make(chan struct{}), ended: make(chan struct{}),
 	}
-	p.disk.full = m.full
+	p.disk.full = m.full.Load()
 	w.names.point(m.name, m.ip)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	m.process = p
+	m.process.Store(p)
 	e := m.environment(p)
 	w.say("%s starts at %s on volume %d", m.name, m.ip, m.volumes)
 	w.zombies.Go(func() {
@@ -214,7 +215,7 @@ func (m *machine) environment(p *process) Environment {
 			return p.host.Dial(ctx, ips[0], port)
 		},
 		Space: func() (free, total uint64) {
-			if m.full {
+			if m.full.Load() {
 				return 1 << 20, 10 << 30
 			}
 			return 8 << 30, 10 << 30
@@ -234,7 +235,7 @@ func (m *machine) supervise(p *process) {
 	case <-p.ended:
 	}
 	m.world.lock()
-	again := m.wanted && m.process == p
+	again := m.wanted && m.process.Load() == p
 	if again {
 		m.crashes = append(m.crashes, fmt.Sprint(p.err))
 		m.world.say("%s ended by itself: %v", m.name, p.err)
@@ -246,7 +247,7 @@ func (m *machine) supervise(p *process) {
 	time.Sleep(backOff)
 	m.world.lock()
 	defer m.world.unlock()
-	if m.wanted && m.process == p {
+	if m.wanted && m.process.Load() == p {
 		m.run()
 	}
 }
@@ -255,7 +256,7 @@ func (m *machine) supervise(p *process) {
 // loses it. The world is locked.
 func (m *machine) kill(power bool) error {
 	m.wanted = false
-	p := m.process
+	p := m.process.Load()
 	if !p.running() {
 		return nil
 	}
@@ -285,7 +286,7 @@ const grace = 30 * time.Second
 func (m *machine) stop() error {
 	m.world.lock()
 	m.wanted = false
-	p := m.process
+	p := m.process.Load()
 	if !p.running() {
 		m.world.unlock()
 		return nil

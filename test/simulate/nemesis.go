@@ -60,7 +60,7 @@ func (n *nemesis) between(a, b time.Duration) time.Duration {
 }
 
 // any is a pod that should exist.
-func (n *nemesis) any() *machine { return n.pods[n.rng.IntN(n.controller.replicas)] }
+func (n *nemesis) any() *machine { return n.pods[n.rng.IntN(n.controller.size())] }
 
 // pair is two of them; of one pod twice the same.
 func (n *nemesis) pair() (a, b *machine) {
@@ -77,7 +77,7 @@ func (n *nemesis) pair() (a, b *machine) {
 func (n *nemesis) master(ctx context.Context) *machine {
 	found, term := n.any(), uint64(0)
 	for i, m := range n.pods {
-		if !m.process.running() {
+		if !m.process.Load().running() {
 			continue
 		}
 		call, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
@@ -102,7 +102,7 @@ func (n *nemesis) master(ctx context.Context) *machine {
 func (n *nemesis) kill(m *machine, power bool) {
 	n.lock()
 	defer n.unlock()
-	power = power && m.number < n.controller.replicas
+	power = power && m.number < n.controller.size()
 	if err := m.kill(power); err != nil {
 		n.fail("harness", "%v", err)
 	}
@@ -124,7 +124,7 @@ func (n *nemesis) kill(m *machine, power bool) {
 
 func (n *nemesis) killAll(power bool) {
 	for _, m := range n.pods {
-		if m.process.running() {
+		if m.process.Load().running() {
 			n.kill(m, power)
 		}
 	}
@@ -159,7 +159,7 @@ func (n *nemesis) isolate(m *machine) {
 func (n *nemesis) withDisk(m *machine, f func(d *Disk)) {
 	n.lock()
 	defer n.unlock()
-	if p := m.process; p.running() {
+	if p := m.process.Load(); p.running() {
 		p.disk.set(func() { f(p.disk) })
 	}
 }
@@ -167,7 +167,7 @@ func (n *nemesis) withDisk(m *machine, f func(d *Disk)) {
 // whole says that every pod has all that was acknowledged, so that one volume
 // may be lost.
 func (n *nemesis) whole(ctx context.Context) bool {
-	return !n.fragile && n.controller.replicas >= 3 && n.controller.allReady() == "" && n.members(ctx) == ""
+	return !n.fragile && n.controller.size() >= 3 && n.controller.allReady() == "" && n.members(ctx) == ""
 }
 
 // losing kills a pod whose volume goes with it.

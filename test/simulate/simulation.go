@@ -114,7 +114,7 @@ func (s *simulation) workload() *workload.Workload {
 	client := s.network.Host("clients", "10.254.0.1")
 	o := workload.Options{
 		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: 1500 * time.Millisecond,
-		Exists: func(i int) bool { return s.pods[i].process.running() },
+		Exists: func(i int) bool { return s.pods[i].process.Load().running() },
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			host, port, err := net.SplitHostPort(address)
 			if err != nil {
@@ -224,8 +224,8 @@ func (s *simulation) members(ctx context.Context) string {
 			followers++
 		}
 	}
-	if len(status.Pods) != s.controller.replicas || masters != 1 || followers != s.controller.replicas-1 {
-		return fmt.Sprintf("the members are %v, and %d pods should be", status.Pods, s.controller.replicas)
+	if len(status.Pods) != s.controller.size() || masters != 1 || followers != s.controller.size()-1 {
+		return fmt.Sprintf("the members are %v, and %d pods should be", status.Pods, s.controller.size())
 	}
 	return ""
 }
@@ -239,8 +239,8 @@ func (s *simulation) heal(ctx context.Context) {
 	s.api.set(func() { s.api.silent, s.api.stale = false, false })
 	s.controller.paused = false
 	for _, m := range s.pods {
-		m.full = false
-		if p := m.process; p.running() {
+		m.full.Store(false)
+		if p := m.process.Load(); p.running() {
 			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, newDisk(nil).latency })
 		}
 	}
@@ -262,7 +262,7 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 	s.catchUp(ctx, last)
 	stopWatching()
 	var copies []history.Copy
-	for i := range s.controller.replicas {
+	for i := range s.controller.size() {
 		c, err := workload.Copy(ctx, s.pods[i].name, s.conns[i], last)
 		if err != nil {
 			s.fail("copies", "%s: %v", s.pods[i].name, err)
@@ -270,7 +270,10 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 		}
 		copies = append(copies, c)
 	}
-	s.found = append(s.found, s.load.Check(copies, nil, s.Dir)...)
+	found := s.load.Check(copies, nil, s.Dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = append(s.found, found...)
 }
 
 // rest waits until nothing changes any more: all leases have ended. It returns
@@ -312,7 +315,7 @@ func (s *simulation) catchUp(ctx context.Context, revision int64) {
 func (s *simulation) sample(ctx context.Context) {
 	for pause(ctx, 500*time.Millisecond) == nil {
 		for i, m := range s.pods {
-			if !m.process.running() {
+			if !m.process.Load().running() {
 				continue
 			}
 			call, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
