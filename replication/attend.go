@@ -148,8 +148,8 @@ func (a *attendant) ask(ctx context.Context) {
 // quorumAbsent says that a majority of the voters cannot be running, and that
 // one at least is yet to be created: a cold start, one pod after the other,
 // where the next pod is only created once this one is ready. A pod does not
-// exist if its name does not; and a voter does not run if its pod answers and
-// says that it has another disk.
+// exist if its name does not; and a voter does not run if its pod, this one or
+// one that answers, has another disk, or a damaged one.
 func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	// The latest one in the log, by which votes go: after a crash what was applied
 	// lags, and nothing is applied without a quorum.
@@ -158,9 +158,9 @@ func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	for _, id := range all {
 		s := seen[id.Pod()]
 		switch {
-		case id == a.self || s != nil && s.MemberId == string(id):
+		case id == a.self || s != nil && s.MemberId == string(id) && !useless(s):
 			running++
-		case s != nil: // another disk
+		case s != nil || id.Pod() == a.self.Pod(): // another disk, or one that is damaged
 		case a.node.absent(id.Pod()):
 			absent++
 		default:

@@ -471,3 +471,30 @@ func TestRemovedBeforeItKnew(t *testing.T) {
 		return nil
 	})
 }
+
+// A pod whose new disk does not vote yet, while its old one still does, and the
+// next pod is yet to be created: it must be ready, or that one never is. So must
+// one beside a pod whose data is damaged.
+//
+// Scenario: S02
+func TestColdBesideADiskThatCannotVote(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	n := c.pods["kv-1"].node
+	e, first := n.engine.Load(), string(c.pods["kv-0"].node.MemberID())
+	c.net.change(func() { delete(c.net.addrs, "kv-2") })
+	for _, tc := range []struct {
+		what string
+		self MemberID
+		kv0  *peerv1.InspectResponse
+		cold bool
+	}{
+		{"both vote", e.self, &peerv1.InspectResponse{MemberId: first}, false},
+		{"its old disk voted", "kv-1/new", &peerv1.InspectResponse{MemberId: first}, true},
+		{"the other is damaged", e.self, &peerv1.InspectResponse{MemberId: first, Condemned: true}, true},
+	} {
+		a := &attendant{engine: &engine{self: tc.self, raft: e.raft}, node: n}
+		if cold := a.quorumAbsent(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0}); cold != tc.cold {
+			t.Errorf("%s: cold %t", tc.what, cold)
+		}
+	}
+}
