@@ -219,10 +219,7 @@ func (e *engine) startRaft(n *Node) error {
 	}
 	e.transport.raft.Store(e.raft)
 	// The library stores what it proposes from the goroutine that changes its
-	// membership, and steps down there too, but for a heartbeat of a newer term,
-	// which another goroutine takes. An entry that is stored just then was not
-	// sent yet: the new master does not have it, and this pod cannot be asked to
-	// confirm it. It is replaced or settled by the next write or term.
+	// membership, and steps down there, too, see transport.SetHeartbeatHandler.
 	// (TestNoOverlap, TestSyncWhileReplicating)
 	e.storage.log.Overlap(func() []string {
 		if e.raft.State() != raft.Leader {

@@ -77,6 +77,36 @@ func (t *transport) Close() error {
 	return t.NetworkTransport.Close()
 }
 
+// SetHeartbeatHandler implements raft.Transport.
+//
+// The library takes heartbeats on the goroutine of their connection, so that they
+// do not wait for its disk. One of a newer term ends a reign there: state and term
+// change, while the goroutine that proposes may be about to store an entry; it
+// stores it under the new term, at an index where the new master has another, and
+// takes that for a copy of its own. (One entry for an index and a term: "log
+// matching", Raft paper, 5.3.) So such a heartbeat goes the way of all other
+// messages. (TestAHeartbeatOfANewerTermWaitsItsTurn)
+func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
+	if fast != nil {
+		fast = t.heartbeats(fast)
+	}
+	t.NetworkTransport.SetHeartbeatHandler(fast)
+}
+
+func (t *transport) heartbeats(fast func(raft.RPC)) func(raft.RPC) {
+	return func(rpc raft.RPC) {
+		r := t.raft.Load()
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && r != nil && req.Term <= r.CurrentTerm() {
+			fast(rpc)
+			return
+		}
+		select {
+		case t.received <- rpc:
+		case <-t.ctx.Done():
+		}
+	}
+}
+
 // awayFor bounds a wait for a member that is away: it may have been removed.
 const awayFor = 30 * time.Second
 
