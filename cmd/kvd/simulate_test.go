@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -33,6 +35,10 @@ var (
 // TestSimulate runs whole pods in virtual time, seed after seed; see
 // test/simulate.
 func TestSimulate(t *testing.T) {
+	if os.Getenv(simulateAlone) == "" {
+		simulateInAnotherProcess(t)
+		return
+	}
 	seed := *simulateSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano()) % 1_000_000
@@ -49,6 +55,26 @@ func TestSimulate(t *testing.T) {
 	fmt.Printf("%.2f virtual hours, %s of processor time, %d states reached\n", total.Hours(), (processorTime() - busy).Round(time.Second), len(reached))
 	for _, state := range slices.Sorted(maps.Keys(reached)) {
 		t.Logf("%6d  %s", reached[state], state)
+	}
+}
+
+// simulateAlone marks the process of a simulation. It has one to itself: pools of
+// the pods and the client would hand it channels of the tests before, which are
+// not of its bubble.
+const simulateAlone = "BATON_SIMULATE_ALONE"
+
+func simulateInAnotherProcess(t *testing.T) {
+	arguments := []string{"-test.run=^TestSimulate$", "-test.v", "-test.timeout=0"}
+	flag.Visit(func(f *flag.Flag) {
+		if !strings.HasPrefix(f.Name, "test.") {
+			arguments = append(arguments, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	self := exec.CommandContext(t.Context(), os.Args[0], arguments...)
+	self.Env = append(os.Environ(), simulateAlone+"=1")
+	self.Stdout, self.Stderr = os.Stdout, os.Stderr
+	if err := self.Run(); err != nil {
+		t.Fatalf("the simulation: %v", err)
 	}
 }
 
