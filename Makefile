@@ -35,7 +35,7 @@ run: build ## Run a cluster of three pods on loopback; its data stays in ./data 
 # for themselves. test/faults is among them, with a seed that it prints.
 test: ## Run the tests (under ten minutes on two cores)
 	$(GO) test -p 1 -timeout 9m $(REST)
-	$(GO) test -p 1 -timeout 5m -race $(RACE:%=./%/...)
+	$(GO) test -p 1 -timeout 8m -race $(RACE:%=./%/...)
 	cd bench && $(GO) test -timeout 2m ./...
 
 test-race: ## Run all tests under the race detector; takes its time
