@@ -158,7 +158,7 @@ func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	for _, id := range all {
 		s := seen[id.Pod()]
 		switch {
-		case id == a.self || s != nil && s.MemberId == string(id) && !useless(s):
+		case id == a.self || has(s, id):
 			running++
 		case s != nil || id.Pod() == a.self.Pod(): // another disk, or one that is damaged
 		case a.node.absent(id.Pod()):

@@ -27,10 +27,7 @@ type pipeline struct {
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
 	confirmed chan struct{} // has a token after a change of stored
 
-	// turn is held by whoever sends, also while there is no room for a request;
-	// who holds it has the fields below. (A mutex would not do: in virtual time, a
-	// wait for one must be short.)
-	turn chan struct{}
+	turn turn // One request at a time, also while there is no room; guards the fields below.
 	next raft.AppendEntriesRequest
 	sent time.Time // when the last request was
 }
@@ -41,7 +38,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{confirmed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	p := &pipeline{confirmed: make(chan struct{}, 1), turn: newTurn()}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 		if !confirms(req, resp) {
 			return nil
@@ -64,8 +61,8 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 
 // AppendEntries implements raft.AppendPipeline.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	p.turn <- struct{}{}
-	defer func() { <-p.turn }()
+	p.turn.lock()
+	defer p.turn.unlock()
 	return p.send(req, resp)
 }
 
@@ -102,8 +99,8 @@ func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
 }
 
 func (p *pipeline) quiet() time.Duration {
-	p.turn <- struct{}{}
-	defer func() { <-p.turn }()
+	p.turn.lock()
+	defer p.turn.unlock()
 	return time.Since(p.sent)
 }
 
@@ -115,8 +112,8 @@ func (p *pipeline) quiet() time.Duration {
 // have other entries there. (Raft paper, figure 2; TestSentCommitIndexIsBounded,
 // TestADeposedMasterTellsNothing, and TestTellCommitted for that it does tell.)
 func (p *pipeline) tell(t *transport) error {
-	p.turn <- struct{}{}
-	defer func() { <-p.turn }()
+	p.turn.lock()
+	defer p.turn.unlock()
 	committed := min(t.applied.value.Load(), end(&p.next))
 	if committed <= p.next.LeaderCommitIndex || !t.leads(p.next.Term) {
 		return nil

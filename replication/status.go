@@ -101,11 +101,11 @@ func (n *Node) notReady(e *engine, v *view, s Status) string {
 	switch {
 	case e.isStopped():
 		return "it stops"
-	case n.condemned() != "" && n.volume.Identity().Retired == "":
-		because, _ := n.progress.get()
-		return cmp.Or(because, "its data is of no use: "+n.condemned())
 	case n.volume.Identity().Retired != "":
 		return "its member is retired: " + n.volume.Identity().Retired
+	case n.condemned() != "":
+		because, _ := n.progress.get()
+		return cmp.Or(because, "its data is of no use: "+n.condemned())
 	case v.master == "" && e.cold.Load():
 		return "" // The next pod is only created once this one is ready; what it is may be in its log only.
 	case s.Role == RoleNone:

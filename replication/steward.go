@@ -31,9 +31,7 @@ type steward struct {
 	expected func() (covers func(int) bool, known bool)
 	wake     chan struct{}
 
-	// turn is held from a decision until it is committed. It comes before mu. (Not
-	// a mutex: in virtual time, a wait for one must be short.)
-	turn chan struct{}
+	turn turn // Held from a decision until it is committed. It comes before mu.
 
 	mu      sync.Mutex // guards the fields below
 	joiners map[MemberID]joiner
@@ -61,7 +59,7 @@ type leaver struct {
 
 func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 	return &steward{
-		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: newTurn(),
 		joiners: map[MemberID]joiner{}, leavers: map[MemberID]leaver{}, removed: map[MemberID]bool{},
 		unwanted: map[MemberID]time.Time{},
 	}
@@ -96,8 +94,8 @@ func (s *steward) leave(id MemberID, reclone bool) {
 // membership nor in a later one, and that no change of this pod's is under way
 // that was decided before it asked to leave.
 func (s *steward) without(id MemberID, voteOnly bool) bool {
-	s.turn <- struct{}{}
-	defer func() { <-s.turn }()
+	s.turn.lock()
+	defer s.turn.unlock()
 	for _, c := range []raft.Configuration{s.engine.roster.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
 		if m, member := server(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
 			return false
@@ -130,8 +128,8 @@ func (s *steward) run(ctx context.Context) {
 
 // step makes the next change, and says whether there may be another.
 func (s *steward) step(ctx context.Context) bool {
-	s.turn <- struct{}{}
-	defer func() { <-s.turn }()
+	s.turn.lock()
+	defer s.turn.unlock()
 	c := s.situation().decide()
 	if c.do == nothing {
 		return false

@@ -152,5 +152,5 @@ func (p *pod) leave() {
 		p.logger.Warn("this pod should leave, and could not; the pods that stay remove it", slog.Any("error", err))
 		return
 	}
-	p.logger.Info(fmt.Sprintf("%s has left the cluster: the StatefulSet does not want it any more", p.name), slog.Duration("took", time.Since(start)))
+	p.logger.Info(fmt.Sprintf("%s has left the cluster: the StatefulSet does not want it any more", p.config.name), slog.Duration("took", time.Since(start)))
 }

@@ -25,7 +25,6 @@ const (
 
 // pod holds the parts that run, as far as they have come: nil is not yet.
 type pod struct {
-	name, dir  string
 	config     *config
 	logger     *slog.Logger
 	kubernetes *orchestrated
@@ -128,7 +127,7 @@ func (p *pod) close(err error) error {
 	if p.log != nil {
 		p.log.Stopping()
 		departs := make(chan bool, 1)
-		go func() { departs <- err == nil && p.kubernetes.departs(p.name) }()
+		go func() { departs <- err == nil && p.kubernetes.departs(p.config.name) }()
 		if p.log.IsMaster() {
 			p.handOver()
 		}

@@ -119,7 +119,7 @@ func (p *pod) awaitRecovery(ctx context.Context) {
 			return
 		case <-time.After(requestPoll):
 		}
-		path := filepath.Join(p.dir, requestName)
+		path := filepath.Join(p.config.dataDir, requestName)
 		raw, err := os.ReadFile(path)
 		// Taking the request away first: it is answered once.
 		if err != nil || os.Remove(path) != nil {
@@ -161,7 +161,7 @@ func (c *config) succeed(ctx context.Context, cluster, place string, o *orchestr
 
 // succeed goes on with what was noted on the disk.
 func (p *pod) succeed(ctx context.Context) error {
-	disk, err := replication.Examine(p.dir)
+	disk, err := replication.Examine(p.config.dataDir)
 	if err != nil || disk.Successor == "" {
 		return nil // Opening it reports the same.
 	}
@@ -177,7 +177,7 @@ func recovered(disk replication.Disk) string {
 }
 
 func (p *pod) answer(ok bool, text string) {
-	if err := answerRecovery(p.dir, ok, text); err != nil {
+	if err := answerRecovery(p.config.dataDir, ok, text); err != nil {
 		p.logger.Warn("the answer to kvd recover could not be written", slog.Any("error", err))
 	}
 }

@@ -31,7 +31,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 
 	registry := newRegistry()
-	p := &pod{name: c.name, dir: c.dataDir, config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
+	p := &pod{config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
 		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
