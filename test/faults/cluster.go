@@ -180,7 +180,7 @@ func (c *Cluster) supervise(p *Pod, started *process) {
 		return
 	}
 	c.log("%s ended by itself: %v", p.Name, started.command.ProcessState)
-	if pause(c.ctx, 500*time.Millisecond) != nil {
+	if workload.Pause(c.ctx, 500*time.Millisecond) != nil {
 		return
 	}
 	p.mu.Lock()
@@ -275,16 +275,7 @@ func (c *Cluster) Close() {
 func (c *Cluster) status(ctx context.Context, p *Pod) (*kvv1.StatusResponse, *kvv1.PodStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	s, err := kvv1.NewClusterServiceClient(p.conn).Status(ctx, &kvv1.StatusRequest{ThisPodOnly: true})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, own := range s.Pods {
-		if own.Name == p.Name {
-			return s, own, nil
-		}
-	}
-	return s, nil, fmt.Errorf("%s does not speak about itself", p.Name)
+	return workload.Status(ctx, p.Name, p.conn)
 }
 
 // Master is the pod that says so in the highest term, or nil.
@@ -309,7 +300,7 @@ func (c *Cluster) WaitReady(ctx context.Context, timeout time.Duration) error {
 		if err == nil {
 			return nil
 		}
-		if pause(ctx, 50*time.Millisecond) != nil {
+		if workload.Pause(ctx, 50*time.Millisecond) != nil {
 			return fmt.Errorf("not ready after %v: %w", timeout, err)
 		}
 	}
@@ -321,25 +312,7 @@ func (c *Cluster) ready(ctx context.Context) error {
 			return err
 		}
 	}
-	call, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	s, err := kvv1.NewClusterServiceClient(c.Pods[0].conn).Status(call, &kvv1.StatusRequest{})
-	if err != nil {
-		return err
-	}
-	masters, followers := 0, 0
-	for _, p := range s.Pods {
-		switch p.Role {
-		case kvv1.PodStatus_ROLE_MASTER:
-			masters++
-		case kvv1.PodStatus_ROLE_FOLLOWER:
-			followers++
-		}
-	}
-	if len(s.Pods) != podCount || masters != 1 || followers != podCount-1 {
-		return fmt.Errorf("the members are %v", s.Pods)
-	}
-	return nil
+	return workload.Whole(ctx, c.Pods[0].conn, podCount)
 }
 
 // readyz asks what a readiness probe asks.

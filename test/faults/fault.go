@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/workload"
 )
 
 // Fault is one way to break things. Run does the damage, holds it for a time
@@ -68,7 +69,7 @@ func (n *nemesis) kill(ctx context.Context, pods ...*Pod) error {
 func (n *nemesis) startAll(ctx context.Context, pods []*Pod, within time.Duration) error {
 	var err error
 	for _, i := range n.rng.Perm(len(pods)) {
-		_ = pause(ctx, n.upTo(within))
+		_ = workload.Pause(ctx, n.upTo(within))
 		err = errors.Join(err, n.cluster.Start(pods[i]))
 	}
 	return err
@@ -79,7 +80,7 @@ func killAgain(ctx context.Context, n *nemesis) error {
 		if err := n.kill(ctx, n.master(ctx)); err != nil {
 			return err
 		}
-		_ = pause(ctx, n.between(100*time.Millisecond, 1200*time.Millisecond))
+		_ = workload.Pause(ctx, n.between(100*time.Millisecond, 1200*time.Millisecond))
 	}
 	return nil
 }
@@ -90,7 +91,7 @@ func (n *nemesis) freeze(ctx context.Context, pods ...*Pod) error {
 	for _, p := range pods {
 		n.cluster.Signal(p, syscall.SIGSTOP)
 	}
-	_ = pause(ctx, d)
+	_ = workload.Pause(ctx, d)
 	for _, p := range pods {
 		n.cluster.Signal(p, syscall.SIGCONT)
 	}
@@ -100,7 +101,7 @@ func (n *nemesis) freeze(ctx context.Context, pods ...*Pod) error {
 func (n *nemesis) restart(ctx context.Context, p *Pod) error {
 	n.note("restart %s", p.Name)
 	err := n.cluster.Stop(p)
-	_ = pause(ctx, n.upTo(time.Second))
+	_ = workload.Pause(ctx, n.upTo(time.Second))
 	return errors.Join(err, n.cluster.Start(p))
 }
 
@@ -140,7 +141,7 @@ func (n *nemesis) block(from, to *Pod, blocked bool) {
 // heal makes the network good after a while. Half of the times connections
 // break with it, as they do when a route changes.
 func (n *nemesis) heal(ctx context.Context, after time.Duration) error {
-	_ = pause(ctx, after)
+	_ = workload.Pause(ctx, after)
 	if n.rng.IntN(2) == 0 {
 		n.reset(0)
 	}
@@ -221,7 +222,7 @@ func resets(ctx context.Context, n *nemesis) error {
 		if n.rng.IntN(2) == 0 {
 			n.cluster.Network.Reset(outside, n.any().Name, 1+n.rng.Int64N(16<<10))
 		}
-		_ = pause(ctx, n.upTo(600*time.Millisecond))
+		_ = workload.Pause(ctx, n.upTo(600*time.Millisecond))
 	}
 	return nil
 }
@@ -256,13 +257,13 @@ func (n *nemesis) wipe(ctx context.Context, p *Pod, also *Pod) error {
 		return err
 	}
 	if also != nil {
-		_ = pause(ctx, n.between(500*time.Millisecond, 3*time.Second))
+		_ = workload.Pause(ctx, n.between(500*time.Millisecond, 3*time.Second))
 		if err := n.cluster.Start(also); err != nil {
 			return err
 		}
 	}
 	if n.rng.IntN(3) == 0 { // Interrupted in the middle of its clone.
-		_ = pause(ctx, n.upTo(700*time.Millisecond))
+		_ = workload.Pause(ctx, n.upTo(700*time.Millisecond))
 		n.note("kill %s", p.Name)
 		n.cluster.Kill(p)
 		if err := n.cluster.Start(p); err != nil {
@@ -286,14 +287,14 @@ func wipeAndKill(ctx context.Context, n *nemesis) error {
 		n.block(pods[0], other, true)
 		n.block(other, pods[0], true)
 	}
-	_ = pause(ctx, d)
+	_ = workload.Pause(ctx, d)
 	n.note("wipe %s, kill %s", pods[1].Name, names(pods[1:]))
 	n.cluster.Kill(pods[1:]...)
 	n.cluster.Network.Heal()
 	if err := errors.Join(n.cluster.Wipe(pods[1]), n.cluster.Start(pods[1])); err != nil {
 		return err
 	}
-	_ = pause(ctx, n.between(500*time.Millisecond, 3*time.Second))
+	_ = workload.Pause(ctx, n.between(500*time.Millisecond, 3*time.Second))
 	if err := n.cluster.Start(pods[2]); err != nil {
 		return err
 	}

@@ -159,8 +159,13 @@ func (r *run) run(t *testing.T) []history.Violation {
 	}
 	watchers.Go(func() { r.final.sample(watching) })
 	r.underLoad(t, ctx)
-	last := r.final.rest(ctx)
-	r.final.catchUp(ctx, last)
+	last, err := workload.Rest(ctx, r.cluster.Pods[0].conn)
+	if err != nil {
+		r.final.add("lease", "%v", err)
+	}
+	if err := r.load.CatchUp(ctx, last); err != nil {
+		r.final.add("watch", "%v", err)
+	}
 	stopWatching()
 	watchers.Wait()
 	r.check(ctx, last)

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
 	"github.com/batondb/baton/test/workload"
 )
@@ -44,41 +43,6 @@ func (f *final) heal(ctx context.Context) {
 	f.log("healed in %v", time.Since(begun).Round(time.Millisecond))
 	if err := f.load.Last(ctx); err != nil {
 		f.add("heal", "no write is accepted after the end of all faults: %v", err)
-	}
-}
-
-// rest waits until nothing changes any more: all leases have ended. It returns
-// the newest revision.
-func (f *final) rest(ctx context.Context) int64 {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		call, stop := context.WithTimeout(ctx, 3*time.Second)
-		left, err := kvv1.NewKVServiceClient(f.cluster.Pods[0].conn).Range(call, &kvv1.RangeRequest{Key: []byte("lease/"), RangeEnd: []byte("lease0")})
-		stop()
-		if err == nil && len(left.Kvs) == 0 {
-			return left.Header.Revision
-		}
-		if pause(ctx, 100*time.Millisecond) != nil {
-			f.add("lease", "keys outlive their leases: %v (%v)", left.GetKvs(), err)
-			return left.GetHeader().GetRevision()
-		}
-	}
-}
-
-// catchUp waits for all watchers to have gone through a revision.
-func (f *final) catchUp(ctx context.Context, revision int64) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		behind := f.load.Behind(revision)
-		if len(behind) == 0 {
-			return
-		}
-		if pause(ctx, 50*time.Millisecond) != nil {
-			f.add("watch", "never went through revision %d: %v", revision, behind)
-			return
-		}
 	}
 }
 
@@ -128,7 +92,7 @@ func (f *final) restartAll(ctx context.Context) {
 
 // sample records what every pod says about itself, until ctx ends.
 func (f *final) sample(ctx context.Context) {
-	for pause(ctx, 100*time.Millisecond) == nil {
+	for workload.Pause(ctx, 100*time.Millisecond) == nil {
 		for _, p := range f.cluster.Pods {
 			s, own, err := f.cluster.status(ctx, p)
 			if err != nil {

@@ -37,7 +37,7 @@ func (n *nemesis) run(ctx context.Context, seed uint64, only string) {
 				break
 			}
 		}
-		_ = pause(ctx, n.upTo(700*time.Millisecond))
+		_ = workload.Pause(ctx, n.upTo(700*time.Millisecond))
 		if ctx.Err() != nil {
 			return
 		}

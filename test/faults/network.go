@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/batondb/baton/test/workload"
 )
 
 // outside is where clients are, for paths.
@@ -292,14 +294,14 @@ func (c *proxied) pump(ctx context.Context, to, from net.Conn, p *path) {
 
 // deliver writes a chunk when it is due and the path is open.
 func (c *proxied) deliver(ctx context.Context, to net.Conn, next chunk, p *path) error {
-	if err := pause(ctx, time.Until(next.due)); err != nil {
+	if err := workload.Pause(ctx, time.Until(next.due)); err != nil {
 		return err
 	}
 	if err := p.open(ctx); err != nil {
 		return err
 	}
 	if bandwidth := p.now().bandwidth; bandwidth > 0 {
-		if err := pause(ctx, time.Duration(len(next.bytes))*time.Second/time.Duration(bandwidth)); err != nil {
+		if err := workload.Pause(ctx, time.Duration(len(next.bytes))*time.Second/time.Duration(bandwidth)); err != nil {
 			return err
 		}
 	}
@@ -310,19 +312,4 @@ func (c *proxied) deliver(ctx context.Context, to net.Conn, next chunk, p *path)
 	}
 	_, err := to.Write(next.bytes)
 	return err
-}
-
-// pause is the workload's and the nemesis' own timing.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/batondb/baton/test/workload"
 )
 
 // Namespace is where the pods of a simulation are.
@@ -107,7 +109,7 @@ func (r *apiResource) call(ctx context.Context, f func() (*unstructured.Unstruct
 		case <-ctx.Done():
 		}
 	}()
-	if err := pause(ctx, apiLatency); err != nil {
+	if err := workload.Pause(ctx, apiLatency); err != nil {
 		return nil, err
 	}
 	r.api.mu.Lock()

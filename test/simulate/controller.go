@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/batondb/baton/test/workload"
 )
 
 var (
@@ -46,17 +48,11 @@ const (
 )
 
 func newController(w *world, replicas int, parallel bool, fail func(string, ...any)) *controller {
-	kubelet := w.network.Host("kubelet", "10.255.0.1")
+	dial := w.network.Host("kubelet", "10.255.0.1").dialer(func(_ context.Context, ip string) ([]string, error) { return []string{ip}, nil })
 	c := &controller{world: w, parallel: parallel, fail: fail, failing: map[string]string{}}
 	c.probes = &http.Client{Timeout: probeTimeout, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			return kubelet.Dial(ctx, host, port)
-		},
+		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 	}}
 	c.replicas.Store(int64(replicas))
 	w.api.put(namespaces, object("v1", "Namespace", Namespace))
@@ -98,7 +94,7 @@ var ticks atomic.Int64
 func Ticks() int64 { return ticks.Load() }
 
 func (c *controller) run(ctx context.Context) {
-	for pause(ctx, controllerTick) == nil {
+	for workload.Pause(ctx, controllerTick) == nil {
 		ticks.Add(1)
 		c.probe(ctx)
 		if next := c.next(); next != nil {

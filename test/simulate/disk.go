@@ -42,9 +42,11 @@ type change struct {
 
 var errDead = errors.New("the machine is off")
 
-// newDisk has the usual latency.
+// usualLatency is a good disk's.
+const usualLatency = 500 * time.Microsecond
+
 func newDisk(rng *rand.Rand) *Disk {
-	return &Disk{rng: rng, files: map[string]*diskFile{}, latency: 500 * time.Microsecond}
+	return &Disk{rng: rng, files: map[string]*diskFile{}, latency: usualLatency}
 }
 
 func (d *Disk) set(f func()) {

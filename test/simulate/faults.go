@@ -77,20 +77,19 @@ func cutOff(ctx context.Context, n *nemesis) {
 			n.fail("harness", "%v", err)
 		}
 	}
-	_ = pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
+	_ = workload.Pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
 }
 
 func cutPair(ctx context.Context, n *nemesis) {
 	a, b := n.pair()
-	n.network.Cut(a.name, b.name)
-	n.network.Cut(b.name, a.name)
-	_ = pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
+	n.cut(a.name, b.name)
+	_ = workload.Pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
 }
 
 func cutOneWay(ctx context.Context, n *nemesis) {
 	a, b := n.pair()
 	n.network.Cut(a.name, b.name)
-	_ = pause(ctx, n.between(100*time.Millisecond, 12*time.Second))
+	_ = workload.Pause(ctx, n.between(100*time.Millisecond, 12*time.Second))
 }
 
 func refusePair(ctx context.Context, n *nemesis) {
@@ -98,7 +97,7 @@ func refusePair(ctx context.Context, n *nemesis) {
 	n.network.Refuse(a.name, b.name)
 	n.network.Refuse(b.name, a.name)
 	n.network.Break(a.name, b.name)
-	_ = pause(ctx, n.between(100*time.Millisecond, 8*time.Second))
+	_ = workload.Pause(ctx, n.between(100*time.Millisecond, 8*time.Second))
 }
 
 func breakPair(_ context.Context, n *nemesis) {
@@ -121,8 +120,8 @@ func slowLinks(_ context.Context, n *nemesis) {
 func slowDisk(ctx context.Context, n *nemesis) {
 	m, latency := n.any(), n.between(5*time.Millisecond, 400*time.Millisecond)
 	n.withDisk(m, func(d *Disk) { d.latency = latency })
-	_ = pause(ctx, n.between(time.Second, 20*time.Second))
-	n.withDisk(m, func(d *Disk) { d.latency = newDisk(nil).latency })
+	_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
+	n.withDisk(m, func(d *Disk) { d.latency = usualLatency })
 }
 
 // stalledSync holds one sync of each pod back, as it comes while they elect.
@@ -142,25 +141,21 @@ func hungDisk(ctx context.Context, n *nemesis) {
 	m := n.any()
 	until := time.Now().Add(n.between(5*time.Second, 20*time.Second))
 	n.withDisk(m, func(d *Disk) { d.hung = until })
-	_ = pause(ctx, time.Until(until))
+	_ = workload.Pause(ctx, time.Until(until))
 }
 
 func fullDisk(ctx context.Context, n *nemesis) {
 	m := n.any()
-	n.lock()
 	m.full.Store(true)
-	n.unlock()
-	_ = pause(ctx, n.between(2*time.Second, 20*time.Second))
-	n.lock()
+	_ = workload.Pause(ctx, n.between(2*time.Second, 20*time.Second))
 	m.full.Store(false)
-	n.unlock()
 }
 
 func loseVolume(ctx context.Context, n *nemesis) {
 	n.network.Heal()
 	deadline := time.Now().Add(40 * time.Second)
 	for !n.whole(ctx) && !n.fragile {
-		if time.Now().After(deadline) || pause(ctx, time.Second) != nil {
+		if time.Now().After(deadline) || workload.Pause(ctx, time.Second) != nil {
 			return
 		}
 	}
@@ -183,7 +178,7 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 		err := m.damage()
 		n.unlock()
 		n.log("a bit flips in %s: %v", m.name, err)
-		_ = pause(ctx, n.between(0, 6*time.Second))
+		_ = workload.Pause(ctx, n.between(0, 6*time.Second))
 	}
 	// Somebody has to look: a value that nobody reads is found by nobody.
 	for i := range n.controller.size() {
@@ -192,7 +187,7 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 		cancel()
 		n.log("reading all of %s: %v", n.pods[i].name, err)
 	}
-	_ = pause(ctx, n.between(time.Second, 20*time.Second))
+	_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
 }
 
 func scale(_ context.Context, n *nemesis) {
@@ -267,7 +262,7 @@ func oneDisk(ctx context.Context, n *nemesis) {
 	n.burst(ctx, m)
 	n.kill(m, true)
 	n.isolate(quick)
-	_ = pause(ctx, n.between(2*time.Second, 10*time.Second))
+	_ = workload.Pause(ctx, n.between(2*time.Second, 10*time.Second))
 }
 
 // tail gives a master entries that nobody else has, ends it, and has another one
@@ -288,7 +283,7 @@ func tail(ctx context.Context, n *nemesis) {
 	until := time.Now().Add(n.between(50*time.Millisecond, 200*time.Millisecond))
 	n.withDisk(next, func(d *Disk) { d.hung = until })
 	n.network.Heal()
-	_ = pause(ctx, n.between(time.Second, 8*time.Second))
+	_ = workload.Pause(ctx, n.between(time.Second, 8*time.Second))
 }
 
 // tailAfterClone has a pod that has just cloned taken in by a master that is cut
@@ -303,22 +298,21 @@ func tailAfterClone(ctx context.Context, n *nemesis) {
 	}
 	n.losing(m)
 	for started := false; !started; started = m.process.Load().running() {
-		if pause(ctx, 5*time.Millisecond) != nil {
+		if workload.Pause(ctx, 5*time.Millisecond) != nil {
 			return
 		}
 	}
-	_ = pause(ctx, n.between(0, 400*time.Millisecond))
+	_ = workload.Pause(ctx, n.between(0, 400*time.Millisecond))
 	for _, other := range n.pods {
 		if other != leader && other != m {
-			n.network.Cut(leader.name, other.name)
-			n.network.Cut(other.name, leader.name)
+			n.cut(leader.name, other.name)
 		}
 	}
 	n.burst(ctx, leader)
-	_ = pause(ctx, n.between(100*time.Millisecond, time.Second))
+	_ = workload.Pause(ctx, n.between(100*time.Millisecond, time.Second))
 	if n.rng.IntN(2) == 0 {
 		n.kill(leader, false)
 	}
 	n.network.Heal()
-	_ = pause(ctx, n.between(5*time.Second, 20*time.Second))
+	_ = workload.Pause(ctx, n.between(5*time.Second, 20*time.Second))
 }

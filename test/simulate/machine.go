@@ -199,28 +199,17 @@ func (m *machine) run() {
 func (m *machine) environment(p *process) Environment {
 	w, ip := m.world, m.ip
 	lookup := func(ctx context.Context, host string) ([]string, error) { return w.names.lookup(ctx, m.name, ip, host) }
-	observe := w.applied.Observe(m.name)
 	return Environment{
 		Name: m.name, Dir: m.volume, Stderr: m.output, LogFS: p.disk, Lookup: lookup,
 		Listen: func(_, address string) (net.Listener, error) { return p.host.Listen(address) },
-		Dial: func(ctx context.Context, hostport string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(hostport)
-			if err != nil {
-				return nil, err
-			}
-			ips, err := lookup(ctx, host)
-			if err != nil {
-				return nil, opError("dial", err)
-			}
-			return p.host.Dial(ctx, ips[0], port)
-		},
+		Dial:   p.host.dialer(lookup),
 		Space: func() (free, total uint64) {
 			if m.full.Load() {
 				return 1 << 20, 10 << 30
 			}
 			return 8 << 30, 10 << 30
 		},
-		API: w.api.client(p.dead), Observe: observe, Clock: m.clock,
+		API: w.api.client(p.dead), Observe: w.applied.Observe(m.name), Clock: m.clock,
 	}
 }
 

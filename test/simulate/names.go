@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/batondb/baton/test/workload"
 )
 
 // Service is the governing Service of the pods.
@@ -54,7 +56,7 @@ func (n *Names) lookup(ctx context.Context, own, ownIP, host string) ([]string, 
 	if pod == own {
 		return []string{ownIP}, nil
 	}
-	if err := pause(ctx, lookupLatency); err != nil {
+	if err := workload.Pause(ctx, lookupLatency); err != nil {
 		return nil, &net.DNSError{Err: err.Error(), Name: host, IsTimeout: true, IsTemporary: true}
 	}
 	n.mu.Lock()

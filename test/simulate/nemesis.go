@@ -6,6 +6,7 @@ import (
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/workload"
 )
 
 // nemesis draws faults and runs them one after the other.
@@ -40,11 +41,11 @@ func (n *nemesis) run(ctx context.Context) {
 		// is well first.
 		switch n.rng.IntN(4) {
 		case 0:
-			_ = pause(ctx, n.between(0, 300*time.Millisecond))
+			_ = workload.Pause(ctx, n.between(0, 300*time.Millisecond))
 		case 1:
 			n.mend(ctx)
 		default:
-			_ = pause(ctx, n.between(time.Second, 10*time.Second))
+			_ = workload.Pause(ctx, n.between(time.Second, 10*time.Second))
 		}
 	}
 }
@@ -52,7 +53,7 @@ func (n *nemesis) run(ctx context.Context) {
 // mend undoes what the network does, and gives the pods time.
 func (n *nemesis) mend(ctx context.Context) {
 	n.network.Heal()
-	_ = pause(ctx, n.between(5*time.Second, 25*time.Second))
+	_ = workload.Pause(ctx, n.between(5*time.Second, 25*time.Second))
 }
 
 func (n *nemesis) between(a, b time.Duration) time.Duration {
@@ -81,15 +82,10 @@ func (n *nemesis) master(ctx context.Context) *machine {
 			continue
 		}
 		call, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		s, err := kvv1.NewClusterServiceClient(n.conns[i]).Status(call, &kvv1.StatusRequest{ThisPodOnly: true})
+		_, own, err := workload.Status(call, m.name, n.conns[i])
 		cancel()
-		if err != nil {
-			continue
-		}
-		for _, p := range s.Pods {
-			if p.Name == m.name && p.Role == kvv1.PodStatus_ROLE_MASTER && p.Term > term {
-				found, term = m, p.Term
-			}
+		if err == nil && own.Role == kvv1.PodStatus_ROLE_MASTER && own.Term > term {
+			found, term = m, own.Term
 		}
 	}
 	return found
@@ -133,7 +129,7 @@ func (n *nemesis) killAll(power bool) {
 // during does something for a while.
 func (n *nemesis) during(ctx context.Context, most time.Duration, do func(on bool)) {
 	do(true)
-	_ = pause(ctx, n.between(0, most))
+	_ = workload.Pause(ctx, n.between(0, most))
 	do(false)
 }
 
@@ -147,11 +143,16 @@ func (n *nemesis) others(m *machine) []string {
 	return names
 }
 
+// cut holds back what goes between two hosts, both ways.
+func (n *nemesis) cut(a, b string) {
+	n.network.Cut(a, b)
+	n.network.Cut(b, a)
+}
+
 // isolate cuts all between a pod and the others, but not to its clients.
 func (n *nemesis) isolate(m *machine) {
 	for _, other := range n.others(m) {
-		n.network.Cut(m.name, other)
-		n.network.Cut(other, m.name)
+		n.cut(m.name, other)
 	}
 }
 
@@ -167,7 +168,7 @@ func (n *nemesis) withDisk(m *machine, f func(d *Disk)) {
 // whole says that every pod has all that was acknowledged, so that one volume
 // may be lost.
 func (n *nemesis) whole(ctx context.Context) bool {
-	return !n.fragile && n.controller.size() >= 3 && n.controller.allReady() == "" && n.members(ctx) == ""
+	return !n.fragile && n.controller.size() >= 3 && n.unwell(ctx) == ""
 }
 
 // losing kills a pod whose volume goes with it.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/batondb/baton/test/workload"
 )
 
 // Network carries connections between the hosts of one simulation, in virtual
@@ -17,8 +19,6 @@ import (
 // repeated or reordered within one, but they can be late, be held back, and the
 // connection can end at any byte. All methods may be called by any goroutine.
 type Network struct {
-	seed uint64
-
 	mu    sync.Mutex // Guards the fields below, and those of hosts and links.
 	hosts map[string]*Host
 	links map[[2]string]*link
@@ -26,8 +26,8 @@ type Network struct {
 }
 
 // NewNetwork makes one without hosts.
-func NewNetwork(seed uint64) *Network {
-	return &Network{seed: seed, hosts: map[string]*Host{}, links: map[[2]string]*link{}}
+func NewNetwork() *Network {
+	return &Network{hosts: map[string]*Host{}, links: map[[2]string]*link{}}
 }
 
 // Host is one process's side of the network: the incarnation of a pod, or a
@@ -211,6 +211,21 @@ func (h *Host) Remove() {
 	h.off = true
 }
 
+// dialer is what a process calls with a name and a port.
+func (h *Host) dialer(lookup func(ctx context.Context, host string) ([]string, error)) func(ctx context.Context, hostport string) (net.Conn, error) {
+	return func(ctx context.Context, hostport string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(hostport)
+		if err != nil {
+			return nil, err
+		}
+		ips, err := lookup(ctx, host)
+		if err != nil {
+			return nil, opError("dial", err)
+		}
+		return h.Dial(ctx, ips[0], port)
+	}
+}
+
 // at is the host that answers at an ip. The lock is held.
 func (n *Network) at(ip string) *Host {
 	for _, h := range n.hosts {
@@ -243,7 +258,7 @@ func (h *Host) cross(ctx context.Context, ip string, there bool) error {
 			return opError("dial", syscall.ECONNREFUSED)
 		}
 		if !cut {
-			return pause(ctx, latency)
+			return workload.Pause(ctx, latency)
 		}
 		select {
 		case <-changed:
@@ -253,21 +268,7 @@ func (h *Host) cross(ctx context.Context, ip string, there bool) error {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 func opError(op string, err error) error {
-	if errno, ok := err.(syscall.Errno); ok {
-		err = errno
-	}
 	return &net.OpError{Op: op, Net: "tcp", Err: err}
 }
 

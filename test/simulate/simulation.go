@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
 	"github.com/batondb/baton/test/oracle"
 	"github.com/batondb/baton/test/workload"
@@ -37,12 +35,11 @@ type Options struct {
 
 // Result is what a run came to.
 type Result struct {
-	Found    []history.Violation
-	Summary  string
-	Virtual  time.Duration
-	Schedule string // What was done when.
-	Faults   map[string]int
-	Reached  map[string]int // See coverage.go.
+	Found   []history.Violation
+	Summary string
+	Virtual time.Duration
+	Faults  map[string]int
+	Reached map[string]int // See coverage.go.
 }
 
 // simulation is one run.
@@ -81,7 +78,7 @@ func Run(o Options) *Result {
 	}
 	s.save()
 	return &Result{
-		Found: s.found, Summary: text, Virtual: time.Since(s.began), Schedule: string(s.schedule),
+		Found: s.found, Summary: text, Virtual: time.Since(s.began),
 		Faults: faults, Reached: s.reached,
 	}
 }
@@ -89,7 +86,7 @@ func Run(o Options) *Result {
 func newSimulation(o Options) *simulation {
 	s := &simulation{Options: o, rng: source(o.Seed, "nemesis"), began: time.Now(), reached: map[string]int{}}
 	s.world = &world{
-		seed: o.Seed, dir: o.Dir, start: o.Start, network: NewNetwork(o.Seed), names: newNames(), api: newAPI(),
+		seed: o.Seed, dir: o.Dir, start: o.Start, network: NewNetwork(), names: newNames(), api: newAPI(),
 		applied: oracle.New(func(err error) { s.fail("oracle", "%v", err) }),
 		say:     s.log, one: make(chan struct{}, 1),
 	}
@@ -115,17 +112,9 @@ func (s *simulation) workload() *workload.Workload {
 	o := workload.Options{
 		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: 1500 * time.Millisecond,
 		Exists: func(i int) bool { return s.pods[i].process.Load().running() },
-		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			ips, err := s.names.lookup(ctx, "", "", host)
-			if err != nil {
-				return nil, err
-			}
-			return client.Dial(ctx, ips[0], port)
-		})},
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(client.dialer(func(ctx context.Context, host string) ([]string, error) {
+			return s.names.lookup(ctx, "", "", host)
+		}))},
 	}
 	for _, m := range s.pods {
 		o.Targets = append(o.Targets, workload.Target{Name: m.name, Address: m.name + "." + Service + ":7400"})
@@ -187,13 +176,21 @@ func (s *simulation) live(ctx context.Context) map[string]int {
 	return n.ran
 }
 
+// unwell says why the pods, or the members, are not as they should be.
+func (s *simulation) unwell(ctx context.Context) string {
+	if why := s.controller.allReady(); why != "" {
+		return why
+	}
+	if err := workload.Whole(ctx, s.conns[0], s.controller.size()); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 func (s *simulation) awaitReady(ctx context.Context, when string) bool {
 	deadline := time.Now().Add(readyTimeout)
 	for {
-		why := s.controller.allReady()
-		if why == "" {
-			why = s.members(ctx)
-		}
+		why := s.unwell(ctx)
 		if why == "" {
 			return true
 		}
@@ -201,33 +198,10 @@ func (s *simulation) awaitReady(ctx context.Context, when string) bool {
 			s.fail("ready", "%s: not all is well after %s: %s", when, readyTimeout, why)
 			return false
 		}
-		if pause(ctx, 500*time.Millisecond) != nil {
+		if workload.Pause(ctx, 500*time.Millisecond) != nil {
 			return false
 		}
 	}
-}
-
-// members says why the voters are not the pods that should exist.
-func (s *simulation) members(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	status, err := kvv1.NewClusterServiceClient(s.conns[0]).Status(ctx, &kvv1.StatusRequest{})
-	if err != nil {
-		return err.Error()
-	}
-	masters, followers := 0, 0
-	for _, p := range status.Pods {
-		switch p.Role {
-		case kvv1.PodStatus_ROLE_MASTER:
-			masters++
-		case kvv1.PodStatus_ROLE_FOLLOWER:
-			followers++
-		}
-	}
-	if len(status.Pods) != s.controller.size() || masters != 1 || followers != s.controller.size()-1 {
-		return fmt.Sprintf("the members are %v, and %d pods should be", status.Pods, s.controller.size())
-	}
-	return ""
 }
 
 // heal undoes all damage, and waits for the promised state.
@@ -241,7 +215,7 @@ func (s *simulation) heal(ctx context.Context) {
 	for _, m := range s.pods {
 		m.full.Store(false)
 		if p := m.process.Load(); p.running() {
-			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, newDisk(nil).latency })
+			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, usualLatency })
 		}
 	}
 	s.unlock()
@@ -258,8 +232,13 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 		stopWatching()
 		return
 	}
-	last := s.rest(ctx)
-	s.catchUp(ctx, last)
+	last, err := workload.Rest(ctx, s.conns[0])
+	if err != nil {
+		s.fail("lease", "%v", err)
+	}
+	if err := s.load.CatchUp(ctx, last); err != nil {
+		s.fail("watch", "%v", err)
+	}
 	stopWatching()
 	var copies []history.Copy
 	for i := range s.controller.size() {
@@ -276,54 +255,19 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 	s.found = append(s.found, found...)
 }
 
-// rest waits until nothing changes any more: all leases have ended. It returns
-// the newest revision.
-func (s *simulation) rest(ctx context.Context) int64 {
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		call, cancel := context.WithTimeout(ctx, 3*time.Second)
-		left, err := kvv1.NewKVServiceClient(s.conns[0]).Range(call, &kvv1.RangeRequest{Key: []byte("lease/"), RangeEnd: []byte("lease0")})
-		cancel()
-		if err == nil && len(left.Kvs) == 0 {
-			return left.Header.Revision
-		}
-		if time.Now().After(deadline) {
-			s.fail("lease", "keys outlive their leases: %v (%v)", left.GetKvs(), err)
-			return left.GetHeader().GetRevision()
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
-// catchUp waits for all watchers to have gone through a revision.
-func (s *simulation) catchUp(ctx context.Context, revision int64) {
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		behind := s.load.Behind(revision)
-		if len(behind) == 0 {
-			return
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			s.fail("watch", "never went through revision %d: %v", revision, behind)
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
 // sample records what every pod says about itself, until ctx ends.
 func (s *simulation) sample(ctx context.Context) {
-	for pause(ctx, 500*time.Millisecond) == nil {
+	for workload.Pause(ctx, 500*time.Millisecond) == nil {
 		for i, m := range s.pods {
 			if !m.process.Load().running() {
 				continue
 			}
 			call, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-			status, err := kvv1.NewClusterServiceClient(s.conns[i]).Status(call, &kvv1.StatusRequest{ThisPodOnly: true})
+			status, own, err := workload.Status(call, m.name, s.conns[i])
 			cancel()
 			if err == nil {
 				s.load.Recorder.Sample(history.NewSample(status))
-				s.reach(status, m)
+				s.reach(own, m)
 			}
 		}
 	}

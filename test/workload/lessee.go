@@ -34,7 +34,7 @@ func (l *lessee) run(ctx context.Context) {
 			l.hold(ctx, &current)
 			l.leases = append(l.leases, current)
 		}
-		_ = pause(ctx, time.Duration(l.session.rng.IntN(500))*time.Millisecond)
+		_ = Pause(ctx, time.Duration(l.session.rng.IntN(500))*time.Millisecond)
 	}
 }
 
@@ -61,7 +61,7 @@ func (l *lessee) hold(ctx context.Context, current *lease) {
 	key := leaseKey(current.id)
 	s.write(ctx, &history.Op{Name: "lease-put", Writes: []history.Write{{Key: key, Value: s.value(), Lease: current.id}}})
 	for range s.rng.IntN(12) {
-		if pause(ctx, current.ttl/5) != nil {
+		if Pause(ctx, current.ttl/5) != nil {
 			return
 		}
 		if !l.keepAlive(ctx, current) {

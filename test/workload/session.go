@@ -76,18 +76,6 @@ func (s *session) requestID() *kvv1.RequestId {
 	return &kvv1.RequestId{ClientId: s.id, Sequence: s.sequence, KnownRevision: s.seen}
 }
 
-// pause returns after d, or with ctx's error.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // timeout is that of one attempt: short ones give up on what is only slow, so
 // that the same request is under way twice.
 func (s *session) timeout() time.Duration {
@@ -171,7 +159,7 @@ func (s *session) write(ctx context.Context, op *history.Op) {
 			}
 			break
 		}
-		_ = pause(ctx, time.Duration(s.rng.Int64N(int64(50*time.Millisecond))))
+		_ = Pause(ctx, time.Duration(s.rng.Int64N(int64(50*time.Millisecond))))
 	}
 	s.recorder.End(op)
 	s.learn(op)

@@ -39,7 +39,7 @@ func (w *watcher) run(ctx context.Context, recorder *history.Recorder, to *conns
 				w.watch.Compacted(oldest)
 			}
 		}
-		_ = pause(ctx, time.Duration(10+w.rng.IntN(50))*time.Millisecond)
+		_ = Pause(ctx, time.Duration(10+w.rng.IntN(50))*time.Millisecond)
 	}
 }
 
@@ -104,8 +104,8 @@ func (w *Workload) StartWatchers(ctx context.Context, tasks *sync.WaitGroup) err
 // Through is the revision that the historian has gone through.
 func (w *Workload) Through() int64 { return w.historian.through.Load() }
 
-// Behind says which watchers have not gone through a revision.
-func (w *Workload) Behind(revision int64) []string {
+// behind says which watchers have not gone through a revision.
+func (w *Workload) behind(revision int64) []string {
 	var behind []string
 	for _, each := range w.watchers {
 		if each.through.Load() < revision {

@@ -251,7 +251,7 @@ func (w *Workload) run(ctx context.Context, s *session) {
 				break
 			}
 		}
-		_ = pause(ctx, time.Duration(s.rng.Int64N(int64(w.Pause))))
+		_ = Pause(ctx, time.Duration(s.rng.Int64N(int64(w.Pause))))
 	}
 }
 
@@ -429,7 +429,7 @@ func (w *Workload) Ask(ctx context.Context, target int) error {
 	s.conns = &conns{all: all.all[target : target+1]}
 	for ctx.Err() == nil {
 		s.read(ctx, &history.Op{Name: "ask", Read: &history.Read{Key: w.hotKey(s.rng), Consistency: history.Linearizable}}, false)
-		_ = pause(ctx, askPause)
+		_ = Pause(ctx, askPause)
 	}
 	return nil
 }
