@@ -64,7 +64,6 @@ func (c *Cluster) StartPod(i int) error {
 	if err != nil {
 		return err
 	}
-	p.address = listener.Addr().String()
 	server := grpc.NewServer(grpc.UnaryInterceptor(p.unary), grpc.StreamInterceptor(p.stream),
 		grpc.MaxRecvMsgSize(16<<20))
 	kvv1.RegisterKVServiceServer(server, p)
@@ -73,7 +72,7 @@ func (c *Cluster) StartPod(i int) error {
 	kvv1.RegisterClusterServiceServer(server, p)
 	kvv1.RegisterMaintenanceServiceServer(server, p)
 	c.mu.Lock()
-	p.server = server
+	p.server, p.address = server, listener.Addr().String()
 	c.mu.Unlock()
 	go func() { _ = server.Serve(listener) }() // ends with Stop
 	return nil
