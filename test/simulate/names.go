@@ -37,6 +37,16 @@ func (n *Names) set(f func()) {
 	f()
 }
 
+// heal makes all names answer as they are, those that were late, too.
+func (n *Names) heal() {
+	n.set(func() {
+		n.late, n.down, n.failing = 0, false, false
+		for pod, r := range n.records {
+			n.records[pod] = record{ip: r.ip}
+		}
+	})
+}
+
 // point makes a name lead to an address; empty: it does not exist any more.
 func (n *Names) point(pod, ip string) {
 	n.set(func() {

@@ -209,7 +209,7 @@ func (s *simulation) heal(ctx context.Context) {
 	s.log("all is healed")
 	s.lock()
 	s.network.Heal()
-	s.names.set(func() { s.names.late, s.names.down, s.names.failing = 0, false, false })
+	s.names.heal()
 	s.api.set(func() { s.api.silent, s.api.stale = false, false })
 	s.controller.paused = false
 	for _, m := range s.pods {
