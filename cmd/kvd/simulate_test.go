@@ -71,7 +71,7 @@ func simulateInAnotherProcess(t *testing.T) {
 		}
 	})
 	self := exec.CommandContext(t.Context(), os.Args[0], arguments...)
-	self.Env = append(os.Environ(), simulateAlone+"=1")
+	self.Env = append(os.Environ(), simulateAlone+"=1", "GOMAXPROCS=1")
 	self.Stdout, self.Stderr = os.Stdout, os.Stderr
 	if err := self.Run(); err != nil {
 		t.Fatalf("the simulation: %v", err)
@@ -180,7 +180,7 @@ func startSimulated(ctx context.Context, e simulate.Environment) error {
 			},
 			observe:  e.Observe,
 			timing:   replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
-			logBytes: 2 << 20, tableBytes: 1 << 20,
+			logBytes: 512 << 10, tableBytes: 256 << 10,
 		},
 	})
 }

@@ -51,8 +51,7 @@ func newController(w *world, replicas int, parallel bool, fail func(string, ...a
 	dial := w.network.Host("kubelet", "10.255.0.1").dialer(func(_ context.Context, ip string) ([]string, error) { return []string{ip}, nil })
 	c := &controller{world: w, parallel: parallel, fail: fail, failing: map[string]string{}}
 	c.probes = &http.Client{Timeout: probeTimeout, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 	}}
 	c.replicas.Store(int64(replicas))
 	w.api.put(namespaces, object("v1", "Namespace", Namespace))
@@ -94,6 +93,7 @@ var ticks atomic.Int64
 func Ticks() int64 { return ticks.Load() }
 
 func (c *controller) run(ctx context.Context) {
+	defer c.probes.CloseIdleConnections()
 	for workload.Pause(ctx, controllerTick) == nil {
 		ticks.Add(1)
 		c.probe(ctx)
@@ -130,7 +130,7 @@ func (c *controller) readiness(ctx context.Context, m *machine) string {
 		return err.Error()
 	}
 	defer response.Body.Close() //nolint:errcheck // It was only read.
-	body, _ := io.ReadAll(io.LimitReader(response.Body, 1024))
+	body, _ := io.ReadAll(response.Body)
 	if response.StatusCode == http.StatusOK {
 		return ""
 	}

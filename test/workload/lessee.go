@@ -28,13 +28,13 @@ type lease struct {
 
 func leaseKey(id int64) string { return fmt.Sprintf("lease/%d", id) }
 
-func (l *lessee) run(ctx context.Context) {
+func (l *lessee) run(ctx context.Context, pause time.Duration) {
 	for ctx.Err() == nil {
 		if current, ok := l.grant(ctx); ok {
 			l.hold(ctx, &current)
 			l.leases = append(l.leases, current)
 		}
-		_ = Pause(ctx, time.Duration(l.session.rng.IntN(500))*time.Millisecond)
+		_ = Pause(ctx, time.Duration(l.session.rng.Int64N(int64(max(500*time.Millisecond, 3*pause)))))
 	}
 }
 

@@ -181,9 +181,8 @@ func (s *session) send(ctx context.Context, request call, hedged bool) (attempt,
 		return attempt{answer, err}, nil
 	}
 	results := make(chan attempt, 2)
-	from := s.conns.pick(s.rng)
-	for i := range 2 {
-		conn := s.conns.all[(from+i)%len(s.conns.all)]
+	for range 2 {
+		conn := s.conn()
 		go func() {
 			answer, err := request(ctx, conn)
 			results <- attempt{answer, err}

@@ -21,14 +21,12 @@ type watcher struct {
 	through atomic.Int64 // For others; the watch belongs to the watcher's goroutine.
 	// restless streams are ended now and then for no reason.
 	restless bool
+	progress time.Duration // See Options.
 }
 
-// progress is how often a pod must give a sign of life, and silence how long a
-// watcher waits for one.
-const (
-	progress = 200 * time.Millisecond
-	silence  = 1500 * time.Millisecond
-)
+// silence is how many signs of life a pod may miss before a watcher goes to
+// another one.
+const silence = 7
 
 // run watches through the given connections.
 func (w *watcher) run(ctx context.Context, recorder *history.Recorder, to *conns) {
@@ -51,12 +49,13 @@ func (w *watcher) stream(ctx context.Context, recorder *history.Recorder, conn *
 		ctx, end = context.WithTimeout(ctx, time.Duration(500+w.rng.IntN(4000))*time.Millisecond)
 		defer end()
 	}
-	alive := time.AfterFunc(silence, cancel)
+	patience := silence * w.progress
+	alive := time.AfterFunc(patience, cancel)
 	defer alive.Stop()
 	w.watch.Open()
 	stream, err := kvv1.NewWatchServiceClient(conn).Watch(ctx, &kvv1.WatchRequest{
 		Key: []byte(w.watch.Key), RangeEnd: []byte(w.watch.End), StartRevision: w.watch.Next(),
-		PrevKv: w.watch.PrevKV, ProgressIntervalMs: uint32(progress.Milliseconds()),
+		PrevKv: w.watch.PrevKV, ProgressIntervalMs: uint32(w.progress.Milliseconds()),
 	})
 	if err != nil {
 		return err
@@ -66,7 +65,7 @@ func (w *watcher) stream(ctx context.Context, recorder *history.Recorder, conn *
 		if err != nil {
 			return err
 		}
-		alive.Reset(silence)
+		alive.Reset(patience)
 		w.watch.Receive(message, recorder.Now())
 		w.through.Store(w.watch.Through)
 	}
@@ -87,7 +86,7 @@ func (w *Workload) StartWatchers(ctx context.Context, tasks *sync.WaitGroup) err
 		{watch: one, restless: true},
 	}
 	for i, each := range w.watchers {
-		each.rng = rand.New(rand.NewPCG(w.Seed, uint64(1000+i)))
+		each.rng, each.progress = rand.New(rand.NewPCG(w.Seed, uint64(1000+i))), w.Progress
 		w.Recorder.Watch(each.watch)
 		to, err := w.connect()
 		if err != nil {

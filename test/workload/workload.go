@@ -49,6 +49,10 @@ type Options struct {
 	Sessions, Library, Lessees int
 	// Pause is the longest time between two ops of a session; 12 ms.
 	Pause time.Duration
+	// Progress is how often a pod must give its watchers a sign of life; 200 ms.
+	Progress time.Duration
+	// Bulk is the largest value, in bytes; 420,000.
+	Bulk int
 }
 
 // Target is a pod's name and client port.
@@ -70,7 +74,8 @@ type Workload struct {
 // New makes a workload; nothing runs yet.
 func New(o Options) *Workload {
 	o.Sessions, o.Library, o.Lessees = cmp.Or(o.Sessions, 10), cmp.Or(o.Library, 3), cmp.Or(o.Lessees, 2)
-	o.Pause = cmp.Or(o.Pause, 12*time.Millisecond)
+	o.Pause, o.Bulk = cmp.Or(o.Pause, 12*time.Millisecond), cmp.Or(o.Bulk, 420_000)
+	o.Progress = cmp.Or(o.Progress, 200*time.Millisecond)
 	return &Workload{Options: o}
 }
 
@@ -203,7 +208,7 @@ func (w *Workload) Run(ctx context.Context) error {
 		if i >= w.Sessions {
 			l := &lessee{session: s}
 			w.lessees = append(w.lessees, l)
-			life = func() { l.run(ctx) }
+			life = func() { l.run(ctx, w.Pause) }
 		}
 		clients.Go(func() {
 			defer s.close()
@@ -260,10 +265,10 @@ func put(ctx context.Context, w *Workload, s *session) {
 }
 
 // bulk writes much, so that files and tables fill, and the log is cut.
-func bulk(ctx context.Context, _ *Workload, s *session) {
+func bulk(ctx context.Context, w *Workload, s *session) {
 	s.write(ctx, &history.Op{Name: "bulk", Writes: []history.Write{{
 		Key:   fmt.Sprintf("bulk/%d", s.rng.IntN(8)),
-		Value: history.Padded(s.value(), 20_000+s.rng.IntN(400_000)),
+		Value: history.Padded(s.value(), w.Bulk/20+s.rng.IntN(w.Bulk)),
 	}}})
 }
 
@@ -386,55 +391,3 @@ func scan(ctx context.Context, _ *Workload, s *session) {
 	read.Consistency = history.Linearizable
 	s.read(ctx, &history.Op{Name: "scan", Read: &read}, true)
 }
-
-// Burst writes at one target at once, some keys each once, and waits for the
-// answers no longer than a moment. A pod that is cut off from the others takes
-// them and cannot confirm them.
-func (w *Workload) Burst(ctx context.Context, target, writes int) error {
-	s, err := w.newSession(1000 + int(w.bursts.Add(1)))
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, burstTimeout)
-	defer cancel()
-	var all sync.WaitGroup
-	for range writes {
-		op := &history.Op{Client: s.client, Name: "burst", Writes: []history.Write{{Key: w.hotKey(s.rng), Value: s.value()}}}
-		request := writeRequest(op, nil, s.rng)
-		w.Recorder.Begin(op)
-		all.Go(func() {
-			answer, err := request(ctx, s.conns.all[target])
-			if err != nil {
-				op.Error = err.Error()
-			} else {
-				op.Answer, op.Outcome = answer, history.OK
-			}
-			w.Recorder.End(op)
-		})
-	}
-	all.Wait()
-	return nil
-}
-
-// Ask reads from one target again and again until ctx ends: a pod that does not
-// know yet that it was replaced must not answer.
-func (w *Workload) Ask(ctx context.Context, target int) error {
-	s, err := w.newSession(1000 + int(w.bursts.Add(1)))
-	if err != nil {
-		return err
-	}
-	all := s.conns
-	defer all.close()
-	s.conns = &conns{all: all.all[target : target+1]}
-	for ctx.Err() == nil {
-		s.read(ctx, &history.Op{Name: "ask", Read: &history.Read{Key: w.hotKey(s.rng), Consistency: history.Linearizable}}, false)
-		_ = Pause(ctx, askPause)
-	}
-	return nil
-}
-
-const askPause = 10 * time.Millisecond
-
-// burstTimeout is long enough for a pod that is well.
-const burstTimeout = 150 * time.Millisecond
