@@ -49,11 +49,13 @@ test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
 
-# Whole pods in virtual time, see test/simulate. Without HOURS: for ten minutes of
-# processor time. Without SEED: seeds of today.
-simulate: ## Simulate clusters that break, in virtual time (SEED=, SEEDS=, HOURS=, LENGTH=)
+# Whole pods in virtual time, see test/simulate. Without HOURS or SEEDS: for ten
+# minutes of processor time. Without SEED: seeds of today; SEED=0: those that are
+# kept in testdata, and then from 1 on.
+simulate: ## Simulate clusters that break, in virtual time (SEED=, SEEDS=, HOURS=, LENGTH=, ARGS=)
 	$(GO) test ./cmd/kvd -run '^TestSimulate$$' -v -count 1 -timeout 0 -args -busy 10m \
-		-seed $(or $(SEED),0) $(if $(SEEDS),-seeds $(SEEDS)) $(if $(HOURS),-hours $(HOURS)) $(if $(LENGTH),-length $(LENGTH))
+		-seed $(or $(SEED),$(shell date +%y%m%d)0000) $(if $(SEEDS),-seeds $(SEEDS)) $(if $(HOURS),-hours $(HOURS)) \
+		$(if $(LENGTH),-length $(LENGTH)) $(ARGS)
 
 simulate-mutations: ## Build bugs into kvd, and see that the simulation finds each; takes an hour
 	$(GO) run ./test/simulate/mutate

@@ -1,16 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
+	"strconv"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,59 +22,70 @@ import (
 )
 
 var (
-	simulateSeed   = flag.Uint64("seed", 1, "the first seed of the simulation; 0: the time")
-	simulateSeeds  = flag.Int("seeds", 0, "how many seeds; 0: see -hours")
-	simulateHours  = flag.Float64("hours", 0, "virtual hours to simulate; 0: see -busy")
-	simulateBusy   = flag.Duration("busy", 45*time.Second, "processor time to spend")
-	simulateLength = flag.Duration("length", 4*time.Minute, "virtual time that each seed is broken for")
+	simulateLength = flag.Duration("length", 12*time.Minute, "virtual time that each seed is broken for")
 	simulateOnly   = flag.String("only", "", "only faults whose name contains this")
 	simulateKeep   = flag.String("keep", "", "keep schedules, logs and histories here, also of seeds that pass")
 )
 
 // TestSimulate runs whole pods in virtual time, seed after seed; see
-// test/simulate.
+// test/simulate. Seeds run in processes of their own, one for each processor:
+// pools of the pods and the client would hand channels of other tests to the
+// bubble, and a seed on one processor repeats better.
 func TestSimulate(t *testing.T) {
 	if os.Getenv(simulateAlone) == "" {
-		simulateInAnotherProcess(t)
+		newSimulateRun(t).run()
 		return
 	}
-	seed := *simulateSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano()) % 1_000_000
-	}
-	reached := map[string]int{}
-	total, busy := time.Duration(0), processorTime()
+	seeds := readSeeds()
 	go watchSimulation(t)
-	// One bubble for all seeds: pools of the pods and the client hand channels on.
+	// One bubble for all seeds, for those pools.
 	synctest.Test(t, func(t *testing.T) {
-		for n := 0; more(n, total, processorTime()-busy); n++ {
-			total += simulateOne(t, seed+uint64(n), reached)
+		for seed := range seeds {
+			raw, err := json.Marshal(simulateOne(t, seed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Printf("%s%s\n", simulateAnswer, raw)
 		}
 	})
-	fmt.Printf("%.2f virtual hours, %s of processor time, %d states reached\n", total.Hours(), (processorTime() - busy).Round(time.Second), len(reached))
-	for _, state := range slices.Sorted(maps.Keys(reached)) {
-		t.Logf("%6d  %s", reached[state], state)
-	}
 }
 
-// simulateAlone marks the process of a simulation. It has one to itself: pools of
-// the pods and the client would hand it channels of the tests before, which are
-// not of its bubble.
-const simulateAlone = "BATON_SIMULATE_ALONE"
+// simulateAlone marks a process that simulates the seeds that it reads.
+// simulateAnswer begins the line that it answers each with.
+const (
+	simulateAlone  = "BATON_SIMULATE_ALONE"
+	simulateAnswer = "simulated "
+)
 
-func simulateInAnotherProcess(t *testing.T) {
-	arguments := []string{"-test.run=^TestSimulate$", "-test.v", "-test.timeout=0"}
-	flag.Visit(func(f *flag.Flag) {
-		if !strings.HasPrefix(f.Name, "test.") {
-			arguments = append(arguments, "-"+f.Name+"="+f.Value.String())
+// seedResult is what came of one seed.
+type seedResult struct {
+	Virtual, Busy time.Duration
+	Summary       string
+	Faults        map[string]int
+	Reached       map[string]int
+	Found         []string
+	Dir           string // What explains it, if it is kept.
+}
+
+// readSeeds gives the seeds that come on standard input, one in a line. It is
+// outside of the bubble. A process whose parent has ended ends with it.
+func readSeeds() <-chan uint64 {
+	seeds := make(chan uint64)
+	go func() {
+		defer close(seeds)
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			seed, err := strconv.ParseUint(lines.Text(), 10, 64)
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(2)
+			}
+			seeds <- seed
 		}
-	})
-	self := exec.CommandContext(t.Context(), os.Args[0], arguments...)
-	self.Env = append(os.Environ(), simulateAlone+"=1", "GOMAXPROCS=1")
-	self.Stdout, self.Stderr = os.Stdout, os.Stderr
-	if err := self.Run(); err != nil {
-		t.Fatalf("the simulation: %v", err)
-	}
+		if simulating.Load() {
+			os.Exit(2) // Nobody waits for what comes of it.
+		}
+	}()
+	return seeds
 }
 
 // stuckAfter is how long, in real time, virtual time may stand still. A goroutine
@@ -88,7 +98,7 @@ func watchSimulation(t *testing.T) {
 	last, since := int64(0), time.Now()
 	for t.Context().Err() == nil {
 		time.Sleep(time.Second)
-		if now := simulate.Ticks(); now != last {
+		if now := simulate.Ticks(); now != last || !simulating.Load() {
 			last, since = now, time.Now()
 		}
 		if time.Since(since) > stuckAfter {
@@ -102,19 +112,6 @@ func watchSimulation(t *testing.T) {
 	}
 }
 
-// more says whether another seed is due after n.
-func more(n int, virtual, busy time.Duration) bool {
-	switch {
-	case n == 0:
-		return true
-	case *simulateSeeds > 0:
-		return n < *simulateSeeds
-	case *simulateHours > 0:
-		return virtual.Hours() < *simulateHours
-	}
-	return busy < *simulateBusy
-}
-
 func processorTime() time.Duration {
 	var used syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &used) != nil {
@@ -123,27 +120,25 @@ func processorTime() time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// simulateOne runs one seed, and says how much virtual time it took.
-func simulateOne(t *testing.T, seed uint64, reached map[string]int) (virtual time.Duration) {
+// simulateOne runs one seed.
+func simulateOne(t *testing.T, seed uint64) seedResult {
+	simulating.Store(true)
+	defer simulating.Store(false)
 	dir := simulateDir(t, seed)
 	busy := processorTime()
 	r := simulate.Run(simulate.Options{Seed: seed, Length: *simulateLength, Dir: dir, Start: startSimulated, Only: *simulateOnly})
-	fmt.Printf("seed %d: %s virtual, %s of processor time; %s; faults %v\n", seed, r.Virtual.Round(time.Second),
-		(processorTime() - busy).Round(100*time.Millisecond), r.Summary, r.Faults)
-	for state, n := range r.Reached {
-		reached[state] += n
-	}
-	if len(r.Found) == 0 {
-		if *simulateKeep == "" {
-			_ = os.RemoveAll(dir)
-		}
-		return r.Virtual
+	result := seedResult{
+		Virtual: r.Virtual, Busy: processorTime() - busy, Summary: r.Summary,
+		Faults: r.Faults, Reached: r.Reached, Dir: dir,
 	}
 	for _, v := range r.Found {
-		t.Errorf("seed %d: %v", seed, v)
+		result.Found = append(result.Found, fmt.Sprint(v))
 	}
-	t.Errorf("seed %d; schedule, logs and history are in %s; to repeat:\n  make simulate SEEDS=1 SEED=%d LENGTH=%s", seed, dir, seed, *simulateLength)
-	return r.Virtual
+	if len(r.Found) == 0 && *simulateKeep == "" {
+		_ = os.RemoveAll(dir)
+		result.Dir = ""
+	}
+	return result
 }
 
 // simulateDir is on a file system in memory, where there is one: what syncs cost

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
 	"github.com/batondb/baton/test/oracle"
 	"github.com/batondb/baton/test/workload"
@@ -267,6 +268,7 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 // sample records what every pod says about itself, until ctx ends.
 func (s *simulation) sample(ctx context.Context) {
 	for workload.Pause(ctx, 2*time.Second) == nil {
+		asked := map[*machine]*kvv1.PodStatus{}
 		for i, m := range s.pods {
 			if !m.process.Load().running() {
 				continue
@@ -276,9 +278,10 @@ func (s *simulation) sample(ctx context.Context) {
 			cancel()
 			if err == nil {
 				s.load.Recorder.Sample(history.NewSample(status))
-				s.reach(own, m)
+				asked[m] = own
 			}
 		}
+		s.reach(asked)
 	}
 }
 

@@ -18,7 +18,7 @@ var (
 	seeds  = flag.Int("seeds", 20, "how many seeds to try before a mutation counts as not found")
 	tries  = flag.Int("tries", 1, "how often each is looked for, from another seed each time")
 	first  = flag.Uint64("seed", 1000, "the first seed")
-	length = flag.Duration("length", 5*time.Minute, "how long each seed is broken for, in virtual time")
+	length = flag.Duration("length", 12*time.Minute, "how long each seed is broken for, in virtual time")
 )
 
 func main() {
