@@ -54,6 +54,7 @@ var faults = []fault{
 	{"a quorum of one disk", 6, oneDisk},
 	{"a tail that nobody has", 8, tail},
 	{"a tail after a clone", 5, tailAfterClone},
+	{"a vote twice", 6, voteTwice},
 }
 
 func deletePod(_ context.Context, n *nemesis) {
@@ -71,11 +72,7 @@ func cutOff(ctx context.Context, n *nemesis) {
 	case 0:
 		n.network.Cut("clients", m.name)
 	case 1:
-		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		if err := n.load.Ask(asking, m.number); err != nil {
-			n.fail("harness", "%v", err)
-		}
+		n.askReplaced(ctx, m)
 	}
 	_ = workload.Pause(ctx, n.between(100*time.Millisecond, 20*time.Second))
 }
@@ -152,14 +149,7 @@ func fullDisk(ctx context.Context, n *nemesis) {
 }
 
 func loseVolume(ctx context.Context, n *nemesis) {
-	n.network.Heal()
-	deadline := time.Now().Add(40 * time.Second)
-	for !n.whole(ctx) && !n.fragile {
-		if time.Now().After(deadline) || workload.Pause(ctx, time.Second) != nil {
-			return
-		}
-	}
-	if !n.fragile {
+	if n.becomesWhole(ctx) {
 		n.losing(n.any())
 	}
 }
@@ -167,7 +157,7 @@ func loseVolume(ctx context.Context, n *nemesis) {
 // damage flips a bit in what some pods have on disk, within the time that a clone
 // takes.
 func damage(ctx context.Context, n *nemesis, pods int) {
-	if n.fragile || !n.whole(ctx) {
+	if !n.becomesWhole(ctx) {
 		return
 	}
 	n.fragile = true
@@ -235,84 +225,4 @@ func compact(ctx context.Context, n *nemesis) {
 	defer cancel()
 	_, err := kvv1.NewMaintenanceServiceClient(n.conns[n.any().number]).Compact(call, &kvv1.CompactRequest{Revision: revision})
 	n.log("compact to %d: %v", revision, err)
-}
-
-// oneDisk has writes confirmed by one follower while the master's disk is late and
-// all other pods are cut off, cuts the master's power, and keeps that follower
-// away: whoever leads next must have those writes all the same, or they were not
-// to be confirmed.
-func oneDisk(ctx context.Context, n *nemesis) {
-	if !n.whole(ctx) {
-		return
-	}
-	m := n.master(ctx)
-	var quick *machine
-	for _, other := range n.pods[:n.controller.size()] {
-		if other != m && (quick == nil || n.rng.IntN(2) == 0) {
-			quick = other
-		}
-	}
-	until := time.Now().Add(5 * time.Second)
-	n.withDisk(m, func(d *Disk) { d.hung = until })
-	for _, other := range n.pods {
-		if other != m && other != quick {
-			n.network.Cut(m.name, other.name)
-		}
-	}
-	n.burst(ctx, m)
-	n.kill(m, true)
-	n.isolate(quick)
-	_ = workload.Pause(ctx, n.between(2*time.Second, 10*time.Second))
-}
-
-// tail gives a master entries that nobody else has, ends it, and has another one
-// elected whose first sync is slow; so that it comes back to a master that is a
-// step ahead of its own disk.
-func tail(ctx context.Context, n *nemesis) {
-	m := n.master(ctx)
-	next := n.any() // Mostly whoever is elected: the lowest ordinal that lives.
-	for _, other := range n.pods {
-		if other != m && n.rng.IntN(5) > 0 {
-			next = other
-			break
-		}
-	}
-	n.isolate(m)
-	n.burst(ctx, m)
-	n.kill(m, false)
-	until := time.Now().Add(n.between(50*time.Millisecond, 200*time.Millisecond))
-	n.withDisk(next, func(d *Disk) { d.hung = until })
-	n.network.Heal()
-	_ = workload.Pause(ctx, n.between(time.Second, 8*time.Second))
-}
-
-// tailAfterClone has a pod that has just cloned taken in by a master that is cut
-// off from all others: the first entry of its log is one that is never committed.
-func tailAfterClone(ctx context.Context, n *nemesis) {
-	if !n.whole(ctx) {
-		return
-	}
-	m, leader := n.any(), n.master(ctx)
-	if m == leader {
-		return
-	}
-	n.losing(m)
-	for started := false; !started; started = m.process.Load().running() {
-		if workload.Pause(ctx, 5*time.Millisecond) != nil {
-			return
-		}
-	}
-	_ = workload.Pause(ctx, n.between(0, 400*time.Millisecond))
-	for _, other := range n.pods {
-		if other != leader && other != m {
-			n.cut(leader.name, other.name)
-		}
-	}
-	n.burst(ctx, leader)
-	_ = workload.Pause(ctx, n.between(100*time.Millisecond, time.Second))
-	if n.rng.IntN(2) == 0 {
-		n.kill(leader, false)
-	}
-	n.network.Heal()
-	_ = workload.Pause(ctx, n.between(5*time.Second, 20*time.Second))
 }

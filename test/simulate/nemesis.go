@@ -76,7 +76,15 @@ func (n *nemesis) pair() (a, b *machine) {
 
 // master is the pod that says so, or any.
 func (n *nemesis) master(ctx context.Context) *machine {
-	found, term := n.any(), uint64(0)
+	chance := n.any()
+	if found, _ := n.newestMaster(ctx); found != nil {
+		return found
+	}
+	return chance
+}
+
+// newestMaster is nil where no pod says that it is the master.
+func (n *nemesis) newestMaster(ctx context.Context) (found *machine, term uint64) {
 	for i, m := range n.pods {
 		if !m.process.Load().running() {
 			continue
@@ -88,7 +96,7 @@ func (n *nemesis) master(ctx context.Context) *machine {
 			found, term = m, own.Term
 		}
 	}
-	return found
+	return found, term
 }
 
 // kill ends a pod's process. A process is started again in its place, as long as
@@ -106,8 +114,13 @@ func (n *nemesis) kill(m *machine, power bool) {
 		n.controller.gone(m) // The controller makes the pod again.
 		return
 	}
+	n.startAfter(m, n.between(50*time.Millisecond, 4*time.Second))
+}
+
+// startAfter starts a pod's next process after a while, unless its pod is deleted
+// meanwhile. The world is locked.
+func (n *nemesis) startAfter(m *machine, after time.Duration) {
 	m.wanted = true
-	after := n.between(50*time.Millisecond, 4*time.Second)
 	n.zombies.Go(func() {
 		time.Sleep(after)
 		n.lock()
@@ -116,6 +129,16 @@ func (n *nemesis) kill(m *machine, power bool) {
 			m.run()
 		}
 	})
+}
+
+// restart kills a pod's process, and has the next one start at once.
+func (n *nemesis) restart(m *machine) {
+	n.lock()
+	defer n.unlock()
+	if err := m.kill(false); err != nil {
+		n.fail("harness", "%v", err)
+	}
+	n.startAfter(m, n.between(0, 100*time.Millisecond))
 }
 
 func (n *nemesis) killAll(power bool) {
@@ -169,6 +192,24 @@ func (n *nemesis) withDisk(m *machine, f func(d *Disk)) {
 // may be lost.
 func (n *nemesis) whole(ctx context.Context) bool {
 	return !n.fragile && n.controller.size() >= 3 && n.unwell(ctx) == ""
+}
+
+// becomesWhole heals the network and waits until all are whole; false when that
+// cannot be, or takes long.
+func (n *nemesis) becomesWhole(ctx context.Context) bool {
+	if n.fragile || n.controller.size() < 3 {
+		return false
+	}
+	n.network.Heal()
+	for range 40 {
+		if n.whole(ctx) {
+			return true
+		}
+		if workload.Pause(ctx, time.Second) != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // losing kills a pod whose volume goes with it.

@@ -98,6 +98,13 @@ func (n *Network) Slow(from, to string, latency time.Duration) {
 	n.change(from, to, func(l *link) { l.latency = latency })
 }
 
+// Mend makes both directions between two hosts normal again.
+func (n *Network) Mend(a, b string) {
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		n.change(pair[0], pair[1], func(l *link) { *l = link{latency: normalLatency, changed: l.changed} })
+	}
+}
+
 // Heal makes every direction normal again. What was held back arrives.
 func (n *Network) Heal() {
 	n.mu.Lock()

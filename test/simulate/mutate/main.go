@@ -15,6 +15,7 @@ import (
 
 var (
 	only   = flag.String("only", "", "only mutations whose name contains this")
+	faults = flag.String("faults", "", "only faults whose name contains this")
 	seeds  = flag.Int("seeds", 20, "how many seeds to try before a mutation counts as not found")
 	tries  = flag.Int("tries", 1, "how often each is looked for, from another seed each time")
 	first  = flag.Uint64("seed", 1000, "the first seed")
@@ -126,7 +127,7 @@ const patience = 3 * time.Minute
 // simulate runs one seed, and says what was found, if anything was.
 func simulate(binary string, seed uint64) (virtual time.Duration, what string) {
 	run := exec.Command("timeout", "-s", "KILL", strconv.Itoa(int(patience.Seconds())), binary,
-		"-test.run", "^TestSimulate$", "-seeds", "1", "-seed", strconv.FormatUint(seed, 10), "-length", length.String())
+		"-test.run", "^TestSimulate$", "-seeds", "1", "-seed", strconv.FormatUint(seed, 10), "-length", length.String(), "-only", *faults)
 	run.Dir = filepath.Join("cmd", "kvd")
 	output, err := run.CombinedOutput()
 	if m := virtualLine.FindSubmatch(output); m != nil {
