@@ -51,7 +51,7 @@ type simulation struct {
 	rng        *rand.Rand
 	controller *controller
 	load       *workload.Workload
-	conns      []*grpc.ClientConn // To each pod, for the simulation's own questions.
+	conns      []*grpc.ClientConn // To each pod, of all that speaks the bare API.
 	began      time.Time
 	reached    map[string]int
 
@@ -105,6 +105,7 @@ func newSimulation(o Options) *simulation {
 		}
 		s.conns = append(s.conns, conn)
 	}
+	s.load.Conns = s.conns
 	return s
 }
 
@@ -267,7 +268,7 @@ func (s *simulation) check(ctx context.Context, stopWatching func()) {
 
 // sample records what every pod says about itself, until ctx ends.
 func (s *simulation) sample(ctx context.Context) {
-	for workload.Pause(ctx, 2*time.Second) == nil {
+	for workload.Pause(ctx, 3*time.Second) == nil {
 		asked := map[*machine]*kvv1.PodStatus{}
 		for i, m := range s.pods {
 			if !m.process.Load().running() {

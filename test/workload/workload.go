@@ -42,6 +42,9 @@ type Options struct {
 	Targets []Target
 	// DialOptions are added to those of every connection.
 	DialOptions []grpc.DialOption
+	// Conns, if any, are connections to the targets for all clients that speak the
+	// bare API; nil: each has its own.
+	Conns []*grpc.ClientConn
 	// Exists says which of the targets are worth a call now; nil: all.
 	Exists func(target int) bool
 	// Sessions are clients that read and write; 10. The first Library of them
@@ -95,9 +98,13 @@ func (o *Options) Dial(address string) (*grpc.ClientConn, error) {
 type conns struct {
 	all    []*grpc.ClientConn
 	exists func(target int) bool
+	shared bool
 }
 
 func (o *Options) connect() (*conns, error) {
+	if o.Conns != nil {
+		return &conns{all: o.Conns, exists: o.Exists, shared: true}, nil
+	}
 	c := &conns{exists: o.Exists}
 	for _, t := range o.Targets {
 		conn, err := o.Dial(t.Address)
@@ -122,6 +129,9 @@ func (c *conns) pick(rng *rand.Rand) int {
 }
 
 func (c *conns) close() {
+	if c.shared {
+		return
+	}
 	for _, conn := range c.all {
 		_ = conn.Close()
 	}
