@@ -18,6 +18,7 @@ var (
 	faults = flag.String("faults", "", "only faults whose name contains this")
 	seeds  = flag.Int("seeds", 20, "how many seeds to try before a mutation counts as not found")
 	tries  = flag.Int("tries", 1, "how often each is looked for, from another seed each time")
+	again  = flag.Int("again", 0, "how often a seed that found it is run again")
 	first  = flag.Uint64("seed", 1000, "the first seed")
 	length = flag.Duration("length", 12*time.Minute, "how long each seed is broken for, in virtual time")
 )
@@ -31,7 +32,7 @@ func main() {
 	}
 	defer os.RemoveAll(dir)
 	missed := 0
-	fmt.Println("| bug | found | mean virtual time | by |\n|---|---|---|---|")
+	fmt.Println("| bug | found | mean virtual time | by | again by the same seed |\n|---|---|---|---|---|")
 	for _, m := range mutations {
 		if !strings.Contains(m.name, *only) {
 			continue
@@ -98,13 +99,16 @@ func look(dir string, m mutation) (row string, found bool, err error) {
 		return "", false, fmt.Errorf("%w\n%s", err, output)
 	}
 	total, hits, by := time.Duration(0), 0, ""
+	repeated := 0
 	for try := range *tries {
 		for seed := range *seeds {
-			virtual, what := simulate(binary, *first+uint64(try*1000+seed))
+			number := *first + uint64(try*1000+seed)
+			virtual, what := simulate(binary, number)
 			total += virtual
 			if what != "" {
 				hits++
 				by = what
+				repeated += repeat(binary, number)
 				break
 			}
 		}
@@ -113,7 +117,18 @@ func look(dir string, m mutation) (row string, found bool, err error) {
 	if hits > 0 {
 		mean = (total / time.Duration(hits)).Round(time.Second).String()
 	}
-	return fmt.Sprintf("| %s | %d of %d | %s | %s |", m.name, hits, *tries, mean, by), hits == *tries, nil
+	return fmt.Sprintf("| %s | %d of %d | %s | %s | %d of %d |", m.name, hits, *tries, mean, by, repeated, hits**again), hits == *tries, nil
+}
+
+// repeat counts how often a seed finds something again.
+func repeat(binary string, seed uint64) int {
+	hits := 0
+	for range *again {
+		if _, what := simulate(binary, seed); what != "" {
+			hits++
+		}
+	}
+	return hits
 }
 
 var (
