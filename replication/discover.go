@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -17,9 +18,11 @@ const (
 	// inspectTimeout bounds one question to one pod.
 	inspectTimeout = time.Second
 	// lookBelow and lookAbove bound, without a list of peers, which ordinals
-	// beside this pod's are asked.
+	// beside this pod's are asked, as long as it is not known which should exist.
 	lookBelow = 16
 	lookAbove = 4
+	// lookFar bounds it where that is known.
+	lookFar = 128
 )
 
 // neighbours are the other pods that may exist, in the order in which a clone
@@ -30,9 +33,9 @@ func (n *Node) neighbours() []string {
 	case len(n.opts.Peers) > 0:
 		pods = slices.Clone(n.opts.Peers)
 	default:
-		own := Ordinal(n.opts.Name)
 		set := n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1]
-		for o := max(0, own-lookBelow); o <= own+lookAbove; o++ {
+		low, high := n.ordinalsAround(Ordinal(n.opts.Name))
+		for o := low; o <= high; o++ {
 			pods = append(pods, fmt.Sprint(set, o))
 		}
 	}
@@ -57,8 +60,38 @@ func (n *Node) neighbours() []string {
 	return ordered
 }
 
-// inspect asks pods what they have. Who does not answer is not in the result.
+// ordinalsAround are the ordinals that may exist around one, as far as they are
+// worth a question.
+func (n *Node) ordinalsAround(own int) (low, high int) {
+	low, high = max(0, own-lookBelow), own+lookAbove
+	if covers, known := n.expected(); known {
+		for low > max(0, own-lookFar) && covers(low-1) {
+			low--
+		}
+		for high < own+lookFar && covers(high+1) {
+			high++
+		}
+	}
+	return low, high
+}
+
+// inspect asks pods what they have, and the pod that one of them takes for the
+// master. Who does not answer is not in the result.
 func (n *Node) inspect(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse {
+	seen := n.inspectThese(ctx, pods)
+	var masters []string
+	for _, s := range seen {
+		if m := s.MasterPod; m != "" && m != n.opts.Name && seen[m] == nil && !slices.Contains(pods, m) && !slices.Contains(masters, m) {
+			masters = append(masters, m)
+		}
+	}
+	if len(masters) > 0 {
+		maps.Copy(seen, n.inspectThese(ctx, masters))
+	}
+	return seen
+}
+
+func (n *Node) inspectThese(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	seen := make(map[string]*peerv1.InspectResponse)

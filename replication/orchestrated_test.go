@@ -11,9 +11,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
-	"github.com/google/uuid"
 )
 
 // orchestrate lets the pods live as in Kubernetes: without a list of peers, with
@@ -496,5 +497,38 @@ func TestColdBesideADiskThatCannotVote(t *testing.T) {
 		if cold := a.quorumAbsent(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0}); cold != tc.cold {
 			t.Errorf("%s: cold %t", tc.what, cold)
 		}
+	}
+}
+
+// The first pod of six loses its volume, and the last one is the master: further
+// away than a pod looks that does not know how many there should be. It hears of
+// it from the others. (Simulation, seed 4 with the fault "a tail after a clone".)
+func TestMasterFarAbove(t *testing.T) {
+	for name, known := range map[string]bool{"how many is known": true, "how many is not known": false} {
+		t.Run(name, func(t *testing.T) {
+			var replicas atomic.Int64
+			replicas.Store(6)
+			c := newCluster(t, 6).orchestrate(func() int { return int(replicas.Load()) }).boot()
+			before := c.memberIDs()
+			c.master().mustPut("k", "v")
+			c.eventually("the last pod is the master", func() error {
+				if m := c.master(); m.name != "kv-5" {
+					_, err := m.node.HandOver(t.Context(), "kv-5")
+					return errors.Join(err, fmt.Errorf("%s is", m.name))
+				}
+				return nil
+			})
+			if !known {
+				replicas.Store(0)
+			}
+			first := c.pods["kv-0"]
+			first.kill()
+			first.wipe()
+			first.start()
+			first.awaitStart()
+			first.mustRead("k", "v")
+			replicas.Store(6)
+			c.awaitWhole(before, first)
+		})
 	}
 }

@@ -45,6 +45,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	answer.Cold = e.cold.Load()
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
+	answer.MasterPod = v.master.Pod()
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && id.Condemned == ""
 	answer.Term = e.raft.CurrentTerm()
 	answer.LastIndex, answer.LastLogTerm = e.lastEntry()

@@ -60,16 +60,17 @@ func tail(ctx context.Context, n *nemesis) {
 }
 
 // tailAfterClone has a pod that has just cloned taken in by a master that is cut
-// off from all others: the first entry of its log is one that is never committed.
+// off from all others: the first entry of its log is one that is never committed,
+// and whoever leads next finds it so. It does not count for that master either.
 func tailAfterClone(ctx context.Context, n *nemesis) {
 	if !n.becomesWhole(ctx) {
 		return
 	}
-	m, leader := n.any(), n.master(ctx)
-	if m == leader {
+	leader, _ := n.newestMaster(ctx)
+	m := n.newcomer(leader)
+	if m == nil {
 		return
 	}
-	n.losing(m)
 	for started := false; !started; started = m.process.Load().running() {
 		if workload.Pause(ctx, 5*time.Millisecond) != nil {
 			return
@@ -90,6 +91,28 @@ func tailAfterClone(ctx context.Context, n *nemesis) {
 	}
 	n.network.Heal()
 	_ = workload.Pause(ctx, n.between(5*time.Second, 20*time.Second))
+}
+
+// newcomer is a pod that begins without data: mostly one more than there are, so
+// that the others can elect without it and a master that is cut off.
+func (n *nemesis) newcomer(leader *machine) *machine {
+	if size := n.controller.size(); size < maxPods && n.rng.IntN(4) > 0 {
+		n.lock()
+		defer n.unlock()
+		m := n.pods[size]
+		if m.process.Load().running() {
+			return nil // It has yet to leave.
+		}
+		m.wipe()
+		n.controller.scale(size + 1)
+		return m
+	}
+	m := n.any()
+	if m == leader {
+		return nil
+	}
+	n.losing(m)
+	return m
 }
 
 // askReplaced reads from a pod that is cut off, again and again, while the others

@@ -41,7 +41,7 @@ var mutations = []mutation{
 	one("a read joins a confirmation that began before it",
 		"replication/readindex.go", "		r.next = nil\n		r.mu.Unlock()\n", "		r.mu.Unlock()\n		defer func() { r.mu.Lock(); r.next = nil; r.mu.Unlock() }()\n"),
 	one("learners count for a read index",
-		"replication/member.go", "if s.Suffrage == raft.Voter {\n			ids", "if true {\n			ids"),
+		"replication/transport.go", "	n := 0\n	for _, id := range voters {\n		k := a.newest[id]\n", "	n := 1\n	for id, k := range a.newest {\n"),
 	one("bounded reads have no bound",
 		"replication/readindex.go", "return r.last, !r.lastAt.IsZero() && time.Since(r.lastAt) < d", "return r.last, !r.lastAt.IsZero()"),
 	one("request ids are not looked up",

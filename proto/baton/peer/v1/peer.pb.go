@@ -481,7 +481,9 @@ type InspectResponse struct {
 	// term, and then the longer one, has all that was acknowledged.
 	LastLogTerm uint64 `protobuf:"varint,13,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
 	// The pod has found that its data is of no use. With term 0 it cannot even vote.
-	Condemned     bool `protobuf:"varint,14,opt,name=condemned,proto3" json:"condemned,omitempty"`
+	Condemned bool `protobuf:"varint,14,opt,name=condemned,proto3" json:"condemned,omitempty"`
+	// The pod that this one takes for the master; empty: it knows none.
+	MasterPod     string `protobuf:"bytes,15,opt,name=master_pod,json=masterPod,proto3" json:"master_pod,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +614,13 @@ func (x *InspectResponse) GetCondemned() bool {
 		return x.Condemned
 	}
 	return false
+}
+
+func (x *InspectResponse) GetMasterPod() string {
+	if x != nil {
+		return x.MasterPod
+	}
+	return ""
 }
 
 type JoinRequest struct {
@@ -1208,7 +1217,7 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x03own\x18\x02 \x01(\v2\x13.baton.peer.v1.MarkR\x03own\":\n" +
 	"\x0fCompareResponse\x12'\n" +
 	"\x04mark\x18\x01 \x01(\v2\x13.baton.peer.v1.MarkR\x04mark\"\x10\n" +
-	"\x0eInspectRequest\"\xa5\x03\n" +
+	"\x0eInspectRequest\"\xc4\x03\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
@@ -1226,7 +1235,9 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\bstopping\x18\v \x01(\bR\bstopping\x12\x12\n" +
 	"\x04cold\x18\f \x01(\bR\x04cold\x12\"\n" +
 	"\rlast_log_term\x18\r \x01(\x04R\vlastLogTerm\x12\x1c\n" +
-	"\tcondemned\x18\x0e \x01(\bR\tcondemned\"x\n" +
+	"\tcondemned\x18\x0e \x01(\bR\tcondemned\x12\x1d\n" +
+	"\n" +
+	"master_pod\x18\x0f \x01(\tR\tmasterPod\"x\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
