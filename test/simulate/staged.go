@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/batondb/baton/test/workload"
@@ -121,11 +122,10 @@ func (n *nemesis) askReplaced(ctx context.Context, m *machine) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	n.zombies.Go(func() {
-		for workload.Pause(ctx, 20*time.Millisecond) == nil {
-			for _, other := range n.pods[:n.controller.size()] {
-				if other != m && other.process.Load().running() {
-					n.burst(ctx, other)
-				}
+		rng := source(n.Seed, fmt.Sprint("asks ", time.Since(n.began)))
+		for workload.Pause(ctx, 50*time.Millisecond) == nil {
+			if other := n.pods[rng.IntN(n.controller.size())]; other != m && other.process.Load().running() {
+				_ = n.load.Burst(ctx, other.number, 1)
 			}
 		}
 	})
