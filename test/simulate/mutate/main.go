@@ -152,6 +152,7 @@ func simulate(binary string, seed uint64) (virtual time.Duration, what string) {
 		return virtual, ""
 	}
 	if m := foundLine.FindSubmatch(output[max(0, strings.Index(string(output), "--- FAIL")):]); m != nil {
+		fmt.Fprintf(os.Stderr, "%s\n", m[0])
 		return virtual, string(m[1])
 	}
 	if virtual == 0 {
