@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/entry"
-	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/batondb/baton/replication/internal/raftlog"
 )
 
 // editLog changes the log of a pod that does not run.

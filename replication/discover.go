@@ -166,6 +166,24 @@ func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	return absent > 0
 }
 
+// AwaitsNext says that a pod above this one should exist and does not: with an
+// order of pods, it is only created once this one is ready. A pod that cannot serve,
+// and waits for all others to answer, is ready all the same, or it waits for ever.
+func (n *Node) AwaitsNext() bool {
+	own := Ordinal(n.opts.Name)
+	covers, known := n.expected()
+	if !known { // Then the members should.
+		return slices.ContainsFunc(n.Members(), func(m Member) bool { return m.Ordinal > own && n.absent(m.Pod) })
+	}
+	set := n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1]
+	for o := own + 1; covers(o); o++ {
+		if n.absent(fmt.Sprint(set, o)) {
+			return true
+		}
+	}
+	return false
+}
+
 const (
 	// nameAfter is how long a pod's name may be missing before a person is told:
 	// right after a start that is normal.

@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/batondb/baton/replication/internal/raftlog"
 )
 
 // slowFS is the log's file system with a switch, and a power cut.

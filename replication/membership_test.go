@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/hashicorp/raft"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // Scenario: S01

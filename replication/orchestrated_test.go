@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -531,4 +533,66 @@ func TestMasterFarAbove(t *testing.T) {
 			c.awaitWhole(before, first)
 		})
 	}
+}
+
+// All pods are deleted, and come back in order; kv-0 has found before that its data
+// is of no use, or finds now that it cannot even vote. Its data is needed until all
+// others vote, and they are only created once it is ready.
+func TestColdStartWithUselessData(t *testing.T) {
+	for name, votes := range map[string]bool{"that votes": true, "that cannot vote": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+			before := c.memberIDs()
+			c.master().mustPut("k", "v")
+			first := c.pods["kv-0"]
+			for _, name := range c.list {
+				c.pods[name].kill()
+			}
+			if votes {
+				first.condemn()
+			} else if err := os.RemoveAll(filepath.Join(first.dir, "raft")); err != nil {
+				t.Fatal(err)
+			}
+			first.start()
+			if votes {
+				first.awaitStart()
+			} else if err := <-first.started; !errors.Is(err, ErrDamaged) {
+				t.Fatal(err)
+			} else {
+				first.recloning()
+			}
+			for _, name := range c.list[1:] {
+				first.awaitPodReady()
+				c.pods[name].start()
+				c.pods[name].awaitStart()
+				c.pods[name].awaitPodReady()
+			}
+			first.awaitRetired()
+			first.start()
+			first.awaitStart()
+			c.awaitWhole(before, first)
+			first.mustRead("k", "v")
+		})
+	}
+}
+
+// As above, and the cluster runs: it is a pod above that is created again.
+func TestUselessDataHoldsUpNoPod(t *testing.T) {
+	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	before := c.memberIDs()
+	first, last := c.pods["kv-0"], c.pods["kv-2"]
+	last.kill()
+	first.recloning()
+	c.eventually("it is ready all the same", func() error {
+		if s := first.node.Status(); !s.Cold || first.node.condemned() == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	last.start()
+	last.awaitStart()
+	first.awaitRetired()
+	first.start()
+	first.awaitStart()
+	c.awaitWhole(before, first)
 }

@@ -8,10 +8,11 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // bytesSnapshot is a database of these bytes.

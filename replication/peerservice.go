@@ -4,12 +4,13 @@ import (
 	"context"
 	"time"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 // peerService answers the other pods.
@@ -39,10 +40,10 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	}
 	e := s.node.engine.Load()
 	if e == nil {
-		answer.Cold = s.node.progress.isCold()
+		answer.Cold = s.node.arrivingStatus().Cold
 		return answer, nil
 	}
-	answer.Cold = e.cold.Load()
+	answer.Cold = e.cold.Load() || id.Condemned != "" && s.node.AwaitsNext()
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
 	answer.MasterPod = v.master.Pod()

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/raftlog"
 )
 
 // What may be applied, after messages of masters and entries of its own.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 // awaitRetired is the container that ends, and that Kubernetes starts again.
@@ -280,5 +281,17 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	}
 	if answer, err := peerv1.NewPeerServiceClient(conn).Join(ctx, joined); err != nil || !answer.GetRemoved() {
 		t.Errorf("with a quorum: %v, %v", answer, err)
+	}
+}
+
+// condemn notes on a pod's disk, while it is down, that its data is of no use.
+func (p *pod) condemn() {
+	p.c.t.Helper()
+	v, err := volume.Open(p.c.t.Context(), p.dir, p.name, time.Second, logger(p.c.t, p.name))
+	if err != nil {
+		p.c.t.Fatal(err)
+	}
+	if err := errors.Join(v.Update(func(id *volume.Identity) { id.Condemned = "it is damaged" }), v.Close()); err != nil {
+		p.c.t.Fatal(err)
 	}
 }

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/hashicorp/raft"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // Role of a pod.
@@ -76,7 +77,7 @@ func (n *Node) Status() Status {
 	}
 	s.Because = n.notReady(e, v, s)
 	s.Ready = s.Because == ""
-	s.Cold = s.Ready && v.master == ""
+	s.Cold = s.Ready && (v.master == "" || n.condemned() != "")
 	return s
 }
 
@@ -86,7 +87,7 @@ func (n *Node) arrivingStatus() Status {
 	switch {
 	case n.stopping.Load():
 		s.Because = "it stops"
-	case n.progress.isCold():
+	case n.progress.isCold() || n.condemned() != "" && n.AwaitsNext():
 		s.Because, s.Cold = "", true // the next pod, which may have the data, is only created once this one is ready
 	case clone != nil:
 		s.Because = fmt.Sprintf("it clones from %s: %d of %d bytes", clone.Source, clone.Bytes, clone.Total)
@@ -103,6 +104,8 @@ func (n *Node) notReady(e *engine, v *view, s Status) string {
 		return "it stops"
 	case n.volume.Identity().Retired != "":
 		return "its member is retired: " + n.volume.Identity().Retired
+	case n.condemned() != "" && n.AwaitsNext():
+		return "" // What it waits for may be the next pod, which is only created once this one is ready.
 	case n.condemned() != "":
 		because, _ := n.progress.get()
 		return cmp.Or(because, "its data is of no use: "+n.condemned())

@@ -254,6 +254,28 @@ func TestDoubt(t *testing.T) {
 	await(t, "the master does not", func() bool { return reads(t, pods[0]) != nil })
 }
 
+// A pod in doubt, or with data of no use, is ready while another one may only be
+// created once it is; it answers no read.
+func TestWithheldDataHoldsUpNoPod(t *testing.T) {
+	for what, withhold := range map[string]func(p *fakePod){
+		"in doubt": func(p *fakePod) { p.Differs("kv-0", "they differ") },
+		"damaged":  func(p *fakePod) { p.Withdraw("it is damaged") },
+	} {
+		p := three(t)[1]
+		p.log.setMark(0)
+		withhold(p)
+		for _, awaits := range []bool{false, true, false} {
+			p.log.mu.Lock()
+			p.log.awaits = awaits
+			p.log.mu.Unlock()
+			if ready := p.log.PodStatus(t.Context()).GetReady(); ready != awaits {
+				t.Errorf("%s: ready %t, though a pod is awaited: %t", what, ready, awaits)
+			}
+			wantReason(t, reads(t, p), notReady)
+		}
+	}
+}
+
 // A volume that runs full, this pod's or another's, stops writes but no deletes.
 //
 // Scenario: S30

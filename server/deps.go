@@ -79,6 +79,8 @@ type Log interface {
 	MemberID() replication.MemberID
 	Term() uint64
 	Status() replication.Status
+	// AwaitsNext says that a pod may only be created once this one is ready.
+	AwaitsNext() bool
 	// PodStatus is how this pod is, with what the server adds.
 	PodStatus(ctx context.Context) *kvv1.PodStatus
 	HandOver(ctx context.Context, to string) (string, error)

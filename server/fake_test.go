@@ -143,6 +143,7 @@ type fakeLog struct {
 	server   *Server
 	readErr  error
 	recloned string
+	awaits   bool
 	deadline time.Duration // Of the last read.
 }
 
@@ -236,6 +237,12 @@ func (l *fakeLog) Members() []replication.Member {
 		})
 	}
 	return members
+}
+
+func (l *fakeLog) AwaitsNext() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.awaits
 }
 
 func (l *fakeLog) Guests() []string {

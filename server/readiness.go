@@ -41,15 +41,20 @@ func (r *readiness) because() []string {
 	if r.draining.Load() {
 		because = append(because, "it is stopping")
 	}
-	if why := r.withheld(); why != nil {
-		because = append(because, *why)
-	}
 	if why := r.waits.Load(); why != nil && *why != "" {
 		return append(because, *why)
 	}
 	log := r.log.Load()
 	if log == nil {
 		return append(because, "it is starting: it waits for its volume")
+	}
+	if why := r.withheld(); why != nil {
+		// What it waits for may be a pod that is only created once this one is ready.
+		// Who asks it meanwhile is refused.
+		if (*log).AwaitsNext() {
+			return because
+		}
+		because = append(because, *why)
 	}
 	if now := (*log).Status(); !now.Ready {
 		because = append(because, now.Because)
