@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -105,7 +107,14 @@ func TestRecoverWhereOnlyCutOff(t *testing.T) {
 	if _, err := s.put("kv-1", "k", "again"); err != nil {
 		t.Error(err)
 	}
-	s.stopAll("kv-2")
+	select {
+	case err := <-s.pods["kv-2"].ended:
+		if err == nil || !strings.Contains(err.Error(), "had a quorum") {
+			t.Errorf("the recovered pod has ended with %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the recovered pod serves, beside the majority")
+	}
 	s.start("kv-2")
 	s.eventually("the recovered pod does not serve", func() error {
 		if err := s.ready("kv-2"); err == nil || !strings.Contains(err.Error(), "had a quorum") {
@@ -113,6 +122,42 @@ func TestRecoverWhereOnlyCutOff(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// refuses is nil when a pod is not ready, and says so.
+func (s *statefulSet) refuses(name, because string) error {
+	if err := s.ready(name); err == nil || !strings.Contains(err.Error(), because) {
+		return errors.Join(err, fmt.Errorf("%s does not say: %s", name, because))
+	}
+	return nil
+}
+
+// A recovery is decided, and the pod dies before it is done; meanwhile the pods that
+// were only cut off have put the record back.
+func TestADecidedRecoveryThatWasUndone(t *testing.T) {
+	s := newStatefulSet(t, 1)
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	s.eventually("there is a record", func() error {
+		if got := s.recorded(); got != s.status("kv-0").GetClusterId() {
+			return errors.New(got)
+		}
+		return nil
+	})
+	before := s.recorded()
+	s.stopAll("kv-0")
+	c := s.config("kv-0")
+	r := c.recovery(nil, nil, nil)
+	r.Cluster, r.Logger = "c2", newLogger(io.Discard, &c)
+	r.Write = func(context.Context, string, io.Reader, []byte) error { return errRecover }
+	if disk, err := replication.Recover(t.Context(), r); !errors.Is(err, errRecover) || disk.Successor != "c2" {
+		t.Fatalf("%+v, %v", disk, err)
+	}
+	s.start("kv-0")
+	s.eventually("it does not serve", func() error { return s.refuses("kv-0", "had a quorum") })
+	if disk, err := replication.Examine(c.dataDir); err != nil || disk.Cluster != before {
+		t.Errorf("%+v, %v", disk, err)
+	}
 }
 
 // A recovery that is cut after any of its decisions goes on at the next start:
@@ -153,9 +198,13 @@ func TestRecoveryGoesOn(t *testing.T) {
 				if disk, err := replication.Recover(t.Context(), r); !errors.Is(err, full) || disk.Successor != "c2" || disk.Cluster == "c2" {
 					t.Fatalf("%+v, %v", disk, err)
 				}
-				s.setAway(true) // Not even the record is needed then.
+				s.setAway(true)
 			}
 			s.start("kv-0")
+			if cut == "it is noted on the disk" {
+				s.eventually("it waits for the record", func() error { return s.refuses("kv-0", "cannot be read") })
+				s.setAway(false)
+			}
 			s.awaitReady("kv-0")
 			s.mustHave("kv-0", "k", "v")
 			if got := s.status("kv-0").GetClusterId(); got != "c2" {

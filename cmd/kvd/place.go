@@ -78,7 +78,12 @@ func (o *orchestrated) judge(ctx context.Context, disk replication.Disk) judgeme
 	defer cancel()
 	place, placeErr := o.Place(ctx)
 	record, recordErr := o.Record(ctx)
-	if recordErr != nil {
+	switch {
+	case recordErr == nil || errors.Is(recordErr, kubernetes.ErrNoRecord):
+	case disk.Successor != "":
+		return judgement{because: fmt.Sprintf("it is to begin the cluster %s with its data, and the cluster record, which may say otherwise by now, "+
+			"cannot be read: %v", disk.Successor, recordErr)}
+	default:
 		record = kubernetes.Record{}
 	}
 	if placeErr != nil && o.InPlace(disk.Place) {
@@ -112,8 +117,12 @@ func judgePlace(disk replication.Disk, place, namespace string, record kubernete
 		return judgement{because: fmt.Sprintf("the volume belongs to the cluster %s in %s (namespace/uid), and this is namespace %s: it may be a copy, "+
 			"and must not be taken for the original. Run kvd adopt in the pod with the copy that is to go on, to make it a cluster of its own, "+
 			"or delete the volume claims to begin with nothing", disk.Cluster, disk.Place, namespace)}
-	case record.Cluster == "" || record.Cluster == disk.Cluster:
+	case record.Cluster == "" || record.Cluster == disk.Cluster && disk.Successor == "":
 		return judgement{}
+	case record.Cluster == disk.Cluster:
+		return judgement{because: fmt.Sprintf("this volume was to go on as the cluster %s, and the cluster record says that %s itself goes on: "+
+			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record",
+			disk.Successor, disk.Cluster)}
 	case record.Cluster == disk.Replaces:
 		return judgement{because: fmt.Sprintf("this volume's cluster %s was to go on from %s, and the cluster record says that %s itself goes on: "+
 			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record",
@@ -131,8 +140,9 @@ func judgePlace(disk replication.Disk, place, namespace string, record kubernete
 
 // keep looks after the record and the place while the pod runs: what was not
 // known at its start may be known by now. What it finds ends the process only
-// if it is certain that the data is served in two places, or that it is of a
-// cluster that goes on elsewhere, and this pod has no quorum of it.
+// if it is certain that the data is served in two places, or that the cluster which
+// it goes on from had a quorum after all, or that it is of a cluster that goes on
+// elsewhere, and this pod has no quorum of it.
 func (o *orchestrated) keep(ctx context.Context, log *replication.Node, misplaced chan<- error) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
@@ -178,7 +188,7 @@ func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk
 	case because == "":
 		o.lonely = 0
 		return nil
-	case disk.Place != place:
+	case disk.Place != place || record.Cluster == disk.Replaces:
 		return errors.New(because)
 	case record.Replaces == disk.Cluster:
 		return o.replaced(ctx, log, disk, record, because)

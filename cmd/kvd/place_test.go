@@ -45,6 +45,8 @@ func TestJudgePlace(t *testing.T) {
 		"adopted":                                {replication.Disk{Cluster: adopted, Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", "", ""},
 		"recovering":                             {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: here}, here, kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "it begins", "c2", ""},
 		"recovered, and the former has a quorum": {replication.Disk{Cluster: "c2", Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "had a quorum", "", ""},
+		"to recover":                             {replication.Disk{Cluster: "c1", Successor: "c2", Place: here}, here, kubernetes.Record{}, "", "", ""},
+		"to recover, and has a quorum now":       {replication.Disk{Cluster: "c1", Successor: "c2", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "had a quorum", "", ""},
 		"from before the recovery": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: here}, here,
 			kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "from before", "", ""},
 		"another cluster's": {replication.Disk{Cluster: "c9", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "says that this StatefulSet runs c1", "", ""},

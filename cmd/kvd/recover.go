@@ -159,15 +159,24 @@ func (c *config) succeed(ctx context.Context, cluster, place string, o *orchestr
 	return err
 }
 
-// succeed goes on with what was noted on the disk.
-func (p *pod) succeed(ctx context.Context) error {
-	disk, err := replication.Examine(p.config.dataDir)
-	if err != nil || disk.Successor == "" {
-		return nil // Opening it reports the same.
+// settle returns when the pod's data may be served, and goes on with what was noted
+// on the disk. The record may change before that, and while it is done.
+func (p *pod) settle(ctx context.Context) error {
+	for {
+		if err := p.kubernetes.settle(ctx, p.config, p.server.Wait); err != nil {
+			return err
+		}
+		disk, err := replication.Examine(p.config.dataDir)
+		if err != nil || disk.Successor == "" {
+			return nil //nolint:nilerr // Opening it reports the same.
+		}
+		p.server.Wait("it begins a new history with its data")
+		err = p.config.succeed(ctx, disk.Successor, "", p.kubernetes, p.logger)
+		p.server.Wait("")
+		if err != nil {
+			return fmt.Errorf("begin a new history: %w", err)
+		}
 	}
-	p.server.Wait("it begins a new history with its data")
-	defer p.server.Wait("")
-	return p.config.succeed(ctx, disk.Successor, "", p.kubernetes, p.logger)
 }
 
 func recovered(disk replication.Disk) string {

@@ -37,13 +37,9 @@ func run(ctx context.Context, c config) (err error) {
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
 
-	if err := p.kubernetes.settle(ctx, &c, p.server.Wait); err != nil {
+	if err := p.settle(ctx); err != nil {
 		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
 		return unlessStopped(ctx, err)
-	}
-	if err := p.succeed(ctx); err != nil {
-		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
-		return unlessStopped(ctx, fmt.Errorf("begin a new history: %w", err))
 	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
 	p.kubernetes.complete(&options)
