@@ -254,6 +254,22 @@ func TestDoubt(t *testing.T) {
 	await(t, "the master does not", func() bool { return reads(t, pods[0]) != nil })
 }
 
+// A doubt ends as soon as a majority has said what this pod has, however slow the
+// pod is that differs, and however often that one asks meanwhile.
+func TestDoubtDoesNotWaitForTheSlowest(t *testing.T) {
+	pods := three(t)
+	pods[1].log.slow = time.Hour
+	pods[1].log.setMark(43)
+	began := time.Now()
+	if pods[0].Differs("kv-1", "they differ") {
+		t.Fatal("served before it is known who is wrong")
+	}
+	await(t, "the master serves", func() bool { return pods[0].Differs("kv-1", "they differ") && reads(t, pods[0]) == nil })
+	if took := time.Since(began); took > compareTimeout/2 {
+		t.Errorf("the doubt took %s", took)
+	}
+}
+
 // A pod in doubt, or with data of no use, is ready while another one may only be
 // created once it is; it answers no read.
 func TestWithheldDataHoldsUpNoPod(t *testing.T) {

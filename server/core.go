@@ -67,7 +67,10 @@ func (c *core) withheld() *string {
 	if why := c.diverged.Load(); why != nil {
 		return why
 	}
-	return c.doubts.why.Load()
+	if d := c.doubts.why.Load(); d != nil {
+		return &d.why
+	}
+	return nil
 }
 
 // propose sends a validated write to the log. A refusal comes as an error.

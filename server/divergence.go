@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/batondb/baton/replication"
@@ -58,23 +57,22 @@ func (c *core) watchDivergence(ctx context.Context) {
 // that this pod is wrong; nothing is read in between. It returns true when the
 // pod has given up its data.
 func (c *core) outvoted(ctx context.Context) bool {
-	doubt := c.doubts.why.Load()
-	first, err := c.compare(ctx)
+	before := c.doubts.why.Load()
+	first, err := c.compare(ctx, func(v verdict) { c.settle(before, v) })
 	if err != nil {
 		return false // Nobody to compare with, or nothing yet; the next round comes.
 	}
 	c.show(first)
 	if !first.outvoted {
-		c.settle(doubt, first)
+		c.settle(before, first)
 		return false
 	}
 	c.doubts.cleared.Store(nil)
-	why := first.why()
-	c.doubts.why.Store(&why)
+	c.doubts.why.Store(&doubt{why: first.why()})
 	if !sleep(ctx, compareAgain) {
 		return false
 	}
-	second, err := c.compare(ctx)
+	second, err := c.compare(ctx, func(verdict) {})
 	if err != nil || !second.outvoted {
 		return false
 	}
@@ -85,14 +83,14 @@ func (c *core) outvoted(ctx context.Context) bool {
 // settle ends a doubt when a majority has what this pod has. Where nobody can
 // tell who is wrong, the master alone serves: so at least all readers see the
 // same. (TestDoubt)
-func (c *core) settle(doubt *string, v verdict) {
+func (c *core) settle(before *doubt, v verdict) {
 	log, err := c.needLog()
 	if err != nil {
 		return
 	}
 	switch {
 	case v.backed || log.IsMaster():
-		c.doubts.settle(doubt, v.differ)
+		c.doubts.settle(before, v.differ)
 	default:
 		c.doubts.cleared.Store(nil)
 	}
@@ -114,8 +112,9 @@ func (c *core) show(v verdict) {
 }
 
 // compare asks every other member what it had after the entry that this pod has
-// applied last.
-func (c *core) compare(ctx context.Context) (verdict, error) {
+// applied last. It does not wait for more answers once this pod is outvoted; when it
+// is backed, backed is called at once, and the others are only waited for to be named.
+func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, error) {
 	if why := c.diverged.Load(); why != nil {
 		return verdict{}, errNotReady(*why)
 	}
@@ -134,7 +133,27 @@ func (c *core) compare(ctx context.Context) (verdict, error) {
 			votes = votes || m.ID == log.MemberID()
 		}
 	}
-	return judge(own, votes, voters, marks(ctx, log, c.others(log), own)), nil
+	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
+	others := c.others(log)
+	answers, said := marks(ctx, log, others, own), []podMark(nil)
+	defer func() {
+		for cancel(); len(said) < len(others); {
+			said = append(said, <-answers)
+		}
+	}()
+	v, known := judge(own, votes, voters, nil), false
+	for range others {
+		said = append(said, <-answers)
+		v = judge(own, votes, voters, said)
+		if v.backed && !known {
+			known = true
+			backed(v)
+		}
+		if v.outvoted {
+			break
+		}
+	}
+	return v, nil
 }
 
 // podMark is one member's answer; its mark's index is 0 when it is not known.
@@ -144,20 +163,18 @@ type podMark struct {
 	mark  replication.Mark
 }
 
-func marks(ctx context.Context, log Log, members []replication.Member, own replication.Mark) []podMark {
-	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
-	defer cancel()
-	answers := make([]podMark, len(members))
-	var all sync.WaitGroup
-	for i, m := range members {
-		all.Go(func() {
-			answers[i] = podMark{pod: m.Pod, voter: m.Voter}
+// marks gives an answer of each member, at the end of ctx at the latest.
+func marks(ctx context.Context, log Log, members []replication.Member, own replication.Mark) <-chan podMark {
+	answers := make(chan podMark, len(members))
+	for _, m := range members {
+		go func() {
+			answer := podMark{pod: m.Pod, voter: m.Voter}
 			if mark, err := log.CompareWith(ctx, m.Pod, own); err == nil && mark.Index == own.Index {
-				answers[i].mark = mark
+				answer.mark = mark
 			}
-		})
+			answers <- answer
+		}()
 	}
-	all.Wait()
 	return answers
 }
 

@@ -9,7 +9,7 @@ import (
 // that differ is wrong: nothing is read meanwhile.
 type doubts struct {
 	// why nothing is read; nil: there is no doubt.
-	why atomic.Pointer[string]
+	why atomic.Pointer[doubt]
 	// cleared are the pods that differ and of which the last comparison said that
 	// this pod goes on all the same.
 	cleared atomic.Pointer[[]string]
@@ -19,6 +19,9 @@ type doubts struct {
 	wake chan struct{}
 }
 
+// doubt is that this pod differs from another one, or, without a pod, from most.
+type doubt struct{ pod, why string }
+
 func newDoubts() doubts { return doubts{wake: make(chan struct{}, 1)} }
 
 // raise says whether this pod serves although it differs from pod. The newest
@@ -27,7 +30,7 @@ func (d *doubts) raise(pod, why string) (serve bool) {
 	if cleared := d.cleared.Load(); cleared != nil && slices.Contains(*cleared, pod) {
 		return true
 	}
-	if d.why.Swap(&why) == nil {
+	if d.why.Swap(&doubt{pod, why}) == nil {
 		select { // Only for the first: two pods that doubt must not keep each other busy.
 		case d.wake <- struct{}{}:
 		default:
@@ -36,8 +39,15 @@ func (d *doubts) raise(pod, why string) (serve bool) {
 	return false
 }
 
-// settle takes the outcome of a comparison that began with the doubt before.
-func (d *doubts) settle(before *string, cleared []string) {
+// settle takes the outcome of a comparison that began with the doubt before. What a
+// pod that it clears has said meanwhile is no new doubt: it asks as often as it is
+// in doubt itself.
+func (d *doubts) settle(before *doubt, cleared []string) {
+	if before != nil && before.pod != "" && !slices.Contains(cleared, before.pod) {
+		cleared = append(slices.Clone(cleared), before.pod)
+	}
 	d.cleared.Store(&cleared)
-	d.why.CompareAndSwap(before, nil)
+	if now := d.why.Load(); now == before || now != nil && slices.Contains(cleared, now.pod) {
+		d.why.CompareAndSwap(now, nil)
+	}
 }

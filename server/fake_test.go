@@ -144,6 +144,7 @@ type fakeLog struct {
 	readErr  error
 	recloned string
 	awaits   bool
+	slow     time.Duration // To be compared with.
 	deadline time.Duration // Of the last read.
 }
 
@@ -184,8 +185,9 @@ func (l *fakeLog) setMark(hash uint64) {
 
 // CompareWith is what the peer service of replication does. A mark without a
 // hash is that of a pod that does not answer.
-func (l *fakeLog) CompareWith(_ context.Context, pod string, own replication.Mark) (replication.Mark, error) {
+func (l *fakeLog) CompareWith(ctx context.Context, pod string, own replication.Mark) (replication.Mark, error) {
 	other := l.others[pod]
+	sleep(ctx, other.slow)
 	theirs := other.Mark()
 	if theirs.Hash == 0 {
 		return replication.Mark{}, errors.New("silent")

@@ -25,15 +25,20 @@ const (
 // full time again, so a lease may last longer, and never ends early.
 //
 // Times are durations of the monotonic clock since the leaser began: setting
-// the wall clock changes nothing, and a suspended machine ends nothing.
+// the wall clock changes nothing, and a suspended machine ends nothing. Nor does a
+// time in which this pod is in doubt about its data: nobody can keep a lease alive
+// then, nor is it known whether there is one.
 type leaser struct {
-	store   Store
-	elapsed func() time.Duration
+	store Store
+	clock func() time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	leases  map[int64]*lease
 	queue   leaseQueue
-	changes uint64 // Of the store's leases, as of the last refresh.
+	changes uint64        // Of the store's leases, as of the last refresh.
+	ticked  time.Duration // By the clock.
+	doubted bool          // At the last tick.
+	lost    time.Duration // In doubt.
 }
 
 // lease is one lease's end.
@@ -48,11 +53,25 @@ type lease struct {
 
 func newLeaser(st Store) *leaser {
 	start := time.Now()
-	l := &leaser{store: st, elapsed: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
+	l := &leaser{store: st, clock: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.load()
 	return l
+}
+
+// elapsed is the time that counts; l.mu is held.
+func (l *leaser) elapsed() time.Duration { return l.clock() - l.lost }
+
+// tick says whether this pod is in doubt.
+func (l *leaser) tick(doubt bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock()
+	if doubt || l.doubted {
+		l.lost += now - l.ticked
+	}
+	l.ticked, l.doubted = now, doubt
 }
 
 // refresh looks for leases that came and went.
@@ -157,8 +176,12 @@ func (l *leaser) run(ctx context.Context, c *core) {
 		l.mu.Lock()
 		c.metrics.leases.Set(float64(len(l.leases)))
 		l.mu.Unlock()
-		if over := l.over(); len(over) > 0 {
-			endLeases(ctx, c, over)
+		doubt := c.withheld() != nil
+		l.tick(doubt)
+		if !doubt {
+			if over := l.over(); len(over) > 0 {
+				endLeases(ctx, c, over)
+			}
 		}
 		select {
 		case <-ctx.Done():

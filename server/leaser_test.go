@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 type clock struct{ now time.Duration }
 
 func testLeaser(s Store, c *clock) *leaser {
-	l := &leaser{store: s, elapsed: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
+	l := &leaser{store: s, clock: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
 	l.load()
 	return l
 }
@@ -45,6 +46,44 @@ func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
 	l.refresh()
 	if len(l.leases) != 0 || len(l.queue) != 0 {
 		t.Error("a revoked lease is still held")
+	}
+}
+
+// What passes while the master is in doubt about its data is no time of a lease's.
+func TestNoLeaseEndsInDoubt(t *testing.T) {
+	s, c := newFakeStore(), &clock{}
+	s.setLease(1, 10)
+	l := testLeaser(s, c)
+	for at, doubt := range []bool{false, false, false, false, true, true, true, true, true, true, true, true, false} {
+		c.now = time.Duration(at) * time.Second
+		l.tick(doubt)
+	}
+	if _, left, _ := l.remaining(1); left != 7*time.Second {
+		t.Errorf("%s are left", left)
+	}
+
+	p := three(t)[0]
+	p.store.setLease(5, 1)
+	ended := make(chan struct{}, 1)
+	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
+		select {
+		case ended <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("not now")
+	}
+	reign(t, p)
+	p.Withdraw("it may be wrong")
+	select {
+	case <-ended:
+		t.Error("a lease was ended in doubt")
+	case <-time.After(1500 * time.Millisecond):
+	}
+	p.core.diverged.Store(nil)
+	select {
+	case <-ended:
+	case <-within5s(t).Done():
+		t.Error("a lease does not end after a doubt")
 	}
 }
 
