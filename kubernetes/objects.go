@@ -31,7 +31,8 @@ type configMap struct {
 
 // podObject is what is read of a Pod.
 type podObject struct {
-	Status struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Status            struct {
 		Phase             string `json:"phase"`
 		ContainerStatuses []struct {
 			State struct {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -35,6 +37,26 @@ func (p *Pod) SetRole(ctx context.Context, role string) error {
 		return fmt.Errorf("label the pod %s: %w", p.opts.Name, err)
 	}
 	return nil
+}
+
+// Led says whether a pod of this StatefulSet is labelled as the master.
+func (p *Pod) Led(ctx context.Context) (bool, error) {
+	set, err := p.readSet(ctx)
+	if err != nil {
+		return false, err
+	}
+	ordinals := ordinalsOf(set)
+	for o := ordinals.Start; o < ordinals.Start+ordinals.Replicas; o++ {
+		object := &podObject{}
+		switch err := p.get(ctx, pods, p.set+"-"+strconv.Itoa(o), object); {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return false, fmt.Errorf("read a pod's label: %w", err)
+		case object.Labels[RoleLabel] == "master":
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // KeepRole keeps the label true until ctx ends: it looks at the role when wake

@@ -12,11 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
-	"github.com/hashicorp/raft"
 )
 
 // ErrQuorum is returned when a recovery is not needed, or would lose what
@@ -84,6 +85,26 @@ func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
 	if e := n.engine.Load(); e != nil {
 		return voters(e.raft.GetConfiguration().Configuration()), nil
 	}
+	membership, err := r.read()
+	if err != nil || len(membership) == 0 {
+		return nil, err // Without one it was the first entry, and not even that is there.
+	}
+	return voters(raft.DecodeConfiguration(membership)), nil
+}
+
+// CheckData says why the data in r.Dir, its log included, cannot be read. No process
+// may have r.Dir open.
+func CheckData(ctx context.Context, r Recovery) error {
+	v, err := volume.Open(ctx, r.Dir, r.Name, foundWait, cmp.Or(r.Logger, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return err
+	}
+	_, err = r.read()
+	return errors.Join(err, v.Close())
+}
+
+// read reads the whole log, and returns the newest membership.
+func (r Recovery) read() ([]byte, error) {
 	sm, end, err := r.Open()
 	if err != nil {
 		return nil, err
@@ -98,13 +119,7 @@ func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
 			return nil
 		}), log.Close())
 	}
-	if err := errors.Join(err, end()); err != nil {
-		return nil, err
-	}
-	if len(membership) == 0 {
-		return nil, nil // It was the first entry, and not even that is there.
-	}
-	return voters(raft.DecodeConfiguration(membership)), nil
+	return membership, errors.Join(err, end())
 }
 
 // account looks for each other voter whether it is known to be lost. Silence is

@@ -67,6 +67,10 @@ func (o *orchestrated) carryOut(ctx context.Context, c *config, j judgement) err
 	case j.begins != "":
 		return c.succeed(ctx, j.begins, j.place, o, o.logger)
 	case j.joins != "":
+		// Before it leads it is not known that the copy that was chosen is whole.
+		if led, err := o.Led(ctx); err != nil || !led {
+			return nil //nolint:nilerr // It is asked again.
+		}
 		return replication.SetAside(ctx, c.dataDir, c.name, j.joins, j.because)
 	}
 	return nil
@@ -112,7 +116,7 @@ func judgePlace(disk replication.Disk, place, namespace string, record kubernete
 		return judgement{because: "it begins the cluster " + record.Cluster + " with its data, as a person has told it", begins: record.Cluster, place: place}
 	case adopted:
 		return judgement{because: "the volume is a copy, and another copy of its cluster was adopted as " + record.Cluster +
-			"; its own data may be of another moment, so it is set aside, and the pod clones", joins: record.Cluster}
+			"; its own data may be of another moment, so it is set aside, and the pod clones, once " + record.Founder + " leads", joins: record.Cluster}
 	case away:
 		return judgement{because: fmt.Sprintf("the volume belongs to the cluster %s in %s (namespace/uid), and this is namespace %s: it may be a copy, "+
 			"and must not be taken for the original. Run kvd adopt in the pod with the copy that is to go on, to make it a cluster of its own, "+
@@ -269,6 +273,9 @@ func adopt(ctx context.Context, c *config) (replication.Disk, error) {
 		return disk, errors.New("the volume has no data to adopt")
 	case disk.Place == "" || disk.Place == place:
 		return disk, errors.New("the volume is where it belongs: there is nothing to adopt")
+	}
+	if err := replication.CheckData(ctx, c.recovery(nil, nil, o.logger)); err != nil {
+		return disk, fmt.Errorf("nothing was done, for this copy cannot be read; adopt another one: %w", err)
 	}
 	record := kubernetes.Record{Cluster: replication.AdoptedCluster(disk.Cluster, place), Founder: string(disk.Member), Replaces: disk.Cluster}
 	if err := o.ExchangeRecord(ctx, disk.Cluster, record); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -60,6 +61,19 @@ func TestJudgePlace(t *testing.T) {
 	}
 }
 
+// awaitPlaces waits until volumes know where they belong.
+func (s *statefulSet) awaitPlaces(names ...string) {
+	s.t.Helper()
+	s.eventually("all volumes have a place", func() error {
+		for _, name := range names {
+			if disk, err := replication.Examine(s.volume(name)); err != nil || disk.Place == "" {
+				return errors.Join(err, errors.New(name+" has none"))
+			}
+		}
+		return nil
+	})
+}
+
 // S11: volumes that are copied into another namespace serve nobody until one
 // of them is adopted, and are a cluster of their own then.
 //
@@ -71,14 +85,7 @@ func TestCopiedVolumes(t *testing.T) {
 	original.awaitReady(all...)
 	original.awaitVoters("kv-0", all...)
 	before := original.status("kv-0")
-	original.eventually("all volumes have a place", func() error {
-		for _, name := range all {
-			if disk, err := replication.Examine(original.volume(name)); err != nil || disk.Place == "" {
-				return errors.Join(err, errors.New(name+" has none"))
-			}
-		}
-		return nil
-	})
+	original.awaitPlaces(all...)
 	original.stopAll(all...)
 
 	copied := newStatefulSetIn(t, "there", 3)
@@ -123,14 +130,7 @@ func TestCopiesOfDifferentMoments(t *testing.T) {
 	original.start(all...)
 	original.awaitReady(all...)
 	original.awaitVoters("kv-0", all...)
-	original.eventually("all volumes have a place", func() error {
-		for _, name := range all {
-			if disk, err := replication.Examine(original.volume(name)); err != nil || disk.Place == "" {
-				return errors.Join(err, errors.New(name+" has none"))
-			}
-		}
-		return nil
-	})
+	original.awaitPlaces(all...)
 	copied := newStatefulSetIn(t, "there", 3)
 	copyOf := func(names ...string) {
 		original.stopAll(all...)
@@ -182,6 +182,60 @@ func TestCopiesOfDifferentMoments(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// The copy that a person adopts must open and lead before any other is given up.
+func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
+	original := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	original.start(all...)
+	original.awaitReady(all...)
+	original.awaitVoters("kv-0", all...)
+	original.mustPut("kv-0", "k")
+	original.awaitPlaces(all...)
+	original.stopAll(all...)
+	copied := newStatefulSetIn(t, "there", 3)
+	for _, name := range all {
+		if err := os.CopyFS(copied.volume(name), os.DirFS(original.volume(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := os.ReadFile(copied.database("kv-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(copied.database("kv-1"), make([]byte, len(whole)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied.start("kv-0", "kv-2")
+	c := copied.config("kv-1")
+	if disk, err := adopt(t.Context(), &c); err == nil || !strings.Contains(err.Error(), "nothing was done") || !strings.Contains(copied.recorded(), "not found") {
+		t.Fatalf("%+v, %v; the record: %s", disk, err, copied.recorded())
+	}
+
+	// It is chosen, and found to be damaged only later.
+	disk, err := replication.Examine(c.dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := kubernetes.Record{Cluster: replication.AdoptedCluster(disk.Cluster, namespace+"/there"), Founder: string(disk.Member), Replaces: disk.Cluster}
+	if err := c.kubernetes.ExchangeRecord(t.Context(), disk.Cluster, record); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kv-0", "kv-2"} {
+		copied.eventually("it waits until the other one leads", func() error { return copied.refuses(name, "leads") })
+		time.Sleep(2 * settlePause) // It would have been given up by now.
+		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
+			t.Errorf("%s has given up its copy: %+v, %v", name, disk, err)
+		}
+	}
+	if err := os.WriteFile(copied.database("kv-1"), whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied.start("kv-1")
+	copied.awaitReady(all...)
+	copied.awaitVoters("kv-0", all...)
+	copied.mustHave("kv-0", "k", "v")
 }
 
 // S15 and S19: the record goes with its StatefulSet, the pods that have data
