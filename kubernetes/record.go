@@ -19,6 +19,10 @@ import (
 // ErrNoRecord is returned when the StatefulSet has no cluster record.
 var ErrNoRecord = errors.New("there is no cluster record")
 
+// ErrUnknown is returned when it is not known whether the record was exchanged, or
+// will be: the API's answer was lost.
+var ErrUnknown = errors.New("it is not known whether the cluster record was exchanged")
+
 // Record says which cluster the StatefulSet runs.
 type Record struct {
 	// Cluster is its uuid.
@@ -211,7 +215,7 @@ func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 // ExchangeRecord puts a record in the place of the one that names the cluster
 // from, or of none. It fails, and changes nothing, when the record names another
 // one, or is changed by somebody else meanwhile; it is done already when the record
-// says the same.
+// says the same. After ErrUnknown it may be done later.
 func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error {
 	set, err := p.readSet(ctx)
 	if err != nil {
@@ -219,7 +223,7 @@ func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error 
 	}
 	there, err := p.readRecord(ctx)
 	if errors.Is(err, ErrNoRecord) {
-		return p.create(ctx, set, to)
+		return p.exchanged(ctx, to, p.create(ctx, set, to))
 	}
 	if err != nil {
 		return err
@@ -231,7 +235,19 @@ func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error 
 		return fmt.Errorf("the cluster record, ConfigMap %s, names the cluster %s by the data of %q, and not %s: another pod was faster",
 			p.recordName(), now.Cluster, now.Founder, from)
 	}
-	return p.update(ctx, p.owners(ctx, set, there.OwnerReferences), there, to)
+	return p.exchanged(ctx, to, p.update(ctx, p.owners(ctx, set, there.OwnerReferences), there, to))
+}
+
+// exchanged looks at the record when an error does not say that nothing was done.
+func (p *Pod) exchanged(ctx context.Context, to Record, err error) error {
+	var answer apierrors.APIStatus
+	if err == nil || errors.As(err, &answer) && answer.Status().Code/100 == 4 {
+		return err
+	}
+	if now, readErr := p.Record(ctx); readErr == nil && now == to {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
 // update fails when the record has changed since it was read.

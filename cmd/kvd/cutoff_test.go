@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
@@ -157,6 +159,49 @@ func TestADecidedRecoveryThatWasUndone(t *testing.T) {
 	s.eventually("it does not serve", func() error { return s.refuses("kv-0", "had a quorum") })
 	if disk, err := replication.Examine(c.dataDir); err != nil || disk.Cluster != before {
 		t.Errorf("%+v, %v", disk, err)
+	}
+}
+
+// The API exchanges the record, and its answer is lost: the record says what is
+// true. If that cannot be read either, the command says so, and goes on when it is
+// run again.
+func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		s := newStatefulSet(t, 1)
+		s.start("kv-0")
+		s.awaitReady("kv-0")
+		s.mustPut("kv-0", "k")
+		s.eventually("there is a record", func() error {
+			if got := s.recorded(); got != s.status("kv-0").GetClusterId() {
+				return errors.New(got)
+			}
+			return nil
+		})
+		before := s.recorded()
+		s.stopAll("kv-0")
+		s.api.PrependReactor("update", "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			update := a.(clienttesting.UpdateAction).GetObject()
+			s.setAway(away)
+			return true, nil, errors.Join(s.api.Tracker().Update(recordsResource, update, namespace), context.DeadlineExceeded)
+		})
+		c := s.config("kv-0")
+		_, err := recoverPod(t.Context(), &c, nil)
+		s.setAway(false)
+		after := s.recorded()
+		if after == before || (err != nil) != away || away && !strings.Contains(err.Error(), "run the command again") {
+			t.Fatalf("the record named %s, now %s; %v", before, after, err)
+		}
+		if away {
+			if _, err := recoverPod(t.Context(), &c, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.start("kv-0")
+		s.awaitReady("kv-0")
+		s.mustHave("kv-0", "k", "v")
+		if got := s.status("kv-0").GetClusterId(); got != after || s.recorded() != after {
+			t.Errorf("it is of cluster %s, the record named %s, and %s now", got, after, s.recorded())
+		}
 	}
 }
 

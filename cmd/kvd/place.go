@@ -278,8 +278,8 @@ func adopt(ctx context.Context, c *config) (replication.Disk, error) {
 		return disk, fmt.Errorf("nothing was done, for this copy cannot be read; adopt another one: %w", err)
 	}
 	record := kubernetes.Record{Cluster: replication.AdoptedCluster(disk.Cluster, place), Founder: string(disk.Member), Replaces: disk.Cluster}
-	if err := o.ExchangeRecord(ctx, disk.Cluster, record); err != nil {
-		return disk, fmt.Errorf("nothing was done: %w", err)
+	if err := exchange(ctx, o, disk.Cluster, record); err != nil {
+		return disk, err
 	}
 	return c.succeedOrWait(ctx, record.Cluster, place, o)
 }

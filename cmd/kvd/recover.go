@@ -96,19 +96,38 @@ func (o *orchestrated) gone(ctx context.Context, pod string) (bool, error) {
 }
 
 // decideRecovery makes the decision to recover, in this order: whether it is right, the
-// cluster record, this disk. Nothing is done yet.
+// cluster record, this disk. Nothing is done yet. It goes on with an earlier
+// decision of this pod's that did not come as far as the disk.
 func decideRecovery(ctx context.Context, log *replication.Node, r replication.Recovery, o *orchestrated) (cluster string, err error) {
 	if err := log.CheckRecovery(ctx, r); err != nil {
 		return "", err
 	}
-	cluster, disk := uuid.NewString(), log.Disk()
+	disk := log.Disk()
+	record := kubernetes.Record{Cluster: uuid.NewString(), Founder: string(disk.Member), Replaces: disk.Cluster}
 	if o != nil {
-		err := o.ExchangeRecord(ctx, disk.Cluster, kubernetes.Record{Cluster: cluster, Founder: string(disk.Member), Replaces: disk.Cluster})
-		if err != nil {
-			return "", fmt.Errorf("nothing was done, for the pods must know what they are of: %w", err)
+		if now, err := o.Record(ctx); err == nil && now.Founder == record.Founder && now.Replaces == record.Replaces {
+			record = now
+		}
+		if err := exchange(ctx, o, disk.Cluster, record); err != nil {
+			return "", err
 		}
 	}
-	return cluster, log.Succeed(cluster)
+	if err := log.Succeed(record.Cluster); err != nil {
+		return "", fmt.Errorf("it is decided, and could not be noted on the disk; run the command again: %w", err)
+	}
+	return record.Cluster, nil
+}
+
+// exchange exchanges the record, and says what became of it otherwise.
+func exchange(ctx context.Context, o *orchestrated, from string, to kubernetes.Record) error {
+	err := o.ExchangeRecord(ctx, from, to)
+	switch {
+	case errors.Is(err, kubernetes.ErrUnknown):
+		return fmt.Errorf("run the command again, and it goes on: %w", err)
+	case err != nil:
+		return fmt.Errorf("nothing was done, for the pods must know what they are of: %w", err)
+	}
+	return nil
 }
 
 // awaitRecovery returns when a person has asked for a recovery that is possible.
