@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
-	"github.com/hashicorp/raft"
 )
 
 const (
@@ -43,7 +44,7 @@ func newAttendant(n *Node, e *engine) *attendant {
 func (a *attendant) run(ctx context.Context) {
 	a.absent = time.Now().Add(-askAfter) // ask at once after a start
 	for ctx.Err() == nil {
-		votes, err := a.review()
+		votes, err := a.review(ctx)
 		if err != nil {
 			a.slog.Debug("the attendant ends", "error", err)
 			return
@@ -98,7 +99,7 @@ func (a *attendant) sayWhatThereIs() {
 }
 
 // review compares the committed membership with what this pod knows of itself.
-func (a *attendant) review() (votes bool, err error) {
+func (a *attendant) review(ctx context.Context) (votes bool, err error) {
 	m := a.roster.now.Load()
 	joined := a.node.volume.Identity().JoinedIndex
 	me, member := server(m.Configuration, a.self)
@@ -106,7 +107,7 @@ func (a *attendant) review() (votes bool, err error) {
 	case member && joined == 0:
 		err = a.node.volume.Update(func(id *volume.Identity) { id.JoinedIndex = m.index })
 	case !member && joined > 0 && m.index > joined:
-		err = a.node.retire(fmt.Sprintf("%s was removed from the membership at index %d", a.self, m.index))
+		err = a.node.retire(ctx, fmt.Sprintf("%s was removed from the membership at index %d", a.self, m.index))
 	}
 	return member && me.Suffrage == raft.Voter, err
 }
@@ -141,7 +142,7 @@ func (a *attendant) ask(ctx context.Context) {
 		a.slog.Debug("the master does not take this pod in now", "master", pod, "error", err)
 	case answer.Removed:
 		// The next review ends the attendant.
-		a.node.retire(fmt.Sprintf("%s says that %s was removed from the membership", pod, a.self))
+		a.node.retire(ctx, fmt.Sprintf("%s says that %s was removed from the membership", pod, a.self))
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/volume"
-	"google.golang.org/grpc"
 )
 
 // Node is this pod's part in the cluster. All methods may be called by any
@@ -37,6 +38,8 @@ type Node struct {
 	stopping atomic.Bool
 	// leaving: this member is being removed because it asked to be.
 	leaving atomic.Bool
+	// useless is why the data is of no use, see condemned.
+	useless atomic.Pointer[string]
 
 	server   *callServer
 	services []func(grpc.ServiceRegistrar)
@@ -143,14 +146,12 @@ func (n *Node) fail(err error) {
 }
 
 // retire gives up this member's identity: its data is set aside by the next Open.
-func (n *Node) retire(reason string) error {
-	err := n.volume.Update(func(id *volume.Identity) { id.Retired = reason })
-	if n.leaving.Load() {
-		return err // it is what the pod wants, and waits for
+func (n *Node) retire(ctx context.Context, reason string) error {
+	err := n.note(ctx, func(id *volume.Identity) { id.Retired = reason })
+	if err != nil || n.leaving.Load() {
+		return err // to leave is what the pod wants, and waits for
 	}
-	if err == nil {
-		err = fmt.Errorf("%w: %s; restart to begin as a new member, the data is kept beside it", ErrRetired, reason)
-	}
+	err = fmt.Errorf("%w: %s; restart to begin as a new member, the data is kept beside it", ErrRetired, reason)
 	n.fail(err)
 	return err
 }

@@ -31,23 +31,23 @@ func (s *peerService) master() (*engine, error) {
 }
 
 func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.InspectResponse, error) {
-	id := s.node.volume.Identity()
+	id, condemned := s.node.volume.Identity(), s.node.condemned() != ""
 	answer := &peerv1.InspectResponse{
 		ClusterId: id.ClusterID, MemberId: id.MemberID,
 		Empty:   id.Stage == volume.Empty && id.ClusterID == "",
 		HasData: id.Stage != volume.Empty, ReplacesClusterId: id.Replaces,
-		Stopping: s.node.stopping.Load() || id.Condemned != "", Condemned: id.Condemned != "",
+		Stopping: s.node.stopping.Load() || condemned, Condemned: condemned,
 	}
 	e := s.node.engine.Load()
 	if e == nil {
 		answer.Cold = s.node.arrivingStatus().Cold
 		return answer, nil
 	}
-	answer.Cold = e.cold.Load() || id.Condemned != "" && s.node.AwaitsNext()
+	answer.Cold = e.cold.Load() || condemned && s.node.AwaitsNext()
 	v := e.views.load()
 	_, member := server(e.roster.now.Load().Configuration, e.self)
 	answer.MasterPod = v.master.Pod()
-	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && id.Condemned == ""
+	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && !condemned
 	answer.Term = e.raft.CurrentTerm()
 	answer.LastIndex, answer.LastLogTerm = e.lastEntry()
 	if s.node.opts.PodStatus != nil {

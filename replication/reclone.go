@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
-	"google.golang.org/grpc/status"
 )
 
 // errAlone is returned when there is nobody who could go on without this pod.
@@ -24,7 +25,8 @@ var errAlone = errors.New("it is the only voter")
 // returns when the decision is on disk, which Failed tells as well, or when ctx
 // ends. It may be called from Open on; Start goes on with what a crash has cut.
 func (n *Node) Reclone(ctx context.Context, reason string) error {
-	err := n.volume.Update(func(id *volume.Identity) {
+	n.useless.CompareAndSwap(nil, &reason)
+	err := n.note(ctx, func(id *volume.Identity) {
 		if id.Condemned == "" {
 			id.Condemned = reason
 		}
@@ -35,7 +37,7 @@ func (n *Node) Reclone(ctx context.Context, reason string) error {
 	if err := n.askToReclone(ctx, reason); err != nil {
 		return fmt.Errorf("the data of this pod is kept: %w", err)
 	}
-	if err := n.retire(reason); !errors.Is(err, ErrRetired) {
+	if err := n.retire(ctx, reason); !errors.Is(err, ErrRetired) {
 		return err
 	}
 	return nil
@@ -71,8 +73,30 @@ func (n *Node) goOnRecloning(ctx context.Context) {
 	}
 }
 
-// condemned says why this pod's data is of no use; empty: it is not.
-func (n *Node) condemned() string { return n.volume.Identity().Condemned }
+// condemned says why this pod's data is of no use; empty: it is not. It is known
+// before it can be noted on the disk.
+func (n *Node) condemned() string {
+	if why := n.useless.Load(); why != nil {
+		return *why
+	}
+	return n.volume.Identity().Condemned
+}
+
+// note changes the identity on disk. The disk may be full, or fail, for a while:
+// it is tried until ctx ends.
+func (n *Node) note(ctx context.Context, change func(*volume.Identity)) error {
+	for {
+		err := n.volume.Update(change)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		because := "what becomes of its data cannot be written to the disk: " + err.Error()
+		if n.progress.wait(because) {
+			n.log.Warn("this pod does not serve: " + because)
+		}
+		sleep(ctx, n.opts.Timing.Retry)
+	}
+}
 
 // askOut asks the master once to take this member out: its vote, if it is to
 // clone again, or all of it. A pod that is the master hands the baton over first.

@@ -284,6 +284,62 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	}
 }
 
+// The disk takes nothing, first when a pod wants to note that its data is of no use,
+// and again when it has lost its vote: it is tried again until it does. Meanwhile
+// nobody takes the data for any good.
+func TestRecloneOnAFullDisk(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	master, p, other := c.master(), c.followers()[0], c.followers()[1]
+	blocked := filepath.Join(p.dir, "member.json.tmp")
+	full := func(is bool) {
+		t.Helper()
+		do := os.Remove
+		if is {
+			do = func(path string) error { return os.Mkdir(path, 0o700) }
+		}
+		if err := do(blocked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(what string) {
+		t.Helper()
+		c.eventually("it says "+what, func() error {
+			if because, _ := p.node.progress.get(); !strings.Contains(because, what) {
+				return errors.New(because)
+			}
+			return nil
+		})
+	}
+	full(true)
+	p.recloning()
+	says("cannot be written")
+	if seen := master.node.inspect(t.Context(), []string{p.name})[p.name]; seen.GetCloneable() || !seen.GetStopping() {
+		t.Errorf("it gives clones and takes the baton: %v", seen)
+	}
+	if len(p.node.failed) > 0 || len(master.voters()) != 3 {
+		t.Errorf("it has failed (%d), or has no vote: %v", len(p.node.failed), master.voters())
+	}
+	other.kill()
+	full(false)
+	says(other.name + " does not answer")
+	full(true)
+	other.start()
+	other.awaitStart()
+	c.eventually("it has no vote", func() error {
+		if n := len(master.voters()); n != 2 {
+			return fmt.Errorf("%d voters", n)
+		}
+		return nil
+	})
+	says("cannot be written")
+	full(false)
+	p.awaitRetired()
+	p.start()
+	p.awaitStart()
+	c.awaitWhole(before, p)
+}
+
 // condemn notes on a pod's disk, while it is down, that its data is of no use.
 func (p *pod) condemn() {
 	p.c.t.Helper()

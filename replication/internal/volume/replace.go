@@ -22,9 +22,9 @@ func (v *Volume) Replace(next func(*Identity), prepare func(dir string, id Ident
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	pod, _, _ := strings.Cut(v.id.MemberID, "/")
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	pod, _, _ := strings.Cut(v.Identity().MemberID, "/")
 	id := Identity{Format: formatVersion, MemberID: pod + "/" + uuid.NewString(), Stage: Data}
 	next(&id)
 	if err := prepare(dir, id); err != nil {
@@ -36,7 +36,7 @@ func (v *Volume) Replace(next func(*Identity), prepare func(dir string, id Ident
 	if err := v.finishReplacing(); err != nil {
 		return err
 	}
-	v.id = id
+	v.set(id)
 	return nil
 }
 

@@ -83,8 +83,9 @@ type Volume struct {
 	dir  string
 	lock *os.File
 
-	mu sync.Mutex // guards id and the marker's file
-	id Identity
+	writing sync.Mutex // Guards the marker's file. It comes before mu.
+	mu      sync.Mutex // Guards id; nobody who holds it waits for the disk.
+	id      Identity
 }
 
 // Open locks dir, waiting up to wait for another holder, and reads the
@@ -271,19 +272,26 @@ func (v *Volume) Identity() Identity {
 	return v.id
 }
 
-// Update changes the identity, atomically and durably.
-func (v *Volume) Update(change func(*Identity)) error {
+func (v *Volume) set(id Identity) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	id := v.id
+	v.id = id
+}
+
+// Update changes the identity, atomically and durably.
+func (v *Volume) Update(change func(*Identity)) error {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	before := v.Identity()
+	id := before
 	change(&id)
-	if id == v.id {
+	if id == before {
 		return nil
 	}
 	if err := v.write(id); err != nil {
 		return err
 	}
-	v.id = id
+	v.set(id)
 	return nil
 }
 
