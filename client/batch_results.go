@@ -67,8 +67,10 @@ func (b *Batcher) refused(t *batch, e *Error) {
 		return
 	case err == nil:
 		err = t.late(e)
-	case !t.unknown && len(t.writes) > 1 && e.aboutRequest():
-		// One write spoils the batch: halves find it.
+	case len(t.writes) > 1 && e.aboutRequest():
+		// One write spoils the batch: halves find it. They have ids of their own, and
+		// that is safe also after a sending without an answer: it was not applied
+		// either, and never will be, see aboutRequest.
 		left, right := t.split()
 		b.land(t, 0, left, right)
 		return

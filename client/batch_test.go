@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/batondb/baton/client"
 	"github.com/batondb/baton/client/clienttest"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"google.golang.org/grpc/codes"
 )
 
 func batcher(t testing.TB, c *client.Client, o client.BatchOptions) *client.Batcher {
@@ -134,10 +135,24 @@ func TestBatcherTellsRefusalsToWhomTheyConcern(t *testing.T) {
 	})
 }
 
+// Also when the answer to the first sending was lost.
 func TestBatcherFindsTheWriteThatSpoilsABatch(t *testing.T) {
+	for name, broken := range map[string]int32{"answered": 0, "after a lost answer": 3} {
+		t.Run(name, func(t *testing.T) { findSpoiler(t, broken) })
+	}
+}
+
+func findSpoiler(t *testing.T, broken int32) {
 	fake, c := cluster(t, 1)
 	ctx := within(t, 10*time.Second)
 	fake.SpoilBatches("bad")
+	var lost atomic.Int32
+	fake.Before(func(_ int, method string) error {
+		if method == "Batch" && lost.Add(1) <= broken {
+			return errBroken
+		}
+		return nil
+	})
 	b := batcher(t, c, client.BatchOptions{InFlight: 1})
 	var refused, applied atomic.Int32
 	for i := range 100 {
