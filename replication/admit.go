@@ -3,8 +3,9 @@ package replication
 import (
 	"io"
 
-	"github.com/batondb/baton/replication/internal/logstream"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/logstream"
 )
 
 // Every message of the log passes here on its way to the library, whichever way
@@ -71,6 +72,21 @@ func end(req *raft.AppendEntriesRequest) uint64 { return req.PrevLogEntry + uint
 // new one. So both ends bound it, and the sender does before the message waits.
 func bound(req *raft.AppendEntriesRequest) {
 	req.LeaderCommitIndex = min(req.LeaderCommitIndex, end(req))
+}
+
+// check ends this pod when what it is about to send is not what was written: its
+// disk is damaged, and a follower would take the damage for its own.
+func (t *transport) check(req *raft.AppendEntriesRequest) error {
+	for _, l := range req.Entries {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		if err := intact(l); err != nil {
+			t.fail(err)
+			return err
+		}
+	}
+	return nil
 }
 
 // rebase answers for what is not in this pod's log any more, or never was, when

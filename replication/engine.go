@@ -11,12 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/raftlog"
-	"github.com/batondb/baton/replication/internal/slogger"
-	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+
+	"github.com/batondb/baton/replication/internal/raftlog"
+	"github.com/batondb/baton/replication/internal/slogger"
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 const (
@@ -104,7 +105,7 @@ func openStorage(n *Node, sm StateMachine) (storage, error) {
 	log, err := raftlog.Open(raftlog.Options{
 		Dir: dir, Logger: slogger.New(n.log), VFS: o.LogFS,
 		Limit: o.LogBytes, HoldLimit: o.LogHoldBytes, Hang: o.Timing.Hang, Failed: n.fail,
-		Floor: func() uint64 { return sm.Durable().Index }, Applied: sm.Applied,
+		Floor: func() uint64 { return sm.Durable().Index }, Applied: sm.Applied, Intact: intact,
 	})
 	if err != nil {
 		return storage{}, err

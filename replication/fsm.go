@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/batondb/baton/replication/internal/entry"
 	"github.com/batondb/baton/replication/internal/raftlog"
-	"github.com/hashicorp/raft"
 )
 
 // fsm drives the state machine for the library.
@@ -99,8 +100,8 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 		f.members(l.Index, raft.DecodeConfiguration(l.Data))
 		return nil, nil
 	case raft.LogCommand:
-		if err := entry.Verify(l.Data, l.Extensions); err != nil {
-			return nil, fmt.Errorf("log entry %d: %w", l.Index, err)
+		if err := intact(l); err != nil {
+			return nil, err
 		}
 		commands, err := entry.Decode(l.Data)
 		if err != nil {
@@ -114,6 +115,19 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 	default:
 		return nil, fmt.Errorf("log entry %d: %w: type %s", l.Index, entry.ErrUnknown, l.Type)
 	}
+}
+
+// intact compares an entry with what was written.
+func intact(l *raft.Log) error {
+	switch l.Type {
+	case raft.LogCommand:
+		if err := entry.Verify(l.Data, l.Extensions); err != nil {
+			return fmt.Errorf("log entry %d: %w", l.Index, err)
+		}
+	case raft.LogConfiguration:
+		raft.DecodeConfiguration(l.Data) // It panics; see raftlog.Options.
+	}
+	return nil
 }
 
 // Snapshot implements raft.FSM. It copies nothing.

@@ -5,9 +5,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/logstream"
-	"github.com/hashicorp/raft"
 )
 
 // tellAfter is how long a follower may not know that an entry is committed, when
@@ -24,6 +25,7 @@ const tellAfter = 2 * time.Millisecond
 // when await lets it (TestConfirm, TestAcknowledgedWithoutTheMastersDisk).
 type pipeline struct {
 	*logstream.Pipeline
+	check     func(*raft.AppendEntriesRequest) error
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
 	confirmed chan struct{} // has a token after a change of stored
 
@@ -38,7 +40,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{confirmed: make(chan struct{}, 1), turn: newTurn()}
+	p := &pipeline{check: t.check, confirmed: make(chan struct{}, 1), turn: newTurn()}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 		if !confirms(req, resp) {
 			return nil
@@ -69,6 +71,9 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 // send notes what a request without entries would be after this one.
 func (p *pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	bound(req)
+	if err := p.check(req); err != nil {
+		return nil, err
+	}
 	p.next, p.sent = *req, time.Now()
 	if n := len(req.Entries); n > 0 {
 		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/entry"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -338,6 +342,70 @@ func TestRecloneOnAFullDisk(t *testing.T) {
 	p.start()
 	p.awaitStart()
 	c.awaitWhole(before, p)
+}
+
+// A bit flips in an entry of a pod's log. The pod does not start with it, keeps its
+// data until the others can do without it, and clones.
+func TestADamagedEntry(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	p := c.follower()
+	const value = "the value of which a bit flips"
+	for _, v := range []string{"a", value, "b", "c"} {
+		p.mustPut("k", v)
+	}
+	p.mustRead("k", "c")
+	p.kill()
+	files, err := filepath.Glob(filepath.Join(p.dir, "raft", "*.wal"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	flipped := 0
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(raw, []byte(value)); at >= 0 {
+			flipped++
+			raw[at] ^= 1
+			if err := os.WriteFile(file, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if flipped != 1 {
+		t.Fatalf("the entry is in %d files", flipped)
+	}
+	p.start()
+	if err := <-p.started; !errors.Is(err, ErrDamaged) {
+		t.Fatalf("it starts: %v", err)
+	}
+	p.recloning()
+	p.awaitRetired()
+	p.start()
+	p.awaitStart()
+	c.awaitWhole(before, p)
+	p.mustRead("k", "c")
+}
+
+// A master whose disk is damaged ends, and sends nothing of the damage.
+func TestNoDamageIsSent(t *testing.T) {
+	var failed error
+	tr := &transport{fail: func(err error) { failed = err }}
+	data := []byte{entry.Version}
+	good := &raft.Log{Index: 7, Term: 1, Data: data, Extensions: entry.Checksum(data)}
+	bad := &raft.Log{Index: 8, Term: 1, Data: []byte{entry.Version ^ 1}, Extensions: entry.Checksum(data)}
+	if err := tr.check(&raft.AppendEntriesRequest{Entries: []*raft.Log{good}}); err != nil || failed != nil {
+		t.Error(err, failed)
+	}
+	p := &pipeline{check: tr.check}
+	if _, err := p.send(&raft.AppendEntriesRequest{Entries: []*raft.Log{good, bad}}, nil); !errors.Is(err, entry.ErrCorrupt) || !errors.Is(failed, err) {
+		t.Error(err, failed)
+	}
+	if err := tr.AppendEntries("kv-1/a", "kv-1/a", &raft.AppendEntriesRequest{Entries: []*raft.Log{bad}}, nil); !errors.Is(err, entry.ErrCorrupt) {
+		t.Error(err)
+	}
 }
 
 // condemn notes on a pod's disk, while it is down, that its data is of no use.

@@ -116,7 +116,7 @@ func (r Recovery) read() ([]byte, error) {
 			if l.Type == raft.LogConfiguration {
 				membership = l.Data
 			}
-			return nil
+			return intact(l)
 		}), log.Close())
 	}
 	return membership, errors.Join(err, end())

@@ -8,10 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
-	"github.com/hashicorp/raft"
 )
 
 // streams is the library's way to the peer port. An address is a member id.
@@ -38,6 +39,7 @@ type transport struct {
 	// applied is what this pod has applied, and so certainly is committed.
 	applied *appliedIndex
 	durable func() Position
+	fail    func(error)
 	// raft is there once it has started.
 	raft atomic.Pointer[raft.Raft]
 
@@ -52,7 +54,7 @@ type transport struct {
 func newTransport(n *Node, e *engine) *transport {
 	t := &transport{
 		port: n.port, slog: n.log, timeout: n.opts.Timing.Transport,
-		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, received: make(chan raft.RPC),
+		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, fail: n.fail, received: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: slogger.New(n.log),
 			MaxPool: 3, Timeout: n.opts.Timing.Transport,
@@ -124,6 +126,9 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	if !heartbeat {
 		bound(req)
+		if err := t.check(req); err != nil {
+			return err
+		}
 		t.acks.awaitReturn(MemberID(id), t.ctx.Done())
 	}
 	sent := time.Now()

@@ -3,7 +3,9 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +61,9 @@ type Options struct {
 	// Applied is the index up to which entries were applied, and so are committed:
 	// they are never cut from the end. nil: none were.
 	Applied func() uint64
+	// Intact returns an error, or panics, when an entry is not what was written; Open
+	// asks of each. nil: that is not looked at.
+	Intact func(*raft.Log) error
 }
 
 // Log is a raft.LogStore.
@@ -138,7 +143,7 @@ func (l *Log) measure() error {
 	var term uint64
 	for i := first; i <= last; i++ {
 		var e raft.Log
-		if err := l.wal.GetLog(i, &e); err != nil {
+		if err := l.read(i, &e); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		if e.Index != i || e.Term < term {
@@ -146,6 +151,34 @@ func (l *Log) measure() error {
 		}
 		term = e.Term
 		l.marks.add(i, len(e.Data)+entryOverhead)
+	}
+	return nil
+}
+
+// read reads an entry of which nothing is known, and tells damage from a disk that
+// does not answer. The library panics over some lengths.
+func (l *Log) read(index uint64, e *raft.Log) (err error) {
+	defer func() {
+		if why := recover(); why != nil {
+			err = fmt.Errorf("%w: %v", ErrCorrupt, why)
+		}
+	}()
+	if err := l.wal.GetLog(index, e); err != nil {
+		for _, damage := range []error{types.ErrCorrupt, types.ErrNotFound, io.ErrShortBuffer, io.EOF, io.ErrUnexpectedEOF} {
+			if errors.Is(err, damage) {
+				return errors.Join(ErrCorrupt, err)
+			}
+		}
+		if strings.HasPrefix(err.Error(), "Time.UnmarshalBinary") { // The last field of an entry.
+			return errors.Join(ErrCorrupt, err)
+		}
+		return err
+	}
+	if l.opts.Intact == nil {
+		return nil
+	}
+	if err := l.opts.Intact(e); err != nil {
+		return errors.Join(ErrCorrupt, err)
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -214,5 +217,42 @@ func TestFallingTerms(t *testing.T) {
 	})
 	if !errors.Is(err, ErrCorrupt) {
 		t.Errorf("opened with %v", err)
+	}
+}
+
+// Whatever byte of the files of a log flips, what Open says of it is that the log is
+// damaged, or it is not seen in the entries.
+func TestEveryFlippedByteIsDamage(t *testing.T) {
+	dir, floor := t.TempDir(), uint64(0)
+	l := open(t, dir, 1<<20, &floor)
+	fill(t, l, 1, 4, 3, 20)
+	l.Close()
+	files, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	whole, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := 0
+	for at := range 400 {
+		raw := bytes.Clone(whole)
+		raw[at] ^= 0xff
+		if err := os.WriteFile(files[0], raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(Options{
+			Dir: dir, Logger: hclog.NewNullLogger(), Limit: 1 << 20, HoldLimit: 1 << 20, Hang: time.Minute,
+			Failed: func(err error) { t.Error(err) }, Floor: func() uint64 { return 0 },
+		})
+		if err == nil {
+			l.Close()
+		} else if damaged++; !errors.Is(err, ErrCorrupt) {
+			t.Errorf("byte %d: %v", at, err)
+		}
+	}
+	if damaged == 0 {
+		t.Error("nothing was seen")
 	}
 }
