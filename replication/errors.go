@@ -26,6 +26,9 @@ var (
 	// ErrDiffers is returned by reads when this pod has applied something else
 	// than the master. Another pod may answer.
 	ErrDiffers = errors.New("this pod's data differs")
+	// ErrNoHeir is returned when nobody can take the baton, or not now. It stays
+	// where it is.
+	ErrNoHeir = errors.New("there is no heir")
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")

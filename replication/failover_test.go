@@ -8,6 +8,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // load writes a new key again and again through each pod and remembers which
@@ -361,5 +366,25 @@ func TestBoundedRead(t *testing.T) {
 	}
 	if err := p.node.BoundedRead(ctx, time.Nanosecond); err == nil {
 		t.Error("a cut off pod gave a read that is at most a nanosecond old")
+	}
+}
+
+// A hand-over that the master refuses is refused on a follower, too: nobody has to
+// look what became of it.
+func TestARefusedHandOverThroughAFollower(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	master, follower := c.master(), c.follower()
+	for _, p := range []*pod{master, follower} {
+		if _, err := p.node.HandOver(t.Context(), "kv-9"); !errors.Is(err, ErrNoHeir) {
+			t.Errorf("on %s: %v", p.name, err)
+		}
+	}
+	// It asks a pod that is not the master any more.
+	answer, err := (&peerService{node: follower.node}).HandOver(t.Context(), &peerv1.HandOverRequest{})
+	if status.Code(err) != codes.Aborted {
+		t.Error(answer, err)
+	}
+	if !master.node.IsMaster() {
+		t.Error("the baton was handed over")
 	}
 }

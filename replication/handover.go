@@ -2,12 +2,14 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 const (
@@ -17,7 +19,8 @@ const (
 
 // HandOver makes another pod the master: the one named, or the one that is
 // most likely to stay. It returns the new master. On a follower it asks the master to.
-// Writes wait meanwhile, and go to the new master.
+// Writes wait meanwhile, and go to the new master. After ErrNoHeir, ErrNoMaster and
+// ErrNotReady nothing was done; after any other error that is not known.
 //
 // The library sends the heir all that it lacks, and then has it stand at once
 // (Raft thesis, 3.10). Who is asked, in which order, and what waits meanwhile, is
@@ -38,6 +41,12 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 			return "", err
 		}
 		answer, err := peerv1.NewPeerServiceClient(conn).HandOver(ctx, &peerv1.HandOverRequest{To: to})
+		switch status.Code(err) {
+		case codes.FailedPrecondition:
+			err = fmt.Errorf("%w: %s", ErrNoHeir, status.Convert(err).Message())
+		case codes.Aborted:
+			err = ErrNoMaster
+		}
 		return answer.GetMaster(), err
 	}
 	return e.handOver(ctx, v, to)
@@ -45,22 +54,22 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 
 func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
 	if !e.handing.TryLock() {
-		return "", errors.New("hand over: another one is under way")
+		return "", fmt.Errorf("%w: another hand over is under way", ErrNoHeir)
 	}
 	defer e.handing.Unlock()
 	heirs := e.heirs(ctx, to)
 	if len(heirs) == 0 {
 		if to != "" {
-			return "", fmt.Errorf("hand over: %s is not a voter that answers", to)
+			return "", fmt.Errorf("%w: %s is not a voter that answers", ErrNoHeir, to)
 		}
-		return "", errors.New("hand over: no other voter answers")
+		return "", fmt.Errorf("%w: no other voter answers", ErrNoHeir)
 	}
 	// Nothing is in flight during the change, so no caller is left in doubt.
 	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
 	defer cancel()
 	resume, err := e.proposer.pause(pausing)
 	if err != nil {
-		return "", fmt.Errorf("hand over: the writes in flight do not end: %w", err)
+		return "", fmt.Errorf("%w: the writes in flight do not end: %v", ErrNoHeir, err)
 	}
 	defer resume()
 	for _, heir := range heirs {
@@ -72,7 +81,7 @@ func (e *engine) handOver(ctx context.Context, v *view, to string) (string, erro
 			break
 		}
 	}
-	return "", fmt.Errorf("hand over: %w", err)
+	return "", fmt.Errorf("%w: hand over: %w", ErrUnknown, err) // The last heir may stand yet.
 }
 
 func (e *engine) awaitSuccessor(ctx context.Context, old *view) (string, error) {

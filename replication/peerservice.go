@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -193,16 +194,21 @@ func (s *peerService) PodStatus(ctx context.Context, _ *peerv1.PodStatusRequest)
 }
 
 func (s *peerService) HandOver(ctx context.Context, req *peerv1.HandOverRequest) (*peerv1.HandOverResponse, error) {
+	// Unavailable would not say whether it was done.
+	notMaster := status.Error(codes.Aborted, "this pod is not the master")
 	e := s.node.engine.Load()
 	if e == nil {
-		return nil, errNotMaster
+		return nil, notMaster
 	}
 	v := e.views.load()
 	if !v.leads {
-		return nil, errNotMaster
+		return nil, notMaster
 	}
 	to, err := e.handOver(ctx, v, req.To)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNoHeir):
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	case err != nil:
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &peerv1.HandOverResponse{Master: to}, nil

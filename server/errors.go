@@ -57,6 +57,7 @@ var sentinels = []struct {
 	{replication.ErrOverloaded, kvv1.ErrorReason_ERROR_REASON_OVERLOADED},
 	{replication.ErrTooLarge, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE},
 	{replication.ErrDiffers, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
+	{replication.ErrNoHeir, kvv1.ErrorReason_ERROR_REASON_NO_HEIR},
 	{replication.ErrNotReady, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
 	{replication.ErrClosed, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
 	{store.ErrClosed, kvv1.ErrorReason_ERROR_REASON_NOT_READY},

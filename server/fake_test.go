@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -275,7 +276,7 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 func (l *fakeLog) HandOver(_ context.Context, to string) (string, error) {
 	switch to {
 	case "nobody":
-		return "", errors.New("hand over: nobody is not a voter that answers")
+		return "", fmt.Errorf("%w: nobody is not a voter that answers", replication.ErrNoHeir)
 	case "lost":
 		return "", status.Error(codes.Unavailable, "the connection broke")
 	}

@@ -96,11 +96,7 @@ func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverReq
 	if err == nil {
 		return &kvv1.HandOverResponse{Master: master}, nil
 	}
-	switch code, _, _ := describe(err); {
-	case code == codes.Internal && status.Code(err) == codes.Unknown:
-		// Not a fault of this pod's: there is nobody to hand over to.
-		err = &refusal{reason: kvv1.ErrorReason_ERROR_REASON_NO_HEIR, message: err.Error()}
-	case status.Code(err) == codes.Unavailable:
+	if status.Code(err) == codes.Unavailable {
 		// The master was asked, and may have done it: repeated, the baton would go
 		// on to yet another pod.
 		err = fmt.Errorf("%w: %s", replication.ErrUnknown, status.Convert(err).Message())
