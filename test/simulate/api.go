@@ -74,12 +74,16 @@ func (a *API) remove(kind schema.GroupVersionResource, name string) {
 	})
 }
 
-// client is the API as one process sees it, until the process is dead.
-func (a *API) client(dead <-chan struct{}) dynamic.Interface { return &apiClient{api: a, dead: dead} }
+// client is the API as one process sees it, until the process is dead, and while
+// it is awake.
+func (a *API) client(dead <-chan struct{}, awake func(context.Context) error) dynamic.Interface {
+	return &apiClient{api: a, dead: dead, awake: awake}
+}
 
 type apiClient struct {
-	api  *API
-	dead <-chan struct{}
+	api   *API
+	dead  <-chan struct{}
+	awake func(context.Context) error
 }
 
 func (c *apiClient) Resource(kind schema.GroupVersionResource) dynamic.NamespaceableResourceInterface {
@@ -109,7 +113,7 @@ func (r *apiResource) call(ctx context.Context, f func() (*unstructured.Unstruct
 		case <-ctx.Done():
 		}
 	}()
-	if err := workload.Pause(ctx, apiLatency); err != nil {
+	if err := errors.Join(r.awake(ctx), workload.Pause(ctx, apiLatency)); err != nil {
 		return nil, err
 	}
 	r.api.mu.Lock()

@@ -12,6 +12,7 @@ import (
 // conn is one side of a connection. A Write never waits: a goroutine that waits
 // for a lock whose holder waits for virtual time would stop that time for ever.
 type conn struct {
+	number        uint64 // Of its dial.
 	host          *Host
 	peer          *conn
 	local, remote net.Addr
@@ -34,7 +35,7 @@ var errUnacked = opError("read", syscall.ETIMEDOUT)
 // flow is one direction of a connection.
 type flow struct {
 	network  *Network
-	from, to string
+	from, to *Host
 
 	mu       sync.Mutex // Guards the fields below.
 	segments []segment
@@ -55,11 +56,11 @@ type segment struct {
 
 // connect makes both sides. The network's lock is held.
 func connect(from, to *Host, number uint64, port string) (near, far *conn) {
-	there := &flow{network: from.network, from: from.name, to: to.name, wake: make(chan struct{}, 1)}
-	back := &flow{network: from.network, from: to.name, to: from.name, wake: make(chan struct{}, 1)}
+	there := &flow{network: from.network, from: from, to: to, wake: make(chan struct{}, 1)}
+	back := &flow{network: from.network, from: to, to: from, wake: make(chan struct{}, 1)}
 	local, remote := &net.TCPAddr{IP: net.ParseIP(from.ip), Port: int(20000 + number%40000)}, endpoint(to.ip, port)
-	near = &conn{host: from, local: local, remote: remote, in: back, out: there}
-	far = &conn{host: to, local: remote, remote: local, in: there, out: back}
+	near = &conn{number: number, host: from, local: local, remote: remote, in: back, out: there}
+	far = &conn{number: number, host: to, local: remote, remote: local, in: there, out: back}
 	near.peer, far.peer = far, near
 	from.conns[near], to.conns[far] = struct{}{}, struct{}{}
 	return near, far
@@ -79,17 +80,25 @@ func (f *flow) set(change func()) {
 	f.kick()
 }
 
-// state is the link that the flow goes over.
-func (f *flow) state() (latency time.Duration, cut bool, changed <-chan struct{}) {
+// way is what a flow goes over, at a moment.
+type way struct {
+	latency time.Duration
+	cut     bool
+	changed <-chan struct{}
+	// hung: one side's process does nothing; its kernel acknowledges what comes.
+	hung bool
+}
+
+func (f *flow) state() way {
 	f.network.mu.Lock()
 	defer f.network.mu.Unlock()
-	l := f.network.link(f.from, f.to)
-	return l.latency, l.cut, l.changed
+	l := f.network.link(f.from.name, f.to.name)
+	return way{l.latency, l.cut, l.changed, f.from.hung != nil || f.to.hung != nil}
 }
 
 // write hands data to the network.
 func (f *flow) write(data []byte) (int, error) {
-	latency, _, _ := f.state()
+	latency := f.state().latency
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -116,7 +125,7 @@ func (f *flow) arrival(latency time.Duration) time.Time {
 }
 
 // read takes what has arrived, or says for how long there is nothing.
-func (f *flow) read(p []byte, cut bool) (n int, wait time.Duration, err error) {
+func (f *flow) read(p []byte, w way) (n int, wait time.Duration, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -132,10 +141,10 @@ func (f *flow) read(p []byte, cut bool) (n int, wait time.Duration, err error) {
 	next, something := f.next()
 	due := next.Sub(now)
 	switch {
-	case !something:
-	case cut && due <= -unackedLimit:
+	case !something, w.hung:
+	case w.cut && due <= -unackedLimit:
 		return 0, 0, errUnacked
-	case cut:
+	case w.cut:
 		wait = min(wait, due+unackedLimit)
 	case due > 0:
 		wait = min(wait, due)
@@ -173,8 +182,8 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		_, cut, changed := c.in.state()
-		n, wait, err := c.in.read(p, cut)
+		state := c.in.state()
+		n, wait, err := c.in.read(p, state)
 		if err == errUnacked {
 			c.breakBoth(syscall.ETIMEDOUT)
 		}
@@ -184,7 +193,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		t := time.NewTimer(wait)
 		select {
 		case <-c.in.wake:
-		case <-changed:
+		case <-state.changed:
 		case <-t.C:
 		}
 		t.Stop()
@@ -207,7 +216,7 @@ func (c *conn) Close() error {
 
 // leave ends this side; the other one gets word after what was written.
 func (c *conn) leave(word error) {
-	latency, _, _ := c.out.state()
+	latency := c.out.state().latency
 	c.in.set(func() {
 		c.in.mute = true
 		if c.in.readErr == nil {
@@ -246,7 +255,7 @@ func (c *conn) breakBoth(errno syscall.Errno) {
 // connection, as soon as it can be heard; or the machine is gone with it, and the
 // other side's kernel gives up some time later.
 func (c *conn) vanish(silent bool) {
-	if _, cut, _ := c.out.state(); cut || silent {
+	if state := c.out.state(); state.cut || state.hung || silent {
 		c.out.set(func() { c.out.segments, c.out.bytes = nil, 0 })
 	}
 	if !silent {

@@ -26,6 +26,7 @@ type Disk struct {
 	full    bool
 	latency time.Duration // Of a sync.
 	hung    time.Time     // No sync ends before.
+	changed chan struct{} // Closed at the next change of the fields above.
 }
 
 // diskFile is what may be lost of one file.
@@ -46,13 +47,16 @@ var errDead = errors.New("the machine is off")
 const usualLatency = 500 * time.Microsecond
 
 func newDisk(rng *rand.Rand) *Disk {
-	return &Disk{rng: rng, files: map[string]*diskFile{}, latency: usualLatency}
+	return &Disk{rng: rng, files: map[string]*diskFile{}, latency: usualLatency, changed: make(chan struct{})}
 }
 
+// set changes what the disk is like.
 func (d *Disk) set(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f()
+	close(d.changed)
+	d.changed = make(chan struct{})
 }
 
 // ok says why nothing can be changed.
@@ -102,7 +106,9 @@ func (d *Disk) Create(dir, name string, size uint64) (types.WritableFile, error)
 	if err := file.Truncate(int64(size)); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	d.set(func() { d.file(path).fresh = true })
+	d.mu.Lock()
+	d.file(path).fresh = true
+	d.mu.Unlock()
 	return &openFile{file, d, path}, nil
 }
 
@@ -152,10 +158,10 @@ func (f *openFile) WriteAt(p []byte, offset int64) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	f.disk.set(func() {
-		known := f.disk.file(f.path)
-		known.pending = append(known.pending, change{offset, before[:n], slices.Clone(p)})
-	})
+	f.disk.mu.Lock()
+	known := f.disk.file(f.path)
+	known.pending = append(known.pending, change{offset, before[:n], slices.Clone(p)})
+	f.disk.mu.Unlock()
 	return f.File.WriteAt(p, offset)
 }
 
@@ -167,17 +173,36 @@ func (f *openFile) Sync() error {
 	}
 	d.mu.Lock()
 	written := len(d.file(f.path).pending)
-	wait := max(d.latency, time.Until(d.hung))
 	d.mu.Unlock()
-	time.Sleep(wait)
+	if err := d.wait(); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.dead {
-		return errDead
-	}
 	known := d.file(f.path)
 	known.fresh, known.pending = false, known.pending[min(written, len(known.pending)):]
 	return nil
+}
+
+// wait takes as long as a sync does now.
+func (d *Disk) wait() error {
+	for began := time.Now(); ; {
+		d.mu.Lock()
+		rest, changed, dead := max(d.latency-time.Since(began), time.Until(d.hung)), d.changed, d.dead
+		d.mu.Unlock()
+		switch {
+		case dead:
+			return errDead
+		case rest <= 0:
+			return nil
+		}
+		t := time.NewTimer(rest)
+		select {
+		case <-t.C:
+		case <-changed:
+		}
+		t.Stop()
+	}
 }
 
 // crash makes a copy of the volume what a power cut may leave of it: all that was

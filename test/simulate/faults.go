@@ -34,6 +34,7 @@ var faults = []fault{
 	{"one stalled sync", 6, stalledSync},
 	{"hung disk", 2, hungDisk},
 	{"full disk", 2, fullDisk},
+	{"a pod hangs", 5, hang},
 	{"lose a volume", 5, loseVolume},
 	{"damage one", 4, func(ctx context.Context, n *nemesis) { damage(ctx, n, 1) }},
 	{"damage two", 4, func(ctx context.Context, n *nemesis) { damage(ctx, n, 2) }},

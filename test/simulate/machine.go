@@ -198,7 +198,12 @@ func (m *machine) run() {
 
 func (m *machine) environment(p *process) Environment {
 	w, ip := m.world, m.ip
-	lookup := func(ctx context.Context, host string) ([]string, error) { return w.names.lookup(ctx, m.name, ip, host) }
+	lookup := func(ctx context.Context, host string) ([]string, error) {
+		if err := p.host.awake(ctx); err != nil {
+			return nil, err
+		}
+		return w.names.lookup(ctx, m.name, ip, host)
+	}
 	return Environment{
 		Name: m.name, Dir: m.volume, Stderr: m.output, LogFS: p.disk, Lookup: lookup,
 		Listen: func(_, address string) (net.Listener, error) { return p.host.Listen(address) },
@@ -209,7 +214,7 @@ func (m *machine) environment(p *process) Environment {
 			}
 			return 8 << 30, 10 << 30
 		},
-		API: w.api.client(p.dead), Observe: w.applied.Observe(m.name), Clock: m.clock,
+		API: w.api.client(p.dead, p.host.awake), Observe: w.applied.Observe(m.name), Clock: m.clock,
 	}
 }
 

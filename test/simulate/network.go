@@ -41,6 +41,8 @@ type Host struct {
 	conns     map[*conn]struct{}
 	gone      bool // Its process has ended.
 	off       bool // Nobody answers at its address.
+	// hung is closed when its process goes on; nil: it runs.
+	hung chan struct{}
 }
 
 // link is one direction between two hosts.
@@ -144,6 +146,7 @@ func (n *Network) Break(a, b string) {
 func (h *Host) Vanish(silent bool) {
 	h.network.mu.Lock()
 	h.gone, h.off = true, h.off || silent
+	hung := h.hung
 	var conns []*conn
 	for c := range h.conns {
 		conns = append(conns, c)
@@ -154,6 +157,9 @@ func (h *Host) Vanish(silent bool) {
 	h.network.mu.Unlock()
 	for _, c := range conns {
 		c.vanish(silent)
+	}
+	if hung != nil {
+		h.resume(nil)
 	}
 }
 
@@ -224,6 +230,9 @@ func (h *Host) dialer(lookup func(ctx context.Context, host string) ([]string, e
 		host, port, err := net.SplitHostPort(hostport)
 		if err != nil {
 			return nil, err
+		}
+		if err := h.awake(ctx); err != nil {
+			return nil, opError("dial", err)
 		}
 		ips, err := lookup(ctx, host)
 		if err != nil {

@@ -226,6 +226,7 @@ func (s *simulation) heal(ctx context.Context) {
 	for _, m := range s.pods {
 		m.full.Store(false)
 		if p := m.process.Load(); p.running() {
+			p.host.resume(nil)
 			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, usualLatency })
 		}
 	}
