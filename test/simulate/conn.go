@@ -18,6 +18,7 @@ type conn struct {
 	local, remote net.Addr
 	in            *flow // What this side reads.
 	out           *flow // What it writes.
+	kept          *recording
 }
 
 // maxInFlight bounds what was written and not read: over it the connection
@@ -61,6 +62,7 @@ func connect(from, to *Host, number uint64, port string) (near, far *conn) {
 	local, remote := &net.TCPAddr{IP: net.ParseIP(from.ip), Port: int(20000 + number%40000)}, endpoint(to.ip, port)
 	near = &conn{number: number, host: from, local: local, remote: remote, in: back, out: there}
 	far = &conn{number: number, host: to, local: remote, remote: local, in: there, out: back}
+	near.kept = from.network.record(from, to, number, port)
 	near.peer, far.peer = far, near
 	from.conns[near], to.conns[far] = struct{}{}, struct{}{}
 	return near, far
@@ -201,6 +203,7 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
+	c.kept.write(p)
 	n, err := c.out.write(p)
 	if err == errUnacked {
 		c.breakBoth(syscall.ETIMEDOUT)

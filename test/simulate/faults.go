@@ -56,6 +56,7 @@ var faults = []fault{
 	{"a tail that nobody has", 8, tail},
 	{"a tail after a clone", 5, tailAfterClone},
 	{"a vote twice", 6, voteTwice},
+	{"an old connection again", 8, again},
 }
 
 func deletePod(_ context.Context, n *nemesis) {

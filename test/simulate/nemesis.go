@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ func (n *nemesis) run(ctx context.Context) {
 	total := 0
 	var chosen []fault
 	for _, f := range faults {
-		if strings.Contains(f.name, n.Only) {
+		if named(f.name, n.Only) {
 			chosen = append(chosen, f)
 			total += f.weight
 		}
@@ -48,6 +49,11 @@ func (n *nemesis) run(ctx context.Context) {
 			_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
 		}
 	}
+}
+
+// named says that a name contains one of some parts, which commas separate.
+func named(name, parts string) bool {
+	return slices.ContainsFunc(strings.Split(parts, ","), func(part string) bool { return strings.Contains(name, part) })
 }
 
 // mend undoes what the network does, and gives the pods time.

@@ -23,6 +23,8 @@ type Network struct {
 	hosts map[string]*Host
 	links map[[2]string]*link
 	dials uint64
+	// recordings are of connections of before: see again.
+	recordings []*recording
 }
 
 // NewNetwork makes one without hosts.

@@ -31,7 +31,8 @@ type Options struct {
 	// Dir gets the volumes, and what explains a failure.
 	Dir   string
 	Start Start
-	// Only, if not empty, is a part of the names of the faults that come.
+	// Only, if not empty, are parts of the names of the faults that come, separated
+	// by commas.
 	Only string
 }
 
