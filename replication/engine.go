@@ -115,6 +115,7 @@ func openStorage(n *Node, sm StateMachine) (storage, error) {
 		log.Close()
 		return storage{}, fmt.Errorf("open the votes: %w", err)
 	}
+	votes.Committed = o.Committed
 	return storage{sm, log, votes}, nil
 }
 

@@ -134,6 +134,9 @@ type Options struct {
 	Secure func(ctx context.Context, conn net.Conn, server bool) (net.Conn, error)
 	// LogFS is the log's file system; nil: the operating system's.
 	LogFS types.VFS
+	// Committed is called after each transaction of the file of votes; see
+	// store.Options. nil: nothing is called.
+	Committed func(path string, transaction int)
 	// Observe sees each entry just before it is applied, after the one at before,
 	// on the goroutine that applies it. Tests compare the pods by it; nil: nobody
 	// looks.

@@ -222,7 +222,7 @@ func (f *flusher) flush(ctx context.Context) error {
 	if err := steps.requests(ctx); err != nil {
 		return err
 	}
-	err := f.store.db.Update(func(tx *bbolt.Tx) error {
+	err := f.update(func(tx *bbolt.Tx) error {
 		if err := flushLeases(tx, frozen); err != nil {
 			return err
 		}
@@ -241,6 +241,19 @@ func (f *flusher) flush(ctx context.Context) error {
 	f.store.tables.Store(&tableSet{active: f.store.tables.Load().active})
 	f.flushed.broadcast()
 	return nil
+}
+
+// update runs a transaction that changes the file.
+func (f *flusher) update(change func(*bbolt.Tx) error) error {
+	number := 0
+	err := f.store.db.Update(func(tx *bbolt.Tx) error {
+		number = tx.ID()
+		return change(tx)
+	})
+	if err == nil && f.store.committed != nil {
+		f.store.committed(f.store.path(), number)
+	}
+	return err
 }
 
 // flushSteps writes one table.
@@ -275,7 +288,7 @@ const logFill = 0.95
 func (s *flushSteps) log(ctx context.Context) error {
 	entry, part := 0, 0
 	for entry < len(s.table.log) {
-		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+		err := s.f.update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(bucketLog)
 			bucket.FillPercent = logFill
 			for size := 0; entry < len(s.table.log) && size < flushStepBytes; {
@@ -308,7 +321,7 @@ const indexFill = 0.8
 // index makes the table's newest version of each key the newest in the file.
 func (s *flushSteps) index(ctx context.Context) error {
 	for n := s.table.sorted().head.next(); n != nil; {
-		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+		err := s.f.update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(bucketKeys)
 			bucket.FillPercent = indexFill
 			for left := indexStepKeys; n != nil && left > 0; n = n.next() {
@@ -346,7 +359,7 @@ func (s *flushSteps) requests(ctx context.Context) error {
 	for len(keys) > 0 {
 		step := keys[:min(len(keys), requestStep)]
 		keys = keys[len(step):]
-		err := s.f.store.db.Update(func(tx *bbolt.Tx) error {
+		err := s.f.update(func(tx *bbolt.Tx) error {
 			return putRequests(tx.Bucket(bucketRequests), step, s.table.requests)
 		})
 		if err := errors.Join(err, ctx.Err()); err != nil {

@@ -30,7 +30,7 @@ func (f *flusher) scrub(ctx context.Context) error {
 	// Before the first version goes: readers look at it after they have begun.
 	f.store.scrubbing.Store(target)
 	for more := true; more; {
-		err := f.store.db.Update(func(tx *bbolt.Tx) (err error) {
+		err := f.update(func(tx *bbolt.Tx) (err error) {
 			s := &scrubStep{file: newFile(ctx, tx), target: target}
 			if from, more, err = s.run(from); err != nil {
 				return err

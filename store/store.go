@@ -38,6 +38,10 @@ type Options struct {
 	// TableBytes is the memory of a table before it is flushed; 0 means
 	// DefaultTableBytes. A small one costs speed, a large one memory.
 	TableBytes int
+	// Committed is called after each transaction that changes the file, with its
+	// number, before anything relies on it: a test may take the power away meanwhile.
+	// nil: nothing is called.
+	Committed func(path string, transaction int)
 }
 
 // Store is the database. Apply and ApplyConfiguration are for one goroutine,
@@ -46,6 +50,7 @@ type Store struct {
 	dir        string
 	log        *slog.Logger
 	tableBytes int64
+	committed  func(path string, transaction int)
 
 	// swap is held for reading by every view, and for writing to put another
 	// file in the place of db. It comes after applier.mu.
@@ -88,11 +93,12 @@ func Open(o Options) (*Store, error) {
 		dir:        o.Dir,
 		log:        o.Logger,
 		tableBytes: int64(o.TableBytes),
+		committed:  o.Committed,
 		leases:     &leaseSet{},
 		watches:    newWatches(),
 		failed:     make(chan error, 1),
 	}
-	s.applier = &applier{store: s, digest: xxhash.New()}
+	s.applier = &applier{store: s, mu: make(turn, 1), digest: xxhash.New()}
 	s.flusher = newFlusher(s)
 	if _, err := os.Stat(s.path()); errors.Is(err, os.ErrNotExist) {
 		if err := create(o.Dir); err != nil {

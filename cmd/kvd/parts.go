@@ -97,6 +97,7 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		Timing:    c.world.timing,
 		Dial:      c.world.dial,
 		LogFS:     c.world.logFS,
+		Committed: c.world.committed,
 		Observe:   c.world.observe,
 	}
 }

@@ -57,7 +57,9 @@ func run(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, err)
 	}
 
-	p.store, err = store.Open(store.Options{Dir: c.dataDir, Logger: logger, Registerer: registry, TableBytes: c.world.tableBytes})
+	p.store, err = store.Open(store.Options{
+		Dir: c.dataDir, Logger: logger, Registerer: registry, TableBytes: c.world.tableBytes, Committed: c.world.committed,
+	})
 	if err != nil {
 		return p.unusable(ctx, fmt.Errorf("open the database: %w", err))
 	}

@@ -173,9 +173,10 @@ func startSimulated(ctx context.Context, e simulate.Environment) error {
 				free, total := e.Space()
 				return server.Space{Free: free, Total: total}, nil
 			},
-			observe:  e.Observe,
-			timing:   replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
-			logBytes: 512 << 10, tableBytes: 256 << 10,
+			committed: e.Committed,
+			observe:   e.Observe,
+			timing:    replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
+			logBytes:  512 << 10, tableBytes: 256 << 10,
 		},
 	})
 }

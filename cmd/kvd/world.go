@@ -22,6 +22,8 @@ type world struct {
 	lookup func(ctx context.Context, host string) ([]string, error)
 	space  func(dir string) (server.Space, error)
 	logFS  types.VFS
+	// committed: see store.Options.
+	committed func(path string, transaction int)
 	// observe: see replication.Options.
 	observe func(before, index, term uint64, data []byte)
 

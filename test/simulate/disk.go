@@ -22,10 +22,12 @@ type Disk struct {
 
 	mu      sync.Mutex // Guards the fields below.
 	files   map[string]*diskFile
+	commits map[string]int // Transactions under way, by file: see committed.
 	dead    bool
 	full    bool
 	latency time.Duration // Of a sync.
 	hung    time.Time     // No sync ends before.
+	held    time.Time     // No transaction does.
 	changed chan struct{} // Closed at the next change of the fields above.
 }
 
@@ -47,7 +49,7 @@ var errDead = errors.New("the machine is off")
 const usualLatency = 500 * time.Microsecond
 
 func newDisk(rng *rand.Rand) *Disk {
-	return &Disk{rng: rng, files: map[string]*diskFile{}, latency: usualLatency, changed: make(chan struct{})}
+	return &Disk{rng: rng, files: map[string]*diskFile{}, commits: map[string]int{}, latency: usualLatency, changed: make(chan struct{})}
 }
 
 // set changes what the disk is like.
@@ -174,7 +176,7 @@ func (f *openFile) Sync() error {
 	d.mu.Lock()
 	written := len(d.file(f.path).pending)
 	d.mu.Unlock()
-	if err := d.wait(); err != nil {
+	if err := d.wait(false); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -184,11 +186,14 @@ func (f *openFile) Sync() error {
 	return nil
 }
 
-// wait takes as long as a sync does now.
-func (d *Disk) wait() error {
+// wait takes as long as a sync does now, or a transaction.
+func (d *Disk) wait(transaction bool) error {
 	for began := time.Now(); ; {
 		d.mu.Lock()
 		rest, changed, dead := max(d.latency-time.Since(began), time.Until(d.hung)), d.changed, d.dead
+		if transaction {
+			rest = max(rest, time.Until(d.held))
+		}
 		d.mu.Unlock()
 		switch {
 		case dead:

@@ -23,6 +23,7 @@ var faults = []fault{
 	{"power cut of one", 8, func(_ context.Context, n *nemesis) { n.kill(n.any(), true) }},
 	{"power cut of all", 3, func(_ context.Context, n *nemesis) { n.killAll(true) }},
 	{"kill all", 3, func(_ context.Context, n *nemesis) { n.killAll(false) }},
+	{"killed in a transaction", 6, inTransaction},
 	{"delete a pod", 6, deletePod},
 	{"cut one off", 8, cutOff},
 	{"cut one pair", 6, cutPair},

@@ -37,6 +37,8 @@ type Environment struct {
 	// after 1/Clock of their time.
 	Clock   float64
 	Observe func(before, index, term uint64, data []byte)
+	// Committed is told each transaction of the files of the database and the votes.
+	Committed func(path string, transaction int)
 }
 
 // Start runs a pod until ctx ends, and returns when all of it has ended. An error
@@ -214,7 +216,7 @@ func (m *machine) environment(p *process) Environment {
 			}
 			return 8 << 30, 10 << 30
 		},
-		API: w.api.client(p.dead, p.host.awake), Observe: w.applied.Observe(m.name), Clock: m.clock,
+		API: w.api.client(p.dead, p.host.awake), Observe: w.applied.Observe(m.name), Committed: p.disk.committed, Clock: m.clock,
 	}
 }
 
@@ -254,22 +256,26 @@ func (m *machine) kill(power bool) error {
 	if !p.running() {
 		return nil
 	}
-	synctest.Wait() // Nobody is in the middle of a write.
-	p.disk.set(func() { p.disk.dead = true })
-	close(p.dead)
-	p.host.Vanish(power)
+	synctest.Wait() // Nobody is in the middle of a write, nor begins one before the copy is made.
 	before := m.volume
 	m.nextVolume()
 	err := copyVolume(before, m.volume)
 	if err == nil && power {
 		err = p.disk.crash(before, m.volume)
 	}
+	var undone []string
+	if err == nil {
+		undone, err = p.disk.undo(before, m.volume, power)
+	}
+	p.disk.set(func() { p.disk.dead = true })
+	close(p.dead)
+	p.host.Vanish(power)
 	p.cancel()
 	m.world.zombies.Go(func() {
 		<-p.ended
 		_ = os.RemoveAll(before)
 	})
-	m.world.say("%s is killed, power %t", m.name, power)
+	m.world.say("%s is killed, power %t; the last transactions of %v are not there", m.name, power, undone)
 	return err
 }
 

@@ -228,7 +228,9 @@ func (s *simulation) heal(ctx context.Context) {
 		m.full.Store(false)
 		if p := m.process.Load(); p.running() {
 			p.host.resume(nil)
-			p.disk.set(func() { p.disk.full, p.disk.hung, p.disk.latency = false, time.Time{}, usualLatency })
+			p.disk.set(func() {
+				p.disk.full, p.disk.hung, p.disk.held, p.disk.latency = false, time.Time{}, time.Time{}, usualLatency
+			})
 		}
 	}
 	s.unlock()

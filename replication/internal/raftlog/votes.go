@@ -32,6 +32,10 @@ var ErrNotFound = errors.New("not found")
 // 5.4.1: a server votes once in a term, and for no log that lacks what its own
 // has; TestAVoteIsOneStep.)
 type Votes struct {
+	// Committed is called after each transaction, before what it stored counts as
+	// stored; nil: nothing is. It is set before the first one.
+	Committed func(path string, transaction int)
+
 	db     *bbolt.DB
 	hang   time.Duration
 	failed func(error)
@@ -62,13 +66,11 @@ func OpenVotes(path string, hang time.Duration, failed func(error), settle func(
 
 // Set implements raft.StableStore.
 func (v *Votes) Set(key, val []byte) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	term := v.term
+	var term []byte
 	if bytes.Equal(key, voteCandidate) {
-		v.term = nil
-	} else {
-		term = nil
+		v.mu.Lock()
+		term, v.term = v.term, nil
+		v.mu.Unlock()
 	}
 	return v.put("storing a vote", func(b *bbolt.Bucket) error {
 		if term != nil {
@@ -97,7 +99,15 @@ func (v *Votes) SetUint64(key []byte, val uint64) error {
 
 func (v *Votes) put(what string, change func(*bbolt.Bucket) error) error {
 	return Watch(what, v.hang, v.failed, func() error {
-		return v.db.Update(func(tx *bbolt.Tx) error { return change(tx.Bucket(bucket)) })
+		number := 0
+		err := v.db.Update(func(tx *bbolt.Tx) error {
+			number = tx.ID()
+			return change(tx.Bucket(bucket))
+		})
+		if err == nil && v.Committed != nil {
+			v.Committed(v.db.Path(), number)
+		}
+		return err
 	})
 }
 
