@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -277,12 +276,12 @@ func recoverCommand() *cobra.Command {
 // recoverPod asks the pod that runs, or does it itself if none does.
 func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 	logger := slog.New(slog.DiscardHandler)
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // Nobody is to find it.
+	listener, err := c.world.complete().listen("tcp", "127.0.0.1:0") // Nobody is to find it.
 	if err != nil {
 		return "", err
 	}
 	options := replication.Options{
-		Dir: c.dataDir, Name: c.name, Resolver: newResolver(c).resolve, Listener: listener, Peers: c.peers,
+		Dir: c.dataDir, Name: c.name, Resolver: newResolver(c).resolve, Listener: listener, Peers: c.peers, Dial: c.world.dial,
 		Receive: func(io.Reader) (replication.Position, error) { return replication.Position{}, errRecover },
 		Timing:  replication.Timing{LockWait: time.Second}, Logger: logger,
 	}

@@ -126,7 +126,10 @@ func simulateOne(t *testing.T, seed uint64) seedResult {
 	defer simulating.Store(false)
 	dir := simulateDir(t, seed)
 	busy := processorTime()
-	r := simulate.Run(simulate.Options{Seed: seed, Length: *simulateLength, Dir: dir, Start: startSimulated, Only: *simulateOnly})
+	r := simulate.Run(simulate.Options{
+		Seed: seed, Length: *simulateLength, Dir: dir, Only: *simulateOnly,
+		Start: startSimulated, Recover: recoverSimulated, Adopt: adoptSimulated,
+	})
 	result := seedResult{
 		Virtual: r.Virtual, Busy: processorTime() - busy, Summary: r.Summary,
 		Faults: r.Faults, Reached: r.Reached, Dir: dir,
@@ -160,11 +163,19 @@ func simulateDir(t *testing.T, seed uint64) string {
 
 // startSimulated is serve in a simulated world.
 func startSimulated(ctx context.Context, e simulate.Environment) error {
-	api, err := kubernetes.New(kubernetes.Options{Client: e.API, Namespace: simulate.Namespace, Name: e.Name})
+	c, err := simulatedConfig(e)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, config{
+	return serve(ctx, c)
+}
+
+func simulatedConfig(e simulate.Environment) (config, error) {
+	api, err := kubernetes.New(kubernetes.Options{Client: e.API, Namespace: simulate.Namespace, Name: e.Name})
+	if err != nil {
+		return config{}, err
+	}
+	return config{
 		dataDir: e.Dir, name: e.Name, service: simulate.Service, logLevel: "info",
 		listenClient: ":7400", listenPeer: ":7401", listenHTTP: ":7402", kubernetes: api,
 		world: world{
@@ -178,5 +189,5 @@ func startSimulated(ctx context.Context, e simulate.Environment) error {
 			timing:    replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
 			logBytes:  512 << 10, tableBytes: 256 << 10,
 		},
-	})
+	}, nil
 }

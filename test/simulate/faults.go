@@ -58,6 +58,7 @@ var faults = []fault{
 	{"a tail after a clone", 5, tailAfterClone},
 	{"a vote twice", 6, voteTwice},
 	{"an old connection again", 8, again},
+	{"recover by mistake", 4, recoverByMistake},
 }
 
 func deletePod(_ context.Context, n *nemesis) {

@@ -99,6 +99,8 @@ type process struct {
 	dead   chan struct{} // Closed when it is killed.
 	ended  chan struct{}
 	err    error // Once it has ended.
+
+	environment Environment
 }
 
 func (p *process) running() bool {
@@ -187,12 +189,12 @@ func (m *machine) run() {
 	w.names.point(m.name, m.ip)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
+	p.environment = m.environment(p)
 	m.process.Store(p)
-	e := m.environment(p)
 	w.say("%s starts at %s on volume %d", m.name, m.ip, m.volumes)
 	w.zombies.Go(func() {
 		defer close(p.ended)
-		p.err = w.start(ctx, e)
+		p.err = w.start(ctx, p.environment)
 		p.host.Vanish(false)
 	})
 	w.zombies.Go(func() { m.supervise(p) })

@@ -31,6 +31,8 @@ type Options struct {
 	// Dir gets the volumes, and what explains a failure.
 	Dir   string
 	Start Start
+	// Recover and Adopt are kvd's commands of these names, without arguments.
+	Recover, Adopt Command
 	// Only, if not empty, are parts of the names of the faults that come, separated
 	// by commas.
 	Only string
