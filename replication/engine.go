@@ -58,7 +58,7 @@ type wire struct {
 type writing struct {
 	proposer  *proposer
 	forwarder *forwarder
-	handing   sync.Mutex // held during a hand over
+	handing   handing
 }
 
 // reading gets read indexes: confirms on the master, reads elsewhere.

@@ -3,6 +3,8 @@ package replication
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -52,17 +54,43 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 	return e.handOver(ctx, v, to)
 }
 
+// handing is held during a hand over.
+type handing struct {
+	sync.Mutex
+	// late are those that did not take the baton in time, and in which term. They
+	// are not asked again in it: the library leaves a question in a channel that
+	// holds one, and its next attempt waits until somebody takes it out. If the pod
+	// loses its place meanwhile nobody does, and its Raft refuses all writes from
+	// then on, also when it leads again. (TestHandOverToAPodThatHangs)
+	late map[MemberID]uint64
+}
+
+// timedOut says whether an attempt ended because the heir did not keep up.
+func timedOut(err error) bool { return err.Error() == "leadership transfer timeout" }
+
+func (h *handing) tooLate(heir MemberID, term uint64) {
+	if h.late == nil {
+		h.late = map[MemberID]uint64{}
+	}
+	h.late[heir] = term
+}
+
+// candidates are those of the heirs that may be asked.
+func (h *handing) candidates(heirs []MemberID, term uint64) []MemberID {
+	return slices.DeleteFunc(heirs, func(id MemberID) bool { return h.late[id] == term })
+}
+
 func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
 	if !e.handing.TryLock() {
 		return "", fmt.Errorf("%w: another hand over is under way", ErrNoHeir)
 	}
 	defer e.handing.Unlock()
-	heirs := e.heirs(ctx, to)
+	heirs := e.handing.candidates(e.heirs(ctx, to), v.term)
 	if len(heirs) == 0 {
 		if to != "" {
-			return "", fmt.Errorf("%w: %s is not a voter that answers", ErrNoHeir, to)
+			return "", fmt.Errorf("%w: %s is not a voter that answers, or did not keep up when this master tried it before", ErrNoHeir, to)
 		}
-		return "", fmt.Errorf("%w: no other voter answers", ErrNoHeir)
+		return "", fmt.Errorf("%w: no other voter answers and keeps up", ErrNoHeir)
 	}
 	// Nothing is in flight during the change, so no caller is left in doubt.
 	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
@@ -75,6 +103,9 @@ func (e *engine) handOver(ctx context.Context, v *view, to string) (string, erro
 	for _, heir := range heirs {
 		if err = e.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir)).Error(); err == nil {
 			return e.awaitSuccessor(ctx, v)
+		}
+		if timedOut(err) {
+			e.handing.tooLate(heir, v.term)
 		}
 		e.slog.Warn("a pod did not take the baton", "pod", heir.Pod(), "error", err)
 		if ctx.Err() != nil {

@@ -151,8 +151,10 @@ func (r *simulateRun) work() bool {
 	}
 	again := r.feed(to, bufio.NewReader(from))
 	_ = to.Close()
-	_, _ = io.Copy(io.Discard, from)
-	_ = self.Wait()
+	_, _ = io.Copy(os.Stdout, from)
+	if err := self.Wait(); err != nil && !again {
+		r.t.Errorf("not all that the last seeds started has ended: %v", err)
+	}
 	return again
 }
 
