@@ -37,17 +37,18 @@ const (
 type pod struct {
 	address string
 	conn    *grpc.ClientConn
-	// avoidUntil is a time in Unix nanoseconds.
-	avoidUntil atomic.Int64
+	// avoidUntil is nil, or as given out by the monotonic clock.
+	avoidUntil atomic.Pointer[time.Time]
 }
 
 func (p *pod) avoid(d time.Duration) {
-	p.avoidUntil.Store(time.Now().Add(d).UnixNano())
+	until := time.Now().Add(d)
+	p.avoidUntil.Store(&until)
 }
 
 func (p *pod) avoided() bool {
 	until := p.avoidUntil.Load()
-	return until != 0 && time.Now().UnixNano() < until
+	return until != nil && time.Now().Before(*until)
 }
 
 // usable says that a call may go to the pod at once. A pod that was found by
