@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/history"
@@ -18,6 +19,7 @@ const askTimeout = 20 * time.Second
 func Copy(ctx context.Context, pod string, conn *grpc.ClientConn, revision int64) (history.Copy, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	connected(ctx, conn)
 	read := &history.Read{Key: "\x00", End: "\x00", Consistency: history.Local, MinRevision: revision, At: revision}
 	all, err := sendScan(read)(ctx, conn)
 	if err != nil {
@@ -28,6 +30,21 @@ func Copy(ctx context.Context, pod string, conn *grpc.ClientConn, revision int64
 		return history.Copy{}, fmt.Errorf("hash: %w", err)
 	}
 	return history.Copy{Pod: pod, Revision: hash.Revision, Hash: hash.Hash, KVs: all.KVs}, nil
+}
+
+// connected waits for a connection that could not be made until now: a call before
+// the next attempt fails with the last one's error.
+func connected(ctx context.Context, conn *grpc.ClientConn) {
+	for {
+		state := conn.GetState()
+		if state == connectivity.Ready {
+			return
+		}
+		conn.Connect()
+		if !conn.WaitForStateChange(ctx, state) {
+			return
+		}
+	}
 }
 
 // Rewatch watches everything that a pod still has, from its oldest revision up to
