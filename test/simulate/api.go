@@ -52,6 +52,15 @@ func (a *API) put(kind schema.GroupVersionResource, object *unstructured.Unstruc
 	a.set(func() { a.store(objectKey(kind, object.GetName()), object) })
 }
 
+// keep stores an object unless there is one.
+func (a *API) keep(kind schema.GroupVersionResource, object *unstructured.Unstructured) {
+	a.set(func() {
+		if key := objectKey(kind, object.GetName()); a.objects[key] == nil {
+			a.store(key, object)
+		}
+	})
+}
+
 func (a *API) store(key string, object *unstructured.Unstructured) *unstructured.Unstructured {
 	a.version++
 	object = object.DeepCopy()

@@ -12,7 +12,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/batondb/baton/test/workload"
 )
@@ -187,12 +186,16 @@ func (c *controller) create(m *machine) {
 	if m.process.Load() != nil {
 		m.move()
 	}
-	c.world.api.put(podObjects, object("v1", "Pod", m.name))
-	claim := object("v1", "PersistentVolumeClaim", "data-"+m.name)
-	claim.SetUID(types.UID("claim-of-" + m.name))
-	c.world.api.put(claims, claim)
+	pod := object("v1", "Pod", m.name)
+	pod.Object["status"] = map[string]any{"phase": "Running"} // As it is for others, soon.
+	c.world.api.put(podObjects, pod)
+	claim := object("v1", "PersistentVolumeClaim", claimOf(m))
+	claim.Object["status"] = map[string]any{"phase": "Bound"}
+	c.world.api.keep(claims, claim)
 	m.run()
 }
+
+func claimOf(m *machine) string { return "data-" + m.name }
 
 // stop ends a pod as Kubernetes deletes one.
 func (c *controller) stop(m *machine) {

@@ -312,11 +312,12 @@ func (m *machine) stop() error {
 	return nil
 }
 
-// wipe is a lost volume. The process does not run.
+// wipe is a lost volume, whose claim a person has deleted. The process does not run.
 func (m *machine) wipe() {
 	m.world.say("%s loses its volume", m.name)
 	_ = os.RemoveAll(m.volume)
 	m.nextVolume()
+	m.world.api.remove(claims, claimOf(m))
 }
 
 // valueOnDisk is a value of the workload's: the record around it has a checksum.
