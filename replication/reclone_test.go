@@ -389,6 +389,36 @@ func TestADamagedEntry(t *testing.T) {
 	p.mustRead("k", "c")
 }
 
+// The votes, or what is known of the files of the log, cannot be read.
+func TestDamagedVotesAreDamage(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	for _, name := range []string{"vote.db", "wal-meta.db"} {
+		p := c.followers()[0]
+		before := c.memberIDs()
+		p.mustPut("k", name)
+		p.kill()
+		path := filepath.Join(p.dir, "raft", name)
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(raw[:2*os.Getpagesize()]) // Both of bbolt's meta pages.
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.start()
+		if err := <-p.started; !errors.Is(err, ErrDamaged) {
+			t.Fatalf("with %s: it starts: %v", name, err)
+		}
+		p.recloning()
+		p.awaitRetired()
+		p.start()
+		p.awaitStart()
+		c.awaitWhole(before, p)
+		p.mustRead("k", name)
+	}
+}
+
 // A master whose disk is damaged ends, and sends nothing of the damage.
 func TestNoDamageIsSent(t *testing.T) {
 	var failed error

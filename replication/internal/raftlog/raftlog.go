@@ -129,10 +129,7 @@ func Open(o Options) (*Log, error) {
 }
 
 func openError(err error) error {
-	if errors.Is(err, types.ErrCorrupt) {
-		err = errors.Join(ErrCorrupt, err)
-	}
-	return fmt.Errorf("open the log: %w", err)
+	return fmt.Errorf("open the log: %w", orDamaged(err))
 }
 
 func (l *Log) measure() error {

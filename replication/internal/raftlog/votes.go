@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The file is as raft-boltdb lays it out: a bucket of keys, and numbers in eight
@@ -52,7 +54,7 @@ var _ raft.StableStore = (*Votes)(nil)
 func OpenVotes(path string, hang time.Duration, failed func(error), settle func() error) (*Votes, error) {
 	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
-		return nil, err
+		return nil, orDamaged(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucket)
@@ -62,6 +64,16 @@ func OpenVotes(path string, hang time.Duration, failed func(error), settle func(
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Votes{db: db, hang: hang, failed: failed, settle: settle}, nil
+}
+
+// orDamaged says ErrCorrupt of a file that bbolt does not take for its own.
+func orDamaged(err error) error {
+	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, types.ErrCorrupt} {
+		if errors.Is(err, damage) {
+			return errors.Join(ErrCorrupt, err)
+		}
+	}
+	return err
 }
 
 // Set implements raft.StableStore.
