@@ -11,9 +11,16 @@ import (
 	"github.com/batondb/baton/replication/internal/logstream"
 )
 
-// tellAfter is how long a follower may not know that an entry is committed, when
-// no further entry tells it.
-const tellAfter = 2 * time.Millisecond
+const (
+	// tellAfter is how long a follower may not know that an entry is committed, when
+	// no further entry tells it.
+	tellAfter = 2 * time.Millisecond
+	// aloneAfter is how long after the entry before it one comes alone: no next is
+	// expected, so the follower is told of it at once. It is longer than what one
+	// caller takes for write after write, who would have to wait for the news to
+	// each follower and for what its watchers make of it.
+	aloneAfter = 10 * time.Millisecond
+)
 
 // pipeline sends a follower entries before it has answered for the ones before,
 // holds its answers back by await, and tells it soon what is committed.
@@ -29,9 +36,11 @@ type pipeline struct {
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
 	confirmed chan struct{} // has a token after a change of stored
 
-	turn turn // One request at a time, also while there is no room; guards the fields below.
-	next raft.AppendEntriesRequest
-	sent time.Time // when the last request was
+	turn  turn // One request at a time, also while there is no room; guards the fields below.
+	next  raft.AppendEntriesRequest
+	sent  time.Time // when the last request was,
+	wrote time.Time // and the last one with entries;
+	alone bool      // that one came aloneAfter or later after the one before
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -68,18 +77,23 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 	return p.send(req, resp)
 }
 
-// send notes what a request without entries would be after this one.
 func (p *pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	bound(req)
 	if err := p.check(req); err != nil {
 		return nil, err
 	}
+	p.note(req)
+	return p.Pipeline.AppendEntries(req, resp)
+}
+
+// note keeps what a request without entries would be after this one.
+func (p *pipeline) note(req *raft.AppendEntriesRequest) {
 	p.next, p.sent = *req, time.Now()
 	if n := len(req.Entries); n > 0 {
 		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
 		p.next.Entries = nil
+		p.alone, p.wrote = p.sent.Sub(p.wrote) >= aloneAfter, p.sent
 	}
-	return p.Pipeline.AppendEntries(req, resp)
 }
 
 // tellCommitted sends what the library sends when its CommitTimeout is over, a
@@ -94,7 +108,7 @@ func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
 		if t.applied.wait(ctx, p.stored.Load()) != nil {
 			return
 		}
-		for quiet := time.Duration(0); quiet < tellAfter; quiet = p.quiet() {
+		for quiet := time.Duration(0); quiet < tellAfter && !p.lone(); quiet = p.quiet() {
 			time.Sleep(tellAfter - quiet)
 		}
 		if p.tell(t) != nil {
@@ -107,6 +121,12 @@ func (p *pipeline) quiet() time.Duration {
 	p.turn.lock()
 	defer p.turn.unlock()
 	return time.Since(p.sent)
+}
+
+func (p *pipeline) lone() bool {
+	p.turn.lock()
+	defer p.turn.unlock()
+	return p.alone
 }
 
 // tell sends what is committed, up to the end of the last message: the follower
