@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -43,6 +44,7 @@ var local = &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
 type watchService struct {
 	pb.UnsafeWatchServer
 	*pod
+	last atomic.Pointer[translated]
 }
 
 // watchStream is one stream with its watches: each is a cursor over the store's
@@ -55,7 +57,7 @@ type watchStream struct {
 	watches map[int64]*watch
 	nextID  int64
 	ready   readyWatches
-	last    translated
+	last    *atomic.Pointer[translated] // The service's.
 	progress
 }
 
@@ -64,7 +66,9 @@ func (s *watchService) Watch(both pb.Watch_WatchServer) error {
 	ctx, release := s.StreamContext(both.Context())
 	defer release()
 	ctx, end := context.WithCancelCause(ctx)
-	stream := &watchStream{pod: s.pod, both: both, watches: map[int64]*watch{}, ready: readyWatches{wake: make(chan struct{}, 1)}}
+	stream := &watchStream{
+		pod: s.pod, both: both, watches: map[int64]*watch{}, ready: readyWatches{wake: make(chan struct{}, 1)}, last: &s.last,
+	}
 	requests := make(chan *pb.WatchRequest)
 	go receive(ctx, both.Recv, requests, end)
 	err := stream.run(ctx, requests)

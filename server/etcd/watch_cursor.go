@@ -6,6 +6,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
@@ -19,7 +20,7 @@ const (
 	// revision are in memory until they are sent, and deleting a range can be a
 	// million.
 	wholeBytes = 64 << 20
-	// keptBytes bounds the events that a stream keeps for its other watches.
+	// keptBytes bounds the events that are kept for the pod's other watches.
 	keptBytes = 64 << 10
 	// eventOverhead is more than what an event has beside keys and values.
 	eventOverhead = 64
@@ -36,11 +37,19 @@ type watch struct {
 	queued  bool // It is among the ready; under their mu.
 }
 
-// translated are the events of the store's last answer: watches of the same
-// keys get the very same one.
+// translated is the store's last answer as it is sent: watches of the same keys,
+// on all streams, get the very same one.
 type translated struct {
 	changes *kvv1.WatchResponse
-	events  []*mvccpb.Event
+	body    []byte // All of the response but the watch's id.
+}
+
+// to is the response to one of the watches. The body goes out as it is, being
+// what protobuf calls unknown fields: the order of fields is free.
+func (t *translated) to(w *watch) *pb.WatchResponse {
+	response := &pb.WatchResponse{WatchId: w.id}
+	response.ProtoReflect().SetUnknown(t.body)
+	return response
 }
 
 // readyWatches are those that may have something to send. The store adds to
@@ -139,17 +148,36 @@ func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
 	return s.compacted(ctx, w)
 }
 
-// send sends changes and, if they end within a revision, the rest of it: the
-// events of one revision come in one response, or in fragments with nothing
-// between them, because clients put them together again.
+// send sends changes and, if they end within a revision, the rest of it.
 func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchResponse, more bool) (bool, error) {
 	w.quiet = false
-	if changes == s.last.changes {
-		response := s.response(w, changes)
-		response.Events = s.last.events
-		return more, s.both.Send(response)
+	if changes.GetPartial() || eventsBytes(changes) > keptBytes {
+		return s.sendParts(ctx, w, changes, more)
 	}
-	response, size, whole := s.response(w, changes), 0, !changes.GetPartial()
+	last := s.last.Load()
+	if last == nil || last.changes != changes {
+		var err error
+		if last, err = s.translate(changes); err != nil {
+			return false, err
+		}
+		s.last.Store(last)
+	}
+	return more, s.both.Send(last.to(w))
+}
+
+func (s *watchStream) translate(changes *kvv1.WatchResponse) (*translated, error) {
+	response := &pb.WatchResponse{Header: s.header(changes.GetHeader().GetRevision())}
+	for _, change := range changes.GetEvents() {
+		response.Events = append(response.Events, event(change))
+	}
+	body, err := proto.Marshal(response)
+	return &translated{changes, body}, err
+}
+
+// sendParts sends the events of one revision in one response, or in fragments
+// with nothing between them, because clients put them together again.
+func (s *watchStream) sendParts(ctx context.Context, w *watch, changes *kvv1.WatchResponse, more bool) (bool, error) {
+	response, size := s.response(w, changes), 0
 	for {
 		for _, change := range changes.GetEvents() {
 			bytes := eventBytes(change)
@@ -158,14 +186,11 @@ func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchRes
 				if err := s.both.Send(response); err != nil {
 					return false, err
 				}
-				response, size, whole = s.response(w, changes), bytes, false
+				response, size = s.response(w, changes), bytes
 			}
 			response.Events = append(response.Events, event(change))
 		}
 		if !changes.GetPartial() {
-			if whole && size <= keptBytes {
-				s.last = translated{changes, response.Events}
-			}
 			return more, s.both.Send(response)
 		}
 		var err error
@@ -188,6 +213,13 @@ func event(change *kvv1.Event) *mvccpb.Event {
 		e.Type = mvccpb.Event_DELETE
 	}
 	return e
+}
+
+func eventsBytes(changes *kvv1.WatchResponse) (size int) {
+	for _, change := range changes.GetEvents() {
+		size += eventBytes(change)
+	}
+	return size
 }
 
 func eventBytes(change *kvv1.Event) int {

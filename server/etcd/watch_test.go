@@ -137,6 +137,42 @@ func TestWatchStream(t *testing.T) {
 	}
 }
 
+// Watches of the same keys on several streams get the same events, each with its
+// own id, and what others watch does not come between.
+func TestWatchesOfOneKey(t *testing.T) {
+	s := newSolo(t)
+	one, two := s.watching(t), s.watching(t)
+	for _, w := range []*watching{one, two} {
+		for _, req := range []*pb.WatchCreateRequest{
+			{Key: []byte("a"), WatchId: 300}, {Key: []byte("a")}, {Key: []byte("a"), PrevKv: true}, {Key: []byte("b")},
+		} {
+			w.create(req)
+			w.next()
+		}
+	}
+	s.put(t, "a", "0") // Revision 2.
+	for revision := 3; revision < 40; revision += 3 {
+		s.put(t, "a", "1")
+		s.put(t, "b", "1")
+		s.delete(t, "a", "")
+	}
+	for _, w := range []*watching{one, two} {
+		got := map[int64][]string{}
+		for len(got[300]) < 27 || len(got[0]) < 27 || len(got[1]) < 27 || len(got[2]) < 13 {
+			r := w.next()
+			if n := len(r.GetEvents()); r.GetHeader().GetMemberId() == 0 || r.GetHeader().GetRevision() != r.GetEvents()[n-1].GetKv().GetModRevision() {
+				t.Fatal(r)
+			}
+			for _, e := range r.GetEvents() {
+				got[r.GetWatchId()] = append(got[r.GetWatchId()], short(&pb.WatchResponse{Events: []*mvccpb.Event{e}}))
+			}
+		}
+		if fmt.Sprint(got[300]) != fmt.Sprint(got[0]) || got[0][26] != "0 @0 41:a-" || got[1][26] != "0 @0 41:a-(1)" || got[2][12] != "0 @0 40:b=1" {
+			t.Fatal(got)
+		}
+	}
+}
+
 func TestWatchCompacted(t *testing.T) {
 	s := newSolo(t)
 	for i := range 5 {
