@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -184,18 +185,32 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 	_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
 }
 
-func scale(_ context.Context, n *nemesis) {
-	n.lock()
-	defer n.unlock()
-	if n.fragile {
-		return
-	}
+// scale changes the number of pods. Downwards only while all is well, and nothing
+// else breaks until they have left: with a cut that outlives their grace, those
+// that stay may be no quorum, until a person scales up again.
+func scale(ctx context.Context, n *nemesis) {
 	to := 1 + n.rng.IntN(maxPods)
 	if n.rng.IntN(2) == 0 {
 		to = 3
 	}
-	n.log("scale from %d to %d", n.controller.size(), to)
+	from := n.controller.size()
+	if n.fragile || to < from && n.unwell(ctx) != "" {
+		return
+	}
+	n.log("scale from %d to %d", from, to)
+	n.lock()
 	n.controller.scale(to)
+	n.unlock()
+	for range 60 {
+		if !n.leaving(to) || workload.Pause(ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+// leaving says whether a pod runs that should not exist.
+func (n *nemesis) leaving(size int) bool {
+	return slices.ContainsFunc(n.pods[size:], func(m *machine) bool { return m.process.Load().running() })
 }
 
 func rollOut(_ context.Context, n *nemesis) {

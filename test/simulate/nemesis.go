@@ -46,7 +46,7 @@ func (n *nemesis) run(ctx context.Context) {
 		case 1:
 			n.mend(ctx)
 		default:
-			_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
+			_ = workload.Pause(ctx, n.between(time.Second, time.Duration(n.pace)*10*time.Second))
 		}
 	}
 }

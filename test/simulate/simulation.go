@@ -57,6 +57,8 @@ type simulation struct {
 	conns      []*grpc.ClientConn // To each pod, of all that speaks the bare API.
 	began      time.Time
 	reached    map[string]int
+	// pace is 1, 2 or 4: the pauses of the clients and between faults grow with it.
+	pace int
 
 	mu       sync.Mutex // Guards the fields below.
 	schedule []byte
@@ -89,7 +91,10 @@ func Run(o Options) *Result {
 }
 
 func newSimulation(o Options) *simulation {
-	s := &simulation{Options: o, rng: source(o.Seed, "nemesis"), began: time.Now(), reached: map[string]int{}}
+	s := &simulation{
+		Options: o, rng: source(o.Seed, "nemesis"), began: time.Now(), reached: map[string]int{},
+		pace: 1 << source(o.Seed, "pace").IntN(3),
+	}
 	s.world = &world{
 		seed: o.Seed, dir: o.Dir, start: o.Start, network: NewNetwork(), names: newNames(), api: newAPI(),
 		applied: oracle.New(func(err error) { s.fail("oracle", "%v", err) }),
@@ -120,7 +125,7 @@ const idle = 20 * time.Second
 func (s *simulation) workload() *workload.Workload {
 	client := s.network.Host("clients", "10.254.0.1")
 	o := workload.Options{
-		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: 5 * time.Second,
+		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: time.Duration(s.pace) * 3 * time.Second,
 		Progress: 500 * time.Millisecond, Bulk: 100_000,
 		Exists: func(i int) bool { return s.pods[i].process.Load().running() },
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(client.dialer(func(ctx context.Context, host string) ([]string, error) {
