@@ -25,10 +25,11 @@ type api struct {
 	deleted, away   bool
 	record          map[string]any // nil: there is none
 	version         int
+	labels          map[string]any // Of each pod.
 }
 
 func newAPI(t *testing.T, uid string, start, replicas int) *api {
-	a := &api{uid: uid, start: start, replicas: replicas}
+	a := &api{uid: uid, start: start, replicas: replicas, labels: map[string]any{}}
 	a.server = httptest.NewTLSServer(a)
 	t.Cleanup(a.server.Close)
 	return a
@@ -48,7 +49,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.Contains(path, "/configmaps"):
 		status, object = a.serveRecord(r)
 	case strings.Contains(path, "/pods/"):
-		object = a.object("v1", "Pod", path[strings.LastIndexByte(path, '/')+1:], "pod")
+		object = a.servePod(r, path[strings.LastIndexByte(path, '/')+1:])
 	}
 	if a.away {
 		status = http.StatusServiceUnavailable
@@ -68,6 +69,21 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *api) object(version, kind, name, uid string) map[string]any {
 	return map[string]any{"apiVersion": version, "kind": kind,
 		"metadata": map[string]any{"name": name, "namespace": namespace, "uid": uid}}
+}
+
+// servePod keeps the labels that a pod gives itself.
+func (a *api) servePod(r *http.Request, name string) map[string]any {
+	if r.Method == http.MethodPatch {
+		var patch struct {
+			Metadata struct{ Labels map[string]any }
+		}
+		if json.NewDecoder(r.Body).Decode(&patch) == nil {
+			a.labels[name] = patch.Metadata.Labels
+		}
+	}
+	object := a.object("v1", "Pod", name, "pod")
+	object["metadata"].(map[string]any)["labels"] = a.labels[name]
+	return object
 }
 
 // serveRecord keeps one ConfigMap, created once and updated by who has read it.
