@@ -56,7 +56,7 @@ var faults = []fault{
 	{"compact", 4, compact},
 	{"a quorum of one disk", 6, oneDisk},
 	{"a tail that nobody has", 8, tail},
-	{"a tail after a clone", 5, tailAfterClone},
+	{"a tail after a clone", 8, tailAfterClone},
 	{"a vote twice", 6, voteTwice},
 	{"an old connection again", 8, again},
 	{"recover by mistake", 4, recoverByMistake},

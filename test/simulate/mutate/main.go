@@ -151,12 +151,12 @@ func simulate(binary string, seed uint64) (virtual time.Duration, what string) {
 	if err == nil {
 		return virtual, ""
 	}
+	if virtual == 0 {
+		virtual = *length // It ended at once, or never.
+	}
 	if m := foundLine.FindSubmatch(output[max(0, strings.Index(string(output), "--- FAIL")):]); m != nil {
 		fmt.Fprintf(os.Stderr, "%s\n", m[0])
 		return virtual, string(m[1])
-	}
-	if virtual == 0 {
-		virtual = *length
 	}
 	return virtual, "it stops"
 }
