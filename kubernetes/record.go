@@ -238,14 +238,20 @@ func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error 
 	return p.exchanged(ctx, to, p.update(ctx, p.owners(ctx, set, there.OwnerReferences), there, to))
 }
 
-// exchanged looks at the record when an error does not say that nothing was done.
+// exchanged looks at the record after an error. Not even a refusal says that nothing
+// was done: the client tries again by itself when the API does not know, and is told
+// then that the record has changed.
 func (p *Pod) exchanged(ctx context.Context, to Record, err error) error {
-	var answer apierrors.APIStatus
-	if err == nil || errors.As(err, &answer) && answer.Status().Code/100 == 4 {
-		return err
-	}
-	if now, readErr := p.Record(ctx); readErr == nil && now == to {
+	if err == nil {
 		return nil
+	}
+	now, readErr := p.Record(ctx)
+	var answer apierrors.APIStatus
+	switch {
+	case readErr == nil && now == to:
+		return nil
+	case (readErr == nil || errors.Is(readErr, ErrNoRecord)) && errors.As(err, &answer) && answer.Status().Code/100 == 4:
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }

@@ -187,6 +187,32 @@ func TestExchangeRecord(t *testing.T) {
 	}
 }
 
+// The API has exchanged the record, answers that it does not know, and to the
+// client's next try, which it makes by itself, that it has changed meanwhile.
+func TestAnExchangeThatTheClientTriesAgain(t *testing.T) {
+	for _, there := range []bool{false, true} {
+		client := api(t, newSet(0, 3))
+		p := newPod(t, client, "kv-1")
+		mine := Record{Cluster: "c2", Founder: "kv-1/b", Replaces: "c1"}
+		verb, refusal := "create", apierrors.NewAlreadyExists(configMaps.GroupResource(), "kv-cluster")
+		if there {
+			verb, refusal = "update", apierrors.NewConflict(configMaps.GroupResource(), "kv-cluster", errors.New("it was changed"))
+			if err := p.create(t.Context(), mustRead(t, p), Record{Cluster: "c1", Founder: "kv-0/a"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.PrependReactor(verb, "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			if _, _, err := clienttesting.ObjectReaction(client.Tracker())(a); err != nil {
+				t.Error(err)
+			}
+			return true, nil, refusal
+		})
+		if err := p.ExchangeRecord(t.Context(), "c1", mine); err != nil {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+}
+
 // The StatefulSet is deleted and made again: the record gets the new owner
 // before the old one takes it away.
 func TestRecordFollowsItsOwner(t *testing.T) {
