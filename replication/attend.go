@@ -105,7 +105,9 @@ func (a *attendant) review(ctx context.Context) (votes bool, err error) {
 	me, member := server(m.Configuration, a.self)
 	switch {
 	case member && joined == 0:
-		err = a.node.volume.Update(func(id *volume.Identity) { id.JoinedIndex = m.index })
+		if err := a.node.volume.Update(func(id *volume.Identity) { id.JoinedIndex = m.index }); err != nil {
+			a.slog.Debug("that this pod has joined is not noted yet", "error", err) // The next review tries it again.
+		}
 	case !member && joined > 0 && m.index > joined:
 		err = a.node.retire(ctx, fmt.Sprintf("%s was removed from the membership at index %d", a.self, m.index))
 	}

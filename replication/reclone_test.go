@@ -344,6 +344,44 @@ func TestRecloneOnAFullDisk(t *testing.T) {
 	c.awaitWhole(before, p)
 }
 
+// The disk takes nothing when a pod first hears that it is a member. It notes it
+// later, and so hears as well that it was removed.
+func TestJoinedOnAFullDisk(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	p := c.follower()
+	joined := func() uint64 { return p.node.volume.Identity().JoinedIndex }
+	c.eventually("it has joined", func() error {
+		if joined() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	p.kill()
+	v, err := volume.Open(t.Context(), p.dir, p.name, time.Second, logger(t, p.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.Update(func(id *volume.Identity) { id.JoinedIndex = 0 }), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	blocked := filepath.Join(p.dir, "member.json.tmp")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	p.awaitStart()
+	c.awaitReady()
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("it notes that it has joined", func() error {
+		if joined() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
 // A bit flips in an entry of a pod's log. The pod does not start with it, keeps its
 // data until the others can do without it, and clones.
 func TestADamagedEntry(t *testing.T) {
