@@ -117,15 +117,21 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 	}
 }
 
-// intact compares an entry with what was written.
-func intact(l *raft.Log) error {
+// intact compares an entry with what was written. The library panics over a
+// membership that it cannot decode.
+func intact(l *raft.Log) (err error) {
+	defer func() {
+		if why := recover(); why != nil {
+			err = fmt.Errorf("log entry %d: %w: %v", l.Index, entry.ErrCorrupt, why)
+		}
+	}()
 	switch l.Type {
 	case raft.LogCommand:
 		if err := entry.Verify(l.Data, l.Extensions); err != nil {
 			return fmt.Errorf("log entry %d: %w", l.Index, err)
 		}
 	case raft.LogConfiguration:
-		raft.DecodeConfiguration(l.Data) // It panics; see raftlog.Options.
+		raft.DecodeConfiguration(l.Data)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/entry"
+	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -380,6 +381,28 @@ func TestJoinedOnAFullDisk(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A membership in the log cannot be decoded. Whoever looks whether the copy can be
+// adopted, or recovered from, is told so.
+func TestCheckDataWithADamagedMembership(t *testing.T) {
+	c := newCluster(t, 1).boot()
+	p := c.master()
+	p.mustPut("k", "v")
+	p.kill()
+	p.editLog(func(l *raftlog.Log) error {
+		last, err := l.LastIndex()
+		if err != nil {
+			return err
+		}
+		return l.StoreLog(&raft.Log{Index: last + 1, Term: 9, Type: raft.LogConfiguration, Data: []byte{0xc1}})
+	})
+	r := Recovery{Dir: p.dir, Name: p.name, Open: func() (StateMachine, func() error, error) {
+		return openMachine(t, p.dir), func() error { return nil }, nil
+	}}
+	if err := CheckData(t.Context(), r); err == nil {
+		t.Error("the copy is whole")
+	}
 }
 
 // A bit flips in an entry of a pod's log. The pod does not start with it, keeps its

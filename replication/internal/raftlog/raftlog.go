@@ -61,8 +61,8 @@ type Options struct {
 	// Applied is the index up to which entries were applied, and so are committed:
 	// they are never cut from the end. nil: none were.
 	Applied func() uint64
-	// Intact returns an error, or panics, when an entry is not what was written; Open
-	// asks of each. nil: that is not looked at.
+	// Intact returns an error when an entry is not what was written; Open asks of each.
+	// nil: that is not looked at.
 	Intact func(*raft.Log) error
 }
 
