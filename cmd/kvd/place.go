@@ -36,7 +36,7 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 		return nil
 	}
 	defer say("")
-	for said := ""; ; {
+	for said, labelled := "", true; ; {
 		disk, err := replication.Examine(c.dataDir)
 		if err != nil || !disk.HasData {
 			return nil // An error: opening it reports the same.
@@ -50,6 +50,9 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 			say(j.because)
 			o.logger.Error("this pod does not serve: " + j.because)
 		}
+		if labelled {
+			labelled = o.unlabel(ctx) != nil
+		}
 		if err := o.carryOut(ctx, c, j); err != nil && !errors.Is(err, replication.ErrLocked) {
 			return err
 		}
@@ -59,6 +62,14 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 		case <-time.After(settlePause):
 		}
 	}
+}
+
+// unlabel takes the label of an earlier process away, or that of the pod that a
+// backup was made of: others give up their copies when a pod is the master.
+func (o *orchestrated) unlabel(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askPlace)
+	defer cancel()
+	return o.SetRole(ctx, "")
 }
 
 // carryOut does with the data what was decided.
@@ -176,7 +187,8 @@ func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk
 		return nil //nolint:nilerr // It is asked again.
 	}
 	if err := log.SettleIn(place); err != nil {
-		return err
+		o.logger.Debug("where the data belongs is not noted yet", slog.Any("error", err))
+		return nil
 	}
 	disk = log.Disk()
 	record := kubernetes.Record{}

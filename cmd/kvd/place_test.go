@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -236,6 +238,76 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	copied.awaitReady(all...)
 	copied.awaitVoters("kv-0", all...)
 	copied.mustHave("kv-0", "k", "v")
+}
+
+// The pods of a backup come back with their labels: that one was a master where it
+// was copied says nothing of the copy that is chosen.
+func TestLabelsOfACopy(t *testing.T) {
+	original := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	original.start(all...)
+	original.awaitReady(all...)
+	original.awaitVoters("kv-0", all...)
+	original.awaitPlaces(all...)
+	original.stopAll(all...)
+	copied := newStatefulSetIn(t, "there", 3)
+	for _, name := range all {
+		if err := os.CopyFS(copied.volume(name), os.DirFS(original.volume(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := copied.config("kv-2")
+	if err := c.kubernetes.SetRole(t.Context(), "master"); err != nil {
+		t.Fatal(err)
+	}
+	copied.start("kv-0", "kv-2")
+	for _, name := range []string{"kv-0", "kv-2"} {
+		copied.eventually("it waits for a person", func() error { return copied.refuses(name, "kvd adopt") })
+	}
+	chosen := copied.config("kv-1")
+	disk, err := replication.Examine(chosen.dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := kubernetes.Record{Cluster: replication.AdoptedCluster(disk.Cluster, namespace+"/there"), Founder: string(disk.Member), Replaces: disk.Cluster}
+	if err := chosen.kubernetes.ExchangeRecord(t.Context(), disk.Cluster, record); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * settlePause)
+	for _, name := range []string{"kv-0", "kv-2"} {
+		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
+			t.Errorf("%s has given up its copy, and nobody leads: %+v, %v", name, disk, err)
+		}
+	}
+}
+
+// The disk takes nothing when a pod wants to note its place: it serves, and notes it
+// later.
+func TestAPlaceThatCannotBeNoted(t *testing.T) {
+	s := newStatefulSet(t, 1)
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	s.awaitPlaces("kv-0")
+	s.stopAll("kv-0")
+	path := filepath.Join(s.volume("kv-0"), "member.json")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = regexp.MustCompile(`"place": "[^"]*"`).ReplaceAll(raw, []byte(`"place": ""`))
+	if err := errors.Join(os.WriteFile(path, raw, 0o600), os.Mkdir(path+".tmp", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	time.Sleep(settlePause)
+	if _, err := s.put("kv-0", "k", "v"); err != nil {
+		t.Errorf("it does not serve: %v", err)
+	}
+	if err := os.Remove(path + ".tmp"); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitPlaces("kv-0")
 }
 
 // S15 and S19: the record goes with its StatefulSet, the pods that have data
