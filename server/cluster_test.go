@@ -271,6 +271,22 @@ func TestDoubtDoesNotWaitForTheSlowest(t *testing.T) {
 	}
 }
 
+// So does one that is raised while a comparison waits for the slowest, to name it.
+func TestDoubtWhileAComparisonWaits(t *testing.T) {
+	pods := three(t)
+	pods[1].log.slow = time.Hour
+	pods[1].log.setMark(43)
+	doubts := &pods[0].core.doubts
+	doubts.wake <- struct{}{} // As its time comes.
+	await(t, "a majority backs the master", func() bool { return doubts.cleared.Load() != nil })
+	began := time.Now()
+	pods[0].Differs("kv-1", "they differ")
+	await(t, "the master serves", func() bool { return pods[0].Differs("kv-1", "they differ") && reads(t, pods[0]) == nil })
+	if took := time.Since(began); took > compareTimeout/2 {
+		t.Errorf("the doubt took %s", took)
+	}
+}
+
 // A pod in doubt, or with data of no use, is ready while another one may only be
 // created once it is; it answers no read.
 func TestWithheldDataHoldsUpNoPod(t *testing.T) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -58,9 +59,12 @@ func (c *core) watchDivergence(ctx context.Context) {
 // pod has given up its data.
 func (c *core) outvoted(ctx context.Context) bool {
 	before := c.doubts.why.Load()
-	first, err := c.compare(ctx, func(v verdict) { c.settle(before, v) })
+	first, err := c.compare(ctx, func(v verdict) {
+		v.differ = append(v.differ, c.doubts.known()...) // They may not have answered yet.
+		c.settle(before, v)
+	})
 	if err != nil {
-		return false // Nobody to compare with, or nothing yet; the next round comes.
+		return false // Nobody to compare with, or nothing yet, or not all of it; the next round comes.
 	}
 	c.show(first)
 	if !first.outvoted {
@@ -113,7 +117,8 @@ func (c *core) show(v verdict) {
 
 // compare asks every other member what it had after the entry that this pod has
 // applied last. It does not wait for more answers once this pod is outvoted; when it
-// is backed, backed is called at once, and the others are only waited for to be named.
+// is backed, backed is called at once, and the others are only waited for to be named,
+// and only until there is another doubt.
 func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, error) {
 	if why := c.diverged.Load(); why != nil {
 		return verdict{}, errNotReady(*why)
@@ -141,12 +146,18 @@ func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, erro
 			said = append(said, <-answers)
 		}
 	}()
-	v, known := judge(own, votes, voters, nil), false
+	v, raised := judge(own, votes, voters, nil), (chan struct{})(nil)
 	for range others {
-		said = append(said, <-answers)
+		select {
+		case answer := <-answers:
+			said = append(said, answer)
+		case <-raised:
+			c.doubts.again()
+			return verdict{}, errDoubt
+		}
 		v = judge(own, votes, voters, said)
-		if v.backed && !known {
-			known = true
+		if v.backed && raised == nil {
+			raised = c.doubts.wake
 			backed(v)
 		}
 		if v.outvoted {
@@ -155,6 +166,9 @@ func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, erro
 	}
 	return v, nil
 }
+
+// errDoubt is returned when a doubt ends a comparison, for the next one to begin.
+var errDoubt = errors.New("there is another doubt")
 
 // podMark is one member's answer; its mark's index is 0 when it is not known.
 type podMark struct {

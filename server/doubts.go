@@ -31,12 +31,25 @@ func (d *doubts) raise(pod, why string) (serve bool) {
 		return true
 	}
 	if d.why.Swap(&doubt{pod, why}) == nil {
-		select { // Only for the first: two pods that doubt must not keep each other busy.
-		case d.wake <- struct{}{}:
-		default:
-		}
+		d.again() // Only for the first: two pods that doubt must not keep each other busy.
 	}
 	return false
+}
+
+// again has the next comparison begin at once.
+func (d *doubts) again() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// known are the pods that are cleared.
+func (d *doubts) known() []string {
+	if cleared := d.cleared.Load(); cleared != nil {
+		return *cleared
+	}
+	return nil
 }
 
 // settle takes the outcome of a comparison that began with the doubt before. What a
