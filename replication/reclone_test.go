@@ -405,6 +405,27 @@ func TestCheckDataWithADamagedMembership(t *testing.T) {
 	}
 }
 
+// What was never founded begins no other history, and is not chosen for one.
+func TestCheckDataThatIsNotThere(t *testing.T) {
+	c := newCluster(t, 1).boot()
+	p := c.master()
+	p.kill()
+	v, err := volume.Open(t.Context(), p.dir, p.name, time.Second, logger(t, p.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.Update(func(id *volume.Identity) { id.Stage = volume.Bootstrapping }), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r := Recovery{Dir: p.dir, Name: p.name, Cluster: "c2", Open: func() (StateMachine, func() error, error) {
+		return openMachine(t, p.dir), func() error { return nil }, nil
+	}}
+	check := CheckData(t.Context(), r)
+	if _, err := Recover(t.Context(), r); !errors.Is(err, ErrQuorum) || check == nil {
+		t.Errorf("it is recovered from: %v; it was checked: %v", err, check)
+	}
+}
+
 // A bit flips in an entry of a pod's log. The pod does not start with it, keeps its
 // data until the others can do without it, and clones.
 func TestADamagedEntry(t *testing.T) {

@@ -99,7 +99,11 @@ func CheckData(ctx context.Context, r Recovery) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.read()
+	if v.Identity().Stage == volume.Data {
+		_, err = r.read()
+	} else {
+		err = fmt.Errorf("%w: %s has no data", ErrQuorum, r.Dir)
+	}
 	return errors.Join(err, v.Close())
 }
 
