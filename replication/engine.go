@@ -87,6 +87,7 @@ type lifetime struct {
 	cancel  context.CancelFunc
 	stopped chan struct{} // closed when nothing new is proposed
 	answers chan struct{} // closed when the proposer has answered all
+	fail    func(error)   // see Node.Failed
 }
 
 // storage is what the engine reads and writes.
@@ -186,6 +187,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	e.acks, e.proven, e.conn = newAcks(), &proven{}, n.calls.conn
 	e.views, e.roster = newViews(e.self), newRoster(sm.Durable())
 	e.leading, e.stopped, e.answers = make(chan bool, 16), make(chan struct{}), make(chan struct{})
+	e.fail = n.fail
 	e.applied = &appliedIndex{}
 	e.applied.advance(sm.Applied())
 	e.trail, e.differs = &trail{}, n.opts.Differs

@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -57,27 +56,31 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 // handing is held during a hand over.
 type handing struct {
 	sync.Mutex
-	// late are those that did not take the baton in time, and in which term. They
-	// are not asked again in it: the library leaves a question in a channel that
-	// holds one, and its next attempt waits until somebody takes it out. If the pod
-	// loses its place meanwhile nobody does, and its Raft refuses all writes from
-	// then on, also when it leads again. (TestHandOverToAPodThatHangs)
-	late map[MemberID]uint64
+	late map[MemberID]lateHeir
 }
+
+// lateHeir did not take the baton in time. It is not asked again in that term
+// before it has an entry that was written later: the library has left a question to
+// the goroutine that replicates to it, in a channel that holds one, and its next
+// attempt waits until that is taken out. If the pod loses its place meanwhile
+// nobody does, and its Raft refuses all writes from then on, also when it leads
+// again; see accede, and TestHandOverToAPodThatHangs.
+type lateHeir struct{ term, last uint64 }
 
 // timedOut says whether an attempt ended because the heir did not keep up.
 func timedOut(err error) bool { return err.Error() == "leadership transfer timeout" }
 
-func (h *handing) tooLate(heir MemberID, term uint64) {
+func (h *handing) tooLate(heir MemberID, term, last uint64) {
 	if h.late == nil {
-		h.late = map[MemberID]uint64{}
+		h.late = map[MemberID]lateHeir{}
 	}
-	h.late[heir] = term
+	h.late[heir] = lateHeir{term, last}
 }
 
-// candidates are those of the heirs that may be asked.
-func (h *handing) candidates(heirs []MemberID, term uint64) []MemberID {
-	return slices.DeleteFunc(heirs, func(id MemberID) bool { return h.late[id] == term })
+// mayAsk says whether an heir may be asked in a term; last is the end of its log.
+func (h *handing) mayAsk(heir MemberID, term, last uint64) bool {
+	before, late := h.late[heir]
+	return !late || before.term != term || last > before.last
 }
 
 func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
@@ -85,7 +88,7 @@ func (e *engine) handOver(ctx context.Context, v *view, to string) (string, erro
 		return "", fmt.Errorf("%w: another hand over is under way", ErrNoHeir)
 	}
 	defer e.handing.Unlock()
-	heirs := e.handing.candidates(e.heirs(ctx, to), v.term)
+	heirs := e.heirs(ctx, v.term, to)
 	if len(heirs) == 0 {
 		if to != "" {
 			return "", fmt.Errorf("%w: %s is not a voter that answers, or did not keep up when this master tried it before", ErrNoHeir, to)
@@ -105,7 +108,7 @@ func (e *engine) handOver(ctx context.Context, v *view, to string) (string, erro
 			return e.awaitSuccessor(ctx, v)
 		}
 		if timedOut(err) {
-			e.handing.tooLate(heir, v.term)
+			e.handing.tooLate(heir, v.term, e.raft.LastIndex())
 		}
 		e.slog.Warn("a pod did not take the baton", "pod", heir.Pod(), "error", err)
 		if ctx.Err() != nil {

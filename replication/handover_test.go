@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // A master hands over, twice, to a pod whose disk hangs, then loses its place, and
@@ -13,35 +17,88 @@ import (
 // for the goroutine that replicated to that pod, and until then its Raft refuses
 // all writes. (Simulation, a goroutine that was left at the end of seed 6.)
 func TestHandOverToAPodThatHangs(t *testing.T) {
+	c, master, heir, goOn := clusterWithAHungHeir(t)
+	attempt := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := master.node.HandOver(ctx, heir.name)
+		return err
+	}
+	c.eventually("it is asked, once it is heard", func() error {
+		if err := attempt(); !errors.Is(err, ErrUnknown) {
+			return fmt.Errorf("a hand over to a pod whose disk hangs: %w", err)
+		}
+		return nil
+	})
+	if err := attempt(); !errors.Is(err, ErrNoHeir) {
+		t.Fatalf("it is asked again: %v", err)
+	}
+	c.leadsAgain(master, goOn)
+	master.mustPut("k", "v")
+	// An heir that is well again may be asked.
+	c.handOver(master, heir)
+}
+
+// Raft believes for ever that it hands over, as after two such attempts: who is
+// elected and cannot write says so and ends, for a new process can.
+func TestStuckInAHandOver(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	old, next := c.master(), c.follower()
+	state := reflect.ValueOf(next.node.engine.Load().raft).Elem().FieldByName("leaderState")
+	handsOver := (*int32)(state.FieldByName("leadershipTransferInProgress").Addr().UnsafePointer())
+	atomic.StoreInt32(handsOver, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _ = old.node.HandOver(ctx, next.name)
+	select {
+	case err := <-next.node.Failed():
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			t.Fatal(err)
+		}
+	case <-time.After(patient):
+		t.Fatalf("it neither writes nor ends: %+v", next.node.Status())
+	}
+}
+
+// clusterWithAHungHeir has a master that was just elected, and a follower whose
+// disk has been hanging since before, until goOn.
+func clusterWithAHungHeir(t *testing.T) (c *cluster, master, heir *pod, goOn func()) {
 	c, disks := newClusterOnDisks(t, time.Minute)
 	old := c.master()
-	master, heir := c.followers()[0], c.followers()[1]
-	goOn := disks[heir.name].stop()
-	defer goOn()
+	master, heir = c.followers()[0], c.followers()[1]
+	goOn = disks[heir.name].stop()
+	t.Cleanup(goOn)
 	c.handOver(old, master)
-	for _, want := range []error{ErrUnknown, ErrNoHeir} {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		if _, err := master.node.HandOver(ctx, heir.name); !errors.Is(err, want) {
-			t.Fatalf("a hand over to a pod whose disk hangs: %v, want %v", err, want)
-		}
-		cancel()
-	}
+	return c, master, heir, goOn
+}
+
+// leadsAgain has a master lose its place, and then lead again as far as Raft is
+// concerned.
+func (c *cluster) leadsAgain(master *pod, goOn func()) {
+	c.t.Helper()
+	e := master.node.engine.Load()
 	c.net.isolate(master.name)
 	c.eventually("it does not lead", func() error {
-		if master.node.engine.Load().views.load().leads {
+		if e.views.load().leads {
 			return errors.New("it leads")
 		}
 		return nil
 	})
 	goOn()
-	c.eventually("another one leads", func() error {
-		c.master(master.name)
-		return nil
-	})
+	c.master(master.name)
 	c.net.heal()
-	c.awaitReady()
-	c.handOver(c.master(), master)
-	master.mustPut("k", "v")
+	c.eventually("it leads again", func() error {
+		if e.raft.State() == raft.Leader {
+			return nil
+		}
+		for _, p := range c.pods {
+			if p != master && p.node.IsMaster() {
+				_, err := p.node.HandOver(c.t.Context(), master.name)
+				return errors.Join(err, errors.New("not yet"))
+			}
+		}
+		return errors.New("no other does")
+	})
 }
 
 // handOver hands over until the pod leads.

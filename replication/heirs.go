@@ -59,9 +59,9 @@ func rankHeirs(self MemberID, own uint64, heirs []heir) []MemberID {
 	return ids
 }
 
-// heirs are the voters that answer and do not stop, the best first; to, if
-// given, is the only pod that counts.
-func (e *engine) heirs(ctx context.Context, to string) []MemberID {
+// heirs are the voters that answer, do not stop and may be asked in the term, the
+// best first; to, if given, is the only pod that counts.
+func (e *engine) heirs(ctx context.Context, term uint64, to string) []MemberID {
 	ctx, cancel := context.WithTimeout(ctx, askLast)
 	defer cancel()
 	covers := e.steward.covers()
@@ -81,7 +81,9 @@ func (e *engine) heirs(ctx context.Context, to string) []MemberID {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found = append(found, h)
+			if e.handing.mayAsk(id, term, h.last) {
+				found = append(found, h)
+			}
 		})
 	}
 	wg.Wait()

@@ -2,6 +2,8 @@ package replication
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -62,13 +64,21 @@ func (e *engine) reign(ctx context.Context, runMaster func(context.Context)) {
 // index what the last master had acknowledged. The entry is one without
 // commands, because the library's no-op never reaches the state machine, whose
 // index others wait for.
+//
+// A pod that has just been elected hands over to nobody. If its Raft says so for
+// long, it is stuck for ever (see lateHeir), and the process must end.
 func (e *engine) accede(ctx context.Context) (term uint64, ok bool) {
 	data := []byte{entry.Version}
+	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier reign may be about to end.
 	for ctx.Err() == nil {
 		term := e.raft.CurrentTerm()
 		err := e.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
 		if err == nil && term == e.raft.CurrentTerm() {
 			return term, true
+		}
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) && time.Now().After(stuck) {
+			e.fail(fmt.Errorf("the log takes no writes: %w, and will be for ever", err))
+			return 0, false
 		}
 		sleep(ctx, 10*time.Millisecond)
 	}

@@ -81,5 +81,5 @@ var mutations = []mutation{
 	one("a new pod asks only those near it for a master",
 		"replication/discover.go", "	if len(masters) > 0 {\n", "	if len(masters) > 1<<20 {\n"),
 	one("a master hands over again to who did not keep up",
-		"replication/handover.go", "h.late[id] == term", "h.late[id] == term && term == 0"),
+		"replication/handover.go", "return !late || before.term != term || last > before.last", "return true"),
 }
