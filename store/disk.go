@@ -79,7 +79,8 @@ func openBolt(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 		db, err = bbolt.Open(path, 0o600, options)
 		return err
 	})
-	for _, damaged := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch} {
+	// Another version of bbolt's format is none: one flipped bit has it in one of two places.
+	for _, damaged := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum} {
 		if errors.Is(err, damaged) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}

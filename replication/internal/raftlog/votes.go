@@ -66,9 +66,11 @@ func OpenVotes(path string, hang time.Duration, failed func(error), settle func(
 	return &Votes{db: db, hang: hang, failed: failed, settle: settle}, nil
 }
 
-// orDamaged says ErrCorrupt of a file that bbolt does not take for its own.
+// orDamaged says ErrCorrupt of a file that bbolt does not take for its own. One of
+// another version of its format is not damaged: one flipped bit has that in one of
+// two places.
 func orDamaged(err error) error {
-	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, types.ErrCorrupt} {
+	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, types.ErrCorrupt} {
 		if errors.Is(err, damage) {
 			return errors.Join(ErrCorrupt, err)
 		}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 func openVotes(t *testing.T, path string) *Votes {
@@ -118,5 +120,31 @@ func TestVotesOfAnEarlierVersion(t *testing.T) {
 	}
 	if term, voted, candidate := onDisk(t, openVotes(t, path), path); term != 5 || voted != 4 || candidate != "kv-1/a" {
 		t.Errorf("in term %d the last vote was in %d for %q", term, voted, candidate)
+	}
+}
+
+// A file of another version of bbolt's format is not damaged: after a downgrade all
+// pods would give up their data for it.
+func TestVotesOfAnotherFormat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "votes.db")
+	if err := openVotes(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, meta := range []int{0, os.Getpagesize()} {
+		content[meta+20]++ // After the page's header, and the file's magic number.
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, err := OpenVotes(path, time.Minute, func(error) {}, func() error { return nil })
+	if err == nil {
+		t.Fatal(v.Close())
+	}
+	if !errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, ErrCorrupt) {
+		t.Error(err)
 	}
 }
