@@ -155,7 +155,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		// (TestRestoreDoesNotGoBack)
 		return fmt.Errorf("the snapshot at %d is older than the database at %d", s.index, f.sm.Applied())
 	}
-	if err := f.sm.Restore(r); err != nil {
+	if err := f.sm.Restore(r); errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("restore a snapshot: %s: %w", snapshotDamaged, err)
+	} else if err != nil {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
 	f.members(s.configurationIndex, s.configuration)

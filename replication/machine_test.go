@@ -28,6 +28,8 @@ type machine struct {
 	state   machineState
 	durable []byte
 	at      Position
+	refuses bool // Every snapshot is damaged.
+	checks  int
 }
 
 type machineState struct {
@@ -180,10 +182,32 @@ func (m *machine) Restore(r io.Reader) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.refuses {
+		return fmt.Errorf("%w: it says", ErrDamaged)
+	}
 	if err := m.load(raw); err != nil {
 		return err
 	}
 	return os.WriteFile(m.path, raw, 0o600)
+}
+
+func (m *machine) Check(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checks++
+	return nil
+}
+
+func (m *machine) refuse(all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuses = all
+}
+
+func (m *machine) checked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checks
 }
 
 func (m *machine) get(key string) (string, bool) {

@@ -36,8 +36,11 @@ type StateMachine interface {
 	Flush(ctx context.Context, index uint64) error
 	// Snapshot is the database as it is on disk.
 	Snapshot() (Snapshot, error)
-	// Restore replaces the content, all or nothing.
+	// Restore replaces the content, all or nothing; with ErrDamaged when what is in
+	// the stream is.
 	Restore(r io.Reader) error
+	// Check reads all that is on disk, and reports damage as any other read does.
+	Check(ctx context.Context) error
 }
 
 // Position is a place in the log, and the membership that held there.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -205,4 +206,41 @@ func removeSpools(dir string) error {
 		}
 	}
 	return nil
+}
+
+const (
+	// snapshotDamaged is how a master knows, by the text that the library carries, why
+	// a member does not take its snapshot.
+	snapshotDamaged = "what it holds is damaged"
+	// checkAgain bounds how often a master looks at its own database for that.
+	checkAgain = time.Minute
+)
+
+// InstallSnapshot implements raft.Transport.
+//
+// What a member finds damaged was so before it was sent: every frame has a
+// checksum. The member would be sent the same again and again, and nobody might
+// read that part of the database here. So this pod looks at all of it, and gives it
+// up if it is damaged. (TestADamagedSnapshot)
+func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
+	if err != nil && strings.Contains(err.Error(), snapshotDamaged) {
+		t.checkOwn(MemberID(id))
+	}
+	return err
+}
+
+func (t *transport) checkOwn(refuses MemberID) {
+	t.auditing.Lock()
+	defer t.auditing.Unlock()
+	if !t.audited.IsZero() && time.Since(t.audited) < checkAgain || t.ctx.Err() != nil {
+		return
+	}
+	t.audited = time.Now()
+	t.slog.Warn("a pod finds this pod's snapshot damaged; the database is checked", "pod", refuses.Pod())
+	t.serving.Go(func() {
+		if err := t.audit(t.ctx); err != nil && t.ctx.Err() == nil {
+			t.slog.Error("the database was checked", "error", err)
+		}
+	})
 }

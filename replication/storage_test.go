@@ -63,6 +63,41 @@ func TestTruncationAndInstallSnapshot(t *testing.T) {
 	away.mustRead("after", "v")
 }
 
+// A pod is behind the log, and finds what the master sends damaged: the master looks
+// at its own database, once, for nobody else may ever read that part of it there.
+// (Simulation, seeds 24, 36 and 45.)
+func TestADamagedSnapshot(t *testing.T) {
+	c := newCluster(t, 3)
+	c.adjust = func(o *Options) { o.LogBytes = 1 << 20 }
+	c.boot()
+	m, away := c.master(), c.follower()
+	away.machine.refuse(true)
+	c.net.isolate(away.name)
+	big := strings.Repeat("v", 100_000)
+	for i := range 60 {
+		m.mustPut(fmt.Sprint("big", i), big)
+	}
+	c.eventually("the log is truncated", func() error {
+		if first, err := m.node.engine.Load().storage.log.FirstIndex(); err != nil || first < 20 {
+			return fmt.Errorf("it begins at %d, %v", first, err)
+		}
+		return nil
+	})
+	c.net.heal()
+	c.eventually("the master checks its database", func() error {
+		if n := m.machine.checked(); n != 1 {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	away.machine.refuse(false)
+	c.awaitReady()
+	away.mustRead("big59", big)
+	if n := m.machine.checked(); n != 1 {
+		t.Errorf("the master checked its database %d times", n)
+	}
+}
+
 // Scenario: S26
 func TestUnknownEntryStopsThePod(t *testing.T) {
 	c := newCluster(t, 1).boot()

@@ -40,6 +40,10 @@ type transport struct {
 	applied *appliedIndex
 	durable func() Position
 	fail    func(error)
+	audit   func(context.Context) error // see InstallSnapshot
+
+	auditing sync.Mutex // guards audited
+	audited  time.Time
 	// raft is there once it has started.
 	raft atomic.Pointer[raft.Raft]
 
@@ -54,7 +58,7 @@ type transport struct {
 func newTransport(n *Node, e *engine) *transport {
 	t := &transport{
 		port: n.port, slog: n.log, timeout: n.opts.Timing.Transport,
-		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, fail: n.fail, received: make(chan raft.RPC),
+		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, audit: e.storage.sm.Check, fail: n.fail, received: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: slogger.New(n.log),
 			MaxPool: 3, Timeout: n.opts.Timing.Transport,

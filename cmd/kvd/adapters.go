@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -23,6 +25,14 @@ func (m stateMachine) Snapshot() (replication.Snapshot, error) {
 		return nil, err
 	}
 	return snapshot{s}, nil
+}
+
+func (m stateMachine) Restore(r io.Reader) error {
+	err := m.Store.Restore(r)
+	if errors.Is(err, store.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", replication.ErrDamaged, err)
+	}
+	return err
 }
 
 // snapshot is the store's as replication wants it.
