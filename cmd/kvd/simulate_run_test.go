@@ -40,6 +40,7 @@ type simulateRun struct {
 
 	mu      sync.Mutex // Guards the fields below.
 	kept    []uint64   // Come before all others.
+	drawn   map[uint64]bool
 	begun   int
 	next    uint64
 	virtual time.Duration
@@ -51,7 +52,7 @@ type simulateRun struct {
 }
 
 func newSimulateRun(t *testing.T) *simulateRun {
-	r := &simulateRun{t: t, next: *simulateSeed, faults: map[string]int{}, reached: map[string]int{}}
+	r := &simulateRun{t: t, next: *simulateSeed, drawn: map[uint64]bool{}, faults: map[string]int{}, reached: map[string]int{}}
 	if r.next == 0 || *simulateLearn {
 		r.kept = readKeptSeeds(t)
 	}
@@ -122,7 +123,11 @@ func (r *simulateRun) draw() (seed uint64, due bool) {
 	r.begun++
 	if len(r.kept) > 0 {
 		seed, r.kept = r.kept[0], r.kept[1:]
+		r.drawn[seed] = true
 		return seed, true
+	}
+	for r.drawn[r.next] {
+		r.next++
 	}
 	r.next++
 	return r.next - 1, true
