@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -186,7 +187,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	for {
 		state := c.in.state()
 		n, wait, err := c.in.read(p, state)
-		if err == errUnacked {
+		if errors.Is(err, errUnacked) {
 			c.breakBoth(syscall.ETIMEDOUT)
 		}
 		if n > 0 || err != nil {
@@ -205,7 +206,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (int, error) {
 	c.kept.write(p)
 	n, err := c.out.write(p)
-	if err == errUnacked {
+	if errors.Is(err, errUnacked) {
 		c.breakBoth(syscall.ETIMEDOUT)
 	}
 	return n, err

@@ -83,14 +83,15 @@ func (n *nemesis) pair() (a, b *machine) {
 // master is the pod that says so, or any.
 func (n *nemesis) master(ctx context.Context) *machine {
 	chance := n.any()
-	if found, _ := n.newestMaster(ctx); found != nil {
+	if found := n.newestMaster(ctx); found != nil {
 		return found
 	}
 	return chance
 }
 
 // newestMaster is nil where no pod says that it is the master.
-func (n *nemesis) newestMaster(ctx context.Context) (found *machine, term uint64) {
+func (n *nemesis) newestMaster(ctx context.Context) (found *machine) {
+	term := uint64(0)
 	for i, m := range n.pods {
 		if !m.process.Load().running() {
 			continue
@@ -102,7 +103,7 @@ func (n *nemesis) newestMaster(ctx context.Context) (found *machine, term uint64
 			found, term = m, own.Term
 		}
 	}
-	return found, term
+	return found
 }
 
 // kill ends a pod's process. A process is started again in its place, as long as

@@ -67,7 +67,7 @@ func tailAfterClone(ctx context.Context, n *nemesis) {
 	if !n.becomesWhole(ctx) {
 		return
 	}
-	leader, _ := n.newestMaster(ctx)
+	leader := n.newestMaster(ctx)
 	m := n.newcomer(leader)
 	if m == nil {
 		return
@@ -143,7 +143,7 @@ func voteTwice(ctx context.Context, n *nemesis) {
 		return
 	}
 	voter := n.any()
-	old, _ := n.newestMaster(ctx)
+	old := n.newestMaster(ctx)
 	if old == nil || old == voter {
 		return
 	}
