@@ -50,7 +50,7 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 		}
 		return answer.GetMaster(), err
 	}
-	return e.handOver(ctx, v, to)
+	return e.handOver(ctx, v, to, false)
 }
 
 // handing is held during a hand over.
@@ -83,7 +83,9 @@ func (h *handing) mayAsk(heir MemberID, term, last uint64) bool {
 	return !late || before.term != term || last > before.last
 }
 
-func (e *engine) handOver(ctx context.Context, v *view, to string) (string, error) {
+// handOver hands over with no write in flight, so that no caller is left in doubt;
+// with anyway also when those in flight do not end.
+func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) (string, error) {
 	if !e.handing.TryLock() {
 		return "", fmt.Errorf("%w: another hand over is under way", ErrNoHeir)
 	}
@@ -95,14 +97,15 @@ func (e *engine) handOver(ctx context.Context, v *view, to string) (string, erro
 		}
 		return "", fmt.Errorf("%w: no other voter answers and keeps up", ErrNoHeir)
 	}
-	// Nothing is in flight during the change, so no caller is left in doubt.
 	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
 	defer cancel()
 	resume, err := e.proposer.pause(pausing)
-	if err != nil {
+	switch {
+	case err == nil:
+		defer resume()
+	case !anyway:
 		return "", fmt.Errorf("%w: the writes in flight do not end: %v", ErrNoHeir, err)
 	}
-	defer resume()
 	for _, heir := range heirs {
 		if err = e.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir)).Error(); err == nil {
 			return e.awaitSuccessor(ctx, v)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -30,6 +31,7 @@ type machine struct {
 	at      Position
 	refuses bool // Every snapshot is damaged.
 	checks  int
+	stuck   atomic.Pointer[chan struct{}] // Nothing is applied before it is closed.
 }
 
 type machineState struct {
@@ -80,6 +82,9 @@ func receiveMachine(dir string) func(io.Reader) (Position, error) {
 }
 
 func (m *machine) Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Result {
+	if stuck := m.stuck.Load(); stuck != nil {
+		<-*stuck
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if index <= m.state.At.Index {

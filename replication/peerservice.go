@@ -204,7 +204,7 @@ func (s *peerService) HandOver(ctx context.Context, req *peerv1.HandOverRequest)
 	if !v.leads {
 		return nil, notMaster
 	}
-	to, err := e.handOver(ctx, v, req.To)
+	to, err := e.handOver(ctx, v, req.To, false)
 	switch {
 	case errors.Is(err, ErrNoHeir):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())

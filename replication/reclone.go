@@ -125,7 +125,8 @@ func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 			}
 			ctx, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
 			defer cancel()
-			return e.handOver(ctx, v, "")
+			// What is of no use may apply nothing any more: its writes never end.
+			return e.handOver(ctx, v, "", n.condemned() != "")
 		}
 		if v.master != "" {
 			return v.master.Pod(), nil

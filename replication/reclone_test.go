@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -530,4 +531,36 @@ func (p *pod) condemn() {
 	if err := errors.Join(v.Update(func(id *volume.Identity) { id.Condemned = "it is damaged" }), v.Close()); err != nil {
 		p.c.t.Fatal(err)
 	}
+}
+
+// A master finds its data damaged, and cannot apply any more: a write in flight
+// never ends. It hands over all the same, and gives its data up. (Simulation, seed 82.)
+func TestADamagedMasterThatIsStuck(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	before := c.memberIDs()
+	m := c.master()
+	m.mustPut("k", "v")
+	stuck := make(chan struct{})
+	m.machine.stuck.Store(&stuck)
+	goOn := sync.OnceFunc(func() { m.machine.stuck.Store(nil); close(stuck) })
+	t.Cleanup(goOn)
+	written := make(chan struct{})
+	go func() { defer close(written); _ = m.put("in", "flight") }()
+	m.recloning()
+	c.master(m.name)
+	select {
+	case err := <-m.node.Failed():
+		if !errors.Is(err, ErrRetired) {
+			t.Fatal(err)
+		}
+	case <-time.After(patient):
+		t.Fatalf("it does not give up its data: %s", m.node.Status().Because)
+	}
+	goOn()
+	m.kill()
+	<-written
+	m.start()
+	m.awaitStart()
+	c.awaitWhole(before, m)
+	m.mustRead("k", "v")
 }
