@@ -27,7 +27,7 @@ func newDoubts() doubts { return doubts{wake: make(chan struct{}, 1)} }
 // raise says whether this pod serves although it differs from pod. The newest
 // doubt counts: a comparison that is under way may have begun before it.
 func (d *doubts) raise(pod, why string) (serve bool) {
-	if cleared := d.cleared.Load(); cleared != nil && slices.Contains(*cleared, pod) {
+	if slices.Contains(d.known(), pod) {
 		return true
 	}
 	if d.why.Swap(&doubt{pod, why}) == nil {

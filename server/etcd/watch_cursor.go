@@ -151,17 +151,17 @@ func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
 // send sends changes and, if they end within a revision, the rest of it.
 func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchResponse, more bool) (bool, error) {
 	w.quiet = false
+	if last := s.last.Load(); last != nil && last.changes == changes {
+		return more, s.both.Send(last.to(w))
+	}
 	if changes.GetPartial() || eventsBytes(changes) > keptBytes {
 		return s.sendParts(ctx, w, changes, more)
 	}
-	last := s.last.Load()
-	if last == nil || last.changes != changes {
-		var err error
-		if last, err = s.translate(changes); err != nil {
-			return false, err
-		}
-		s.last.Store(last)
+	last, err := s.translate(changes)
+	if err != nil {
+		return false, err
 	}
+	s.last.Store(last)
 	return more, s.both.Send(last.to(w))
 }
 
