@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/batondb/baton/internal/turn"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/logstream"
 )
@@ -36,7 +37,7 @@ type pipeline struct {
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
 	confirmed chan struct{} // has a token after a change of stored
 
-	turn  turn // One request at a time, also while there is no room; guards the fields below.
+	turn  turn.Lock // One request at a time, also while there is no room; guards the fields below.
 	next  raft.AppendEntriesRequest
 	sent  time.Time // when the last request was,
 	wrote time.Time // and the last one with entries;
@@ -49,7 +50,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{check: t.check, confirmed: make(chan struct{}, 1), turn: newTurn()}
+	p := &pipeline{check: t.check, confirmed: make(chan struct{}, 1), turn: turn.New()}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 		if !confirms(req, resp) {
 			return nil
@@ -72,8 +73,8 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 
 // AppendEntries implements raft.AppendPipeline.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	return p.send(req, resp)
 }
 
@@ -118,14 +119,14 @@ func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
 }
 
 func (p *pipeline) quiet() time.Duration {
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	return time.Since(p.sent)
 }
 
 func (p *pipeline) lone() bool {
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	return p.alone
 }
 
@@ -137,8 +138,8 @@ func (p *pipeline) lone() bool {
 // have other entries there. (Raft paper, figure 2; TestSentCommitIndexIsBounded,
 // TestADeposedMasterTellsNothing, and TestTellCommitted for that it does tell.)
 func (p *pipeline) tell(t *transport) error {
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	committed := min(t.applied.value.Load(), end(&p.next))
 	if committed <= p.next.LeaderCommitIndex || !t.leads(p.next.Term) {
 		return nil

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/fs"
+
+	"github.com/batondb/baton/internal/turn"
 )
 
 // A follower learns what is committed without a further entry, also when that
@@ -33,7 +35,7 @@ func TestTellCommitted(t *testing.T) {
 // for nothing. Messages without entries do not count.
 func TestALoneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipeline{turn: newTurn()}
+		p := &pipeline{turn: turn.New()}
 		entries, none := &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 1}}}, &raft.AppendEntriesRequest{}
 		for i, step := range []struct {
 			after time.Duration

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/internal/turn"
 )
 
 const (
@@ -31,7 +33,7 @@ type steward struct {
 	expected func() (covers func(int) bool, known bool)
 	wake     chan struct{}
 
-	turn turn // Held from a decision until it is committed. It comes before mu.
+	turn turn.Lock // Held from a decision until it is committed. It comes before mu.
 
 	mu      sync.Mutex // guards the fields below
 	joiners map[MemberID]joiner
@@ -59,7 +61,7 @@ type leaver struct {
 
 func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
 	return &steward{
-		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: newTurn(),
+		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: turn.New(),
 		joiners: map[MemberID]joiner{}, leavers: map[MemberID]leaver{}, removed: map[MemberID]bool{},
 		unwanted: map[MemberID]time.Time{},
 	}
@@ -94,8 +96,8 @@ func (s *steward) leave(id MemberID, reclone bool) {
 // membership nor in a later one, and that no change of this pod's is under way
 // that was decided before it asked to leave.
 func (s *steward) without(id MemberID, voteOnly bool) bool {
-	s.turn.lock()
-	defer s.turn.unlock()
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	for _, c := range []raft.Configuration{s.engine.roster.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
 		if m, member := server(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
 			return false
@@ -128,8 +130,8 @@ func (s *steward) run(ctx context.Context) {
 
 // step makes the next change, and says whether there may be another.
 func (s *steward) step(ctx context.Context) bool {
-	s.turn.lock()
-	defer s.turn.unlock()
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	c := s.situation().decide()
 	if c.do == nothing {
 		return false

@@ -10,16 +10,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
-
-// turn is a lock for those who wait for the disk while they hold it. A sync.Mutex
-// would do as well, but not in virtual time (testing/synctest), which stands still
-// while somebody waits for one.
-type turn chan struct{}
-
-func (t turn) Lock()   { t <- struct{}{} }
-func (t turn) Unlock() { <-t }
 
 // applier runs commands: it is the only writer. What it does depends on the
 // commands and on the state alone.
@@ -28,7 +21,7 @@ type applier struct {
 
 	// mu is held while an entry is applied, also while that waits for the flusher,
 	// and to freeze the active table. It comes before every other lock of the package.
-	mu      turn
+	mu      turn.Lock
 	st      state
 	index   uint64          // Of the entry at hand.
 	table   *table          // The active one.

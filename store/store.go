@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 
+	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -98,7 +99,7 @@ func Open(o Options) (*Store, error) {
 		watches:    newWatches(),
 		failed:     make(chan error, 1),
 	}
-	s.applier = &applier{store: s, mu: make(turn, 1), digest: xxhash.New()}
+	s.applier = &applier{store: s, mu: turn.New(), digest: xxhash.New()}
 	s.flusher = newFlusher(s)
 	if _, err := os.Stat(s.path()); errors.Is(err, os.ErrNotExist) {
 		if err := create(o.Dir); err != nil {

@@ -34,13 +34,14 @@ var allowed = map[string][]string{
 	"cmd/kvctl":   {"client", "store", "replication", "proto"}, // store, replication: `snapshot verify` and `restore` work on files
 	"server":      {"replication", "store", "proto"},
 	"server/etcd": {"server", "replication", "store", "proto"},
-	"replication": {"proto"},
+	"replication": {"proto", "internal/turn"},
 	// It has a file of votes that is no concern of the rest.
-	"replication/internal/raftlog": {},
-	"store":                        {"proto"},
+	"replication/internal/raftlog": {"internal/turn"},
+	"store":                        {"proto", "internal/turn"},
 	"client":                       {"proto"},
 	"kubernetes":                   {},
 	"proto":                        {},
+	"internal/turn":                {},
 	// Not part of the product:
 	"internal/lint":  {},
 	"internal/image": {},

@@ -16,6 +16,8 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/batondb/baton/internal/turn"
 )
 
 const (
@@ -76,9 +78,7 @@ type Log struct {
 	others   atomic.Pointer[func() []string] // see Overlap
 	underway atomic.Pointer[underway]
 	writes   chan func()
-	// changing is held by whoever changes the log. The library has a mutex for it;
-	// but in virtual time, a wait for one must be short.
-	changing chan struct{}
+	changing turn.Lock // Held by whoever changes the log.
 	closing  sync.Once
 
 	mu    sync.Mutex // guards the fields below
@@ -116,7 +116,7 @@ func Open(o Options) (*Log, error) {
 		meta.Close()
 		return nil, openError(err)
 	}
-	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), changing: make(chan struct{}, 1), writes: make(chan func()), holds: map[string]hold{}}
+	l := &Log{opts: o, wal: w, meta: meta, over: make(chan struct{}, 1), changing: turn.New(), writes: make(chan func()), holds: map[string]hold{}}
 	go l.writeInBackground()
 	if l.opts.Applied == nil {
 		l.opts.Applied = func() uint64 { return 0 }
@@ -399,8 +399,8 @@ func (l *Log) Reconcile(index, term uint64) error {
 // watched runs a change of the log, one at a time.
 func (l *Log) watched(what string, op func() error) error {
 	return Watch(what, l.opts.Hang, l.opts.Failed, func() error {
-		l.changing <- struct{}{}
-		defer func() { <-l.changing }()
+		l.changing.Lock()
+		defer l.changing.Unlock()
 		return op()
 	})
 }
