@@ -33,10 +33,9 @@ func (n *Node) neighbours() []string {
 	case len(n.opts.Peers) > 0:
 		pods = slices.Clone(n.opts.Peers)
 	default:
-		set := n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1]
 		low, high := n.ordinalsAround(Ordinal(n.opts.Name))
 		for o := low; o <= high; o++ {
-			pods = append(pods, fmt.Sprint(set, o))
+			pods = append(pods, n.sibling(o))
 		}
 	}
 	if e := n.engine.Load(); e != nil {
@@ -58,6 +57,11 @@ func (n *Node) neighbours() []string {
 		}
 	}
 	return ordered
+}
+
+// sibling is the pod of this one's set that has an ordinal.
+func (n *Node) sibling(ordinal int) string {
+	return fmt.Sprint(n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1], ordinal)
 }
 
 // ordinalsAround are the ordinals that may exist around one, as far as they are
@@ -175,9 +179,8 @@ func (n *Node) AwaitsNext() bool {
 	if !known { // Then the members should.
 		return slices.ContainsFunc(n.Members(), func(m Member) bool { return m.Ordinal > own && n.absent(m.Pod) })
 	}
-	set := n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1]
 	for o := own + 1; covers(o); o++ {
-		if n.absent(fmt.Sprint(set, o)) {
+		if n.absent(n.sibling(o)) {
 			return true
 		}
 	}

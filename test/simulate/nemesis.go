@@ -89,17 +89,23 @@ func (n *nemesis) master(ctx context.Context) *machine {
 	return chance
 }
 
+// status is what a pod says of itself; nil: it does not run, or does not answer soon.
+func (n *nemesis) status(ctx context.Context, m *machine) *kvv1.PodStatus {
+	if !m.process.Load().running() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	_, own, _ := workload.Status(ctx, m.name, n.conns[m.number])
+	return own
+}
+
 // newestMaster is nil where no pod says that it is the master.
 func (n *nemesis) newestMaster(ctx context.Context) (found *machine) {
 	term := uint64(0)
-	for i, m := range n.pods {
-		if !m.process.Load().running() {
-			continue
-		}
-		call, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		_, own, err := workload.Status(call, m.name, n.conns[i])
-		cancel()
-		if err == nil && own.Role == kvv1.PodStatus_ROLE_MASTER && own.Term > term {
+	for _, m := range n.pods {
+		own := n.status(ctx, m)
+		if own.GetRole() == kvv1.PodStatus_ROLE_MASTER && own.Term > term {
 			found, term = m, own.Term
 		}
 	}

@@ -175,14 +175,8 @@ func voteTwice(ctx context.Context, n *nemesis) {
 // takesOver waits for a pod that has been elected, and has not stored that yet.
 func (n *nemesis) takesOver(ctx context.Context, old *machine, until time.Time) *machine {
 	for time.Now().Before(until) && workload.Pause(ctx, 20*time.Millisecond) == nil {
-		for i, m := range n.pods {
-			if m == old || !m.process.Load().running() {
-				continue
-			}
-			call, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-			_, own, err := workload.Status(call, m.name, n.conns[i])
-			cancel()
-			if err == nil && own.NotReadyBecause == "it takes over" {
+		for _, m := range n.pods {
+			if m != old && n.status(ctx, m).GetNotReadyBecause() == "it takes over" {
 				return m
 			}
 		}
