@@ -237,6 +237,9 @@ func (m *machine) supervise(p *process) {
 	if again {
 		m.crashes = append(m.crashes, fmt.Sprint(p.err))
 		m.world.say("%s ended by itself: %v", m.name, p.err)
+		if _, err := m.tear(p, false); err != nil {
+			m.crashes = append(m.crashes, fmt.Sprint(err))
+		}
 	}
 	m.world.unlock()
 	if !again {
@@ -258,27 +261,34 @@ func (m *machine) kill(power bool) error {
 	if !p.running() {
 		return nil
 	}
+	undone, err := m.tear(p, power)
+	close(p.dead)
+	p.host.Vanish(power)
+	p.cancel()
+	m.world.say("%s is killed, power %t; the last transactions of %v are not there", m.name, power, undone)
+	return err
+}
+
+// tear takes the volume away from a process, which may still have goroutines, locks
+// and files that an operating system would have ended: the next process gets a
+// copy. It returns what is undone in the copy. The world is locked.
+func (m *machine) tear(p *process, power bool) (undone []string, err error) {
 	synctest.Wait() // Nobody is in the middle of a write, nor begins one before the copy is made.
 	before := m.volume
 	m.nextVolume()
-	err := copyVolume(before, m.volume)
+	err = copyVolume(before, m.volume)
 	if err == nil && power {
 		err = p.disk.crash(before, m.volume)
 	}
-	var undone []string
 	if err == nil {
 		undone, err = p.disk.undo(before, m.volume, power)
 	}
 	p.disk.set(func() { p.disk.dead = true })
-	close(p.dead)
-	p.host.Vanish(power)
-	p.cancel()
 	m.world.zombies.Go(func() {
 		<-p.ended
 		_ = os.RemoveAll(before)
 	})
-	m.world.say("%s is killed, power %t; the last transactions of %v are not there", m.name, power, undone)
-	return err
+	return undone, err
 }
 
 // grace is what a pod gets to end after SIGTERM.

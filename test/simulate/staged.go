@@ -68,6 +68,9 @@ func tailAfterClone(ctx context.Context, n *nemesis) {
 		return
 	}
 	leader := n.newestMaster(ctx)
+	if leader == nil {
+		return
+	}
 	m := n.newcomer(leader)
 	if m == nil {
 		return
