@@ -5,9 +5,10 @@ import (
 	"errors"
 	"strings"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // Baton is kvd.

@@ -372,7 +372,7 @@ func TestAPodReturnsInANewerTerm(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	m, p := c.master(), c.follower()
 	c.net.isolate(p.name)
-	(&vigil{engine: p.node.engine.Load()}).stand()
+	(&failureDetector{engine: p.node.engine.Load()}).campaign()
 	c.eventually("the pod is missed", func() error {
 		acks := m.node.engine.Load().acks
 		acks.mu.Lock()

@@ -7,9 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
-	"github.com/google/uuid"
 )
 
 // Arrive returns when there is a database to open: it was there, or this pod
@@ -51,7 +52,7 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 		n.progress.markCold(true)
 		return "its ordinal is not wanted: it waits to be stopped", nil
 	}
-	seen := n.inspect(ctx, n.neighbours())
+	seen := n.inspect(ctx, n.candidatePods())
 	own := n.volume.Identity().ClusterID
 	cluster, because := belongs(own, seen)
 	founder := false

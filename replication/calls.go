@@ -6,11 +6,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/handshake"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/batondb/baton/replication/internal/handshake"
 )
 
 const (

@@ -9,11 +9,12 @@ import (
 	"sync"
 	"time"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/volume"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 const (
@@ -45,7 +46,7 @@ func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectRespons
 		n.keepLogs(ctx, master)
 	}()
 	defer func() { cancel(); <-keeping }()
-	sources := cloneSources(n.neighbours(), seen, master)
+	sources := cloneSources(n.candidatePods(), seen, master)
 	if len(sources) == 0 {
 		return "no pod has a database that can be cloned", nil
 	}
@@ -65,9 +66,9 @@ func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectRespons
 
 // cloneSources orders those who can give a clone; the master comes last, for
 // it has other work.
-func cloneSources(neighbours []string, seen map[string]*peerv1.InspectResponse, master string) []string {
+func cloneSources(candidates []string, seen map[string]*peerv1.InspectResponse, master string) []string {
 	var sources []string
-	for _, pod := range neighbours {
+	for _, pod := range candidates {
 		if s := seen[pod]; s != nil && s.Cloneable && pod != master {
 			sources = append(sources, pod)
 		}
@@ -99,7 +100,7 @@ func (n *Node) keepLogs(ctx context.Context, master string) {
 		if n.keepLog(ctx, master) == nil {
 			continue
 		}
-		if m, ok := masterOf(n.inspect(ctx, n.neighbours())); ok {
+		if m, ok := masterOf(n.inspect(ctx, n.candidatePods())); ok {
 			master = m
 			if err := n.keepLog(ctx, master); err != nil {
 				n.log.Debug("the master does not keep its log", "error", err)

@@ -25,9 +25,9 @@ const (
 	lookFar = 128
 )
 
-// neighbours are the other pods that may exist, in the order in which a clone
+// candidates are the other pods that may exist, in the order in which a clone
 // asks them: the one before this pod, those before that, then those above.
-func (n *Node) neighbours() []string {
+func (n *Node) candidatePods() []string {
 	var pods []string
 	switch {
 	case len(n.opts.Peers) > 0:
@@ -39,7 +39,7 @@ func (n *Node) neighbours() []string {
 		}
 	}
 	if e := n.engine.Load(); e != nil {
-		for _, s := range e.roster.now.Load().Servers {
+		for _, s := range e.membership.now.Load().Servers {
 			pods = append(pods, MemberID(s.ID).Pod())
 		}
 	}
@@ -158,7 +158,7 @@ func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
 		return false
 	}
 	absent := 0
-	for _, pod := range n.neighbours() {
+	for _, pod := range n.candidatePods() {
 		switch s := seen[pod]; {
 		case !covers(Ordinal(pod)) || s != nil && (s.Cold || !s.HasData):
 		case s == nil && n.absent(pod):

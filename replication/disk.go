@@ -5,8 +5,9 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/google/uuid"
+
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 // Disk is what a data directory says of itself.
@@ -44,8 +45,8 @@ func Examine(dir string) (Disk, error) {
 // Disk is what this node's directory says of itself.
 func (n *Node) Disk() Disk { return diskOf(n.volume.Identity()) }
 
-// SettleIn notes the place of a disk that has not been told one.
-func (n *Node) SettleIn(place string) error {
+// RecordPlace notes the place of a disk that has not been told one.
+func (n *Node) RecordPlace(place string) error {
 	return n.volume.Update(func(id *volume.Identity) {
 		if id.Place == "" {
 			id.Place = place

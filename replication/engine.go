@@ -71,9 +71,9 @@ type reading struct {
 
 // standing is what this pod knows of the cluster and of its place in it.
 type standing struct {
-	views   *views
-	roster  *roster
-	steward *steward
+	views      *views
+	membership *membership
+	changer    *membershipChanger
 	// caught: this pod has once had all that was acknowledged before.
 	caught atomic.Bool
 	// cold: no master, because a quorum of pods does not exist yet.
@@ -185,7 +185,7 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	}
 	e := &engine{self: MemberID(id.MemberID), timing: n.opts.Timing, slog: n.log, storage: st}
 	e.acks, e.proven, e.conn = newAcks(), &proven{}, n.calls.conn
-	e.views, e.roster = newViews(e.self), newRoster(sm.Durable())
+	e.views, e.membership = newViews(e.self), newMembership(sm.Durable())
 	e.leading, e.stopped, e.answers = make(chan bool, 16), make(chan struct{}), make(chan struct{})
 	e.fail = n.fail
 	e.applied = &appliedIndex{}
@@ -199,14 +199,14 @@ func newEngine(n *Node, sm StateMachine) (*engine, error) {
 	e.forwarder = &forwarder{views: e.views, conn: n.calls.conn, queue: newQueue(), linger: e.timing.Election}
 	e.confirms = newReadIndexer(n.meter, e.confirmIndex)
 	e.reads = newReadIndexer(n.meter, e.askIndex)
-	e.steward = newSteward(e, n.expected)
+	e.changer = newMembershipChanger(e, n.expected)
 	return e, nil
 }
 
 func (e *engine) startRaft(n *Node) error {
 	log := slogger.New(n.log)
 	ctx, cancel := context.WithCancel(context.Background())
-	machine := &fsm{sm: e.storage.sm, applied: e.applied, trail: e.trail, members: e.roster.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex, proven: e.proven}
+	machine := &fsm{sm: e.storage.sm, applied: e.applied, trail: e.trail, members: e.membership.set, observe: n.opts.Observe, fail: n.fail, logEnd: e.storage.log.LastIndex, proven: e.proven}
 	machine.mark(e.storage.sm.Applied())
 	store := &snapshots{ctx: ctx, sm: e.storage.sm, dir: n.opts.Dir, hold: e.storage.log.Hold, fsm: machine}
 	entries, err := newProvenLog(e.storage.log, e.proven)
@@ -266,17 +266,17 @@ func (e *engine) run(n *Node) {
 		defer close(e.answers)
 		e.proposer.finish()
 	}()
-	attendant := newAttendant(n, e)
+	joiner := newJoiner(n, e)
 	for _, worker := range []func(context.Context){
 		e.proposer.run,
 		e.forwarder.run,
 		e.confirms.run,
 		e.reads.run,
-		attendant.run,
-		attendant.catchUp,
-		(&vigil{engine: e, port: n.port, inspect: n.inspect}).run,
+		joiner.run,
+		joiner.catchUp,
+		(&failureDetector{engine: e, port: n.port, inspect: n.inspect}).run,
 		func(ctx context.Context) { e.views.observe(e.raft, ctx.Done()) },
-		func(ctx context.Context) { e.lead(ctx, n.opts.RunMaster) },
+		func(ctx context.Context) { e.followLeadership(ctx, n.opts.RunMaster) },
 		e.truncate,
 		n.goOnRecloning,
 		n.compareIdly,

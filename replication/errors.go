@@ -28,7 +28,7 @@ var (
 	ErrDiffers = errors.New("this pod's data differs")
 	// ErrNoHeir is returned when nobody can take the baton, or not now. It stays
 	// where it is.
-	ErrNoHeir = errors.New("there is no heir")
+	ErrNoHeir = errors.New("there is no successor")
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")

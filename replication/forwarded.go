@@ -5,10 +5,11 @@ import (
 	"sync"
 	"time"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 // Forward is the master's end of a forwarder's stream. No goroutine waits for
@@ -39,10 +40,10 @@ func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequ
 	}
 }
 
-// dismiss waits until the followers have learned of the next master. What they
+// drainForwards waits until the followers have learned of the next master. What they
 // have sent here meanwhile is refused; cut off, nobody would know that it was not
 // applied.
-func (n *Node) dismiss() {
+func (n *Node) drainForwards() {
 	for end := time.Now().Add(n.opts.Timing.Election); n.forwards.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -7,9 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"google.golang.org/grpc"
 )
 
 // forwarder sends a follower's commands to the master: many callers, one
@@ -84,7 +85,7 @@ func (f *forwarder) session(ctx context.Context, v *view) {
 		f.untilReplaced(ctx, v)
 		close(s.replaced)
 		if !opened.Load() {
-			s.cancel() // a dial that hangs must not outlive the reign
+			s.cancel() // a dial that hangs must not outlive its leadership
 		}
 	})
 	s.stream, err = peerv1.NewPeerServiceClient(conn).Forward(ctx)

@@ -23,7 +23,7 @@ const (
 // Writes wait meanwhile, and go to the new master. After ErrNoHeir, ErrNoMaster and
 // ErrNotReady nothing was done; after any other error that is not known.
 //
-// The library sends the heir all that it lacks, and then has it stand at once
+// The library sends the successor all that it lacks, and then has it stand at once
 // (Raft thesis, 3.10). Who is asked, in which order, and what waits meanwhile, is
 // for speed and for outcomes that are known: the votes decide, as in any election.
 // (TestHandOverUnderLoad, TestCloseHandsOver, TestCloseLeavesNoOutcomeUnknown)
@@ -56,30 +56,30 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 // handing is held during a hand over.
 type handing struct {
 	sync.Mutex
-	late map[MemberID]lateHeir
+	late map[MemberID]lateSuccessor
 }
 
-// lateHeir did not take the baton in time. It is not asked again in that term
+// lateSuccessor did not take the baton in time. It is not asked again in that term
 // before it has an entry that was written later: the library has left a question to
 // the goroutine that replicates to it, in a channel that holds one, and its next
 // attempt waits until that is taken out. If the pod loses its place meanwhile
 // nobody does, and its Raft refuses all writes from then on, also when it leads
-// again; see accede, and TestHandOverToAPodThatHangs.
-type lateHeir struct{ term, last uint64 }
+// again; see commitFirstEntry, and TestHandOverToAPodThatHangs.
+type lateSuccessor struct{ term, last uint64 }
 
-// timedOut says whether an attempt ended because the heir did not keep up.
+// timedOut says whether an attempt ended because the successor did not keep up.
 func timedOut(err error) bool { return err.Error() == "leadership transfer timeout" }
 
-func (h *handing) tooLate(heir MemberID, term, last uint64) {
+func (h *handing) tooLate(successor MemberID, term, last uint64) {
 	if h.late == nil {
-		h.late = map[MemberID]lateHeir{}
+		h.late = map[MemberID]lateSuccessor{}
 	}
-	h.late[heir] = lateHeir{term, last}
+	h.late[successor] = lateSuccessor{term, last}
 }
 
-// mayAsk says whether an heir may be asked in a term; last is the end of its log.
-func (h *handing) mayAsk(heir MemberID, term, last uint64) bool {
-	before, late := h.late[heir]
+// mayAsk says whether a successor may be asked in a term; last is the end of its log.
+func (h *handing) mayAsk(successor MemberID, term, last uint64) bool {
+	before, late := h.late[successor]
 	return !late || before.term != term || last > before.last
 }
 
@@ -90,8 +90,8 @@ func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) 
 		return "", fmt.Errorf("%w: another hand over is under way", ErrNoHeir)
 	}
 	defer e.handing.Unlock()
-	heirs := e.heirs(ctx, v.term, to)
-	if len(heirs) == 0 {
+	successors := e.successors(ctx, v.term, to)
+	if len(successors) == 0 {
 		if to != "" {
 			return "", fmt.Errorf("%w: %s is not a voter that answers, or did not keep up when this master tried it before", ErrNoHeir, to)
 		}
@@ -106,19 +106,19 @@ func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) 
 	case !anyway:
 		return "", fmt.Errorf("%w: the writes in flight do not end: %v", ErrNoHeir, err)
 	}
-	for _, heir := range heirs {
-		if err = e.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir)).Error(); err == nil {
+	for _, successor := range successors {
+		if err = e.raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor)).Error(); err == nil {
 			return e.awaitSuccessor(ctx, v)
 		}
 		if timedOut(err) {
-			e.handing.tooLate(heir, v.term, e.raft.LastIndex())
+			e.handing.tooLate(successor, v.term, e.raft.LastIndex())
 		}
-		e.slog.Warn("a pod did not take the baton", "pod", heir.Pod(), "error", err)
+		e.slog.Warn("a pod did not take the baton", "pod", successor.Pod(), "error", err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return "", fmt.Errorf("%w: hand over: %w", ErrUnknown, err) // The last heir may stand yet.
+	return "", fmt.Errorf("%w: hand over: %w", ErrUnknown, err) // The last successor may stand yet.
 }
 
 func (e *engine) awaitSuccessor(ctx context.Context, old *view) (string, error) {

@@ -17,11 +17,11 @@ import (
 // for the goroutine that replicated to that pod, and until then its Raft refuses
 // all writes. (Simulation, a goroutine that was left at the end of seed 6.)
 func TestHandOverToAPodThatHangs(t *testing.T) {
-	c, master, heir, goOn := clusterWithAHungHeir(t)
+	c, master, successor, goOn := clusterWithAHungHeir(t)
 	attempt := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		_, err := master.node.HandOver(ctx, heir.name)
+		_, err := master.node.HandOver(ctx, successor.name)
 		return err
 	}
 	c.eventually("it is asked, once it is heard", func() error {
@@ -35,8 +35,8 @@ func TestHandOverToAPodThatHangs(t *testing.T) {
 	}
 	c.leadsAgain(master, goOn)
 	master.mustPut("k", "v")
-	// An heir that is well again may be asked.
-	c.handOver(master, heir)
+	// A successor that is well again may be asked.
+	c.handOver(master, successor)
 }
 
 // Raft believes for ever that it hands over, as after two such attempts: who is
@@ -62,14 +62,14 @@ func TestStuckInAHandOver(t *testing.T) {
 
 // clusterWithAHungHeir has a master that was just elected, and a follower whose
 // disk has been hanging since before, until goOn.
-func clusterWithAHungHeir(t *testing.T) (c *cluster, master, heir *pod, goOn func()) {
+func clusterWithAHungHeir(t *testing.T) (c *cluster, master, successor *pod, goOn func()) {
 	c, disks := newClusterOnDisks(t, time.Minute)
 	old := c.master()
-	master, heir = c.followers()[0], c.followers()[1]
-	goOn = disks[heir.name].stop()
+	master, successor = c.followers()[0], c.followers()[1]
+	goOn = disks[successor.name].stop()
 	t.Cleanup(goOn)
 	c.handOver(old, master)
-	return c, master, heir, goOn
+	return c, master, successor, goOn
 }
 
 // leadsAgain has a master lose its place, and then lead again as far as Raft is

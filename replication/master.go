@@ -7,13 +7,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/entry"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/entry"
 )
 
-// lead follows the library's word on who leads, and runs a reign for each time
+// followLeadership follows the library's word on who leads, and runs a leadership for each time
 // that this pod does, one after the other.
-func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
+func (e *engine) followLeadership(ctx context.Context, runMaster func(context.Context)) {
 	before := make(chan struct{})
 	close(before)
 	cancel := func() {}
@@ -25,27 +26,27 @@ func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
 		case leads := <-e.leading:
 			cancel()
 			if leads {
-				cancel, before = e.beginReign(ctx, before, runMaster)
+				cancel, before = e.beginLeading(ctx, before, runMaster)
 			}
 		}
 	}
 }
 
-// beginReign starts a reign that waits for the end of the one before.
-func (e *engine) beginReign(ctx context.Context, before <-chan struct{}, runMaster func(context.Context)) (cancel func(), ended chan struct{}) {
+// beginLeading starts a leadership that waits for the end of the one before.
+func (e *engine) beginLeading(ctx context.Context, before <-chan struct{}, runMaster func(context.Context)) (cancel func(), ended chan struct{}) {
 	ctx, cancel = context.WithCancel(ctx)
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		<-before
-		e.reign(ctx, runMaster)
+		e.lead(ctx, runMaster)
 	}()
 	return cancel, ended
 }
 
-// reign is all that only the master does. It returns after ctx has ended.
-func (e *engine) reign(ctx context.Context, runMaster func(context.Context)) {
-	term, ok := e.accede(ctx)
+// lead is all that only the master does. It returns after ctx has ended.
+func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
+	term, ok := e.commitFirstEntry(ctx)
 	if !ok {
 		return
 	}
@@ -53,23 +54,23 @@ func (e *engine) reign(ctx context.Context, runMaster func(context.Context)) {
 	e.slog.Info("this pod is the master", "term", term)
 	defer e.slog.Info("this pod is no longer the master", "term", term)
 	var wg sync.WaitGroup
-	wg.Go(func() { e.steward.run(ctx) })
+	wg.Go(func() { e.changer.run(ctx) })
 	if runMaster != nil {
 		wg.Go(func() { runMaster(ctx) })
 	}
 	wg.Wait()
 }
 
-// accede commits and applies an entry of this term: only then is the commit
+// commitFirstEntry commits and applies an entry of this term: only then is the commit
 // index what the last master had acknowledged. The entry is one without
 // commands, because the library's no-op never reaches the state machine, whose
 // index others wait for.
 //
 // A pod that has just been elected hands over to nobody. If its Raft says so for
-// long, it is stuck for ever (see lateHeir), and the process must end.
-func (e *engine) accede(ctx context.Context) (term uint64, ok bool) {
+// long, it is stuck for ever (see lateSuccessor), and the process must end.
+func (e *engine) commitFirstEntry(ctx context.Context) (term uint64, ok bool) {
 	data := []byte{entry.Version}
-	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier reign may be about to end.
+	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier leadership may be about to end.
 	for ctx.Err() == nil {
 		term := e.raft.CurrentTerm()
 		err := e.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()

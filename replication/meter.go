@@ -1,8 +1,9 @@
 package replication
 
 import (
-	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/batondb/baton/replication/internal/handshake"
 )
 
 // meter are the counters; the gauges are read from Status when asked for.

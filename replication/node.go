@@ -185,7 +185,7 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) teardown(e *engine) error {
 	if e != nil {
 		e.stopProposing()
-		n.dismiss()
+		n.drainForwards()
 	}
 	n.server.stop()
 	n.clones.close()

@@ -9,9 +9,10 @@ import (
 	"net"
 	"time"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/hashicorp/raft-wal/types"
 	"github.com/prometheus/client_golang/prometheus"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // MaxCommandBytes bounds one command: the API's largest is 2 MiB, and this
@@ -62,7 +63,7 @@ type Timing struct {
 	// replace it; 500 ms. Too short: elections when the processors are
 	// overcommitted (with 300 ms they were seen at eight runnable threads a
 	// core). Too long: the writes stop for longer when a master is cut off. A
-	// killed one is noticed at once, see vigil.
+	// killed one is noticed at once, see failureDetector.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes; as Heartbeat.
 	Election time.Duration

@@ -7,11 +7,12 @@ import (
 	"sync"
 	"time"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
 const (

@@ -46,7 +46,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	}
 	answer.Cold = e.cold.Load() || condemned && s.node.AwaitsNext()
 	v := e.views.load()
-	_, member := server(e.roster.now.Load().Configuration, e.self)
+	_, member := server(e.membership.now.Load().Configuration, e.self)
 	answer.MasterPod = v.master.Pod()
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && !condemned
 	answer.Term = e.raft.CurrentTerm()
@@ -98,11 +98,11 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	s.node.callers.note(id.Pod())
-	_, committed := server(e.roster.now.Load().Configuration, id)
+	_, committed := server(e.membership.now.Load().Configuration, id)
 	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
 	// Who was taken in and out again before it heard of either does not know that
 	// it is one that returns.
-	if returns := req.Returning || e.steward.hasRemoved(id); returns && !committed && !latest {
+	if returns := req.Returning || e.changer.hasRemoved(id); returns && !committed && !latest {
 		if err := e.stillLeads(ctx); err != nil {
 			return nil, err
 		}
@@ -112,7 +112,7 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return &peerv1.JoinResponse{}, nil
 	}
 	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
-	e.steward.join(id, req.Index, e.raft.CommitIndex())
+	e.changer.join(id, req.Index, e.raft.CommitIndex())
 	return &peerv1.JoinResponse{}, nil
 }
 
@@ -125,9 +125,9 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 	if id == e.self {
 		return nil, status.Error(codes.FailedPrecondition, "the master must hand the baton over before it leaves")
 	}
-	e.steward.leave(id, req.Reclone)
+	e.changer.leave(id, req.Reclone)
 	for {
-		if e.steward.without(id, req.Reclone) {
+		if e.changer.without(id, req.Reclone) {
 			if err := e.stillLeads(ctx); err != nil {
 				return nil, err
 			}
@@ -136,14 +136,14 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 		if !e.views.load().ready {
 			return nil, errNotMaster
 		}
-		if because := e.steward.situation().mustStay(id); req.Reclone && because != "" {
+		if because := e.changer.situation().mustStay(id); req.Reclone && because != "" {
 			return nil, status.Error(codes.FailedPrecondition, because)
 		}
 		sleep(ctx, 20*time.Millisecond)
 		if ctx.Err() != nil {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
-		e.steward.leave(id, req.Reclone)
+		e.changer.leave(id, req.Reclone)
 	}
 }
 

@@ -32,8 +32,8 @@ type port struct {
 	refusals func(side string, reason handshake.Reason)
 	log      *slog.Logger
 
-	origins  *origins
-	greeting chan struct{}
+	recentAddresses *recentAddresses
+	greeting        chan struct{}
 	// left gets a member when its last Raft connection has ended.
 	left chan MemberID
 	wg   sync.WaitGroup
@@ -49,7 +49,7 @@ type port struct {
 func newPort(o *Options, identity func() volume.Identity, refusals func(string, handshake.Reason)) *port {
 	p := &port{
 		opts: o, identity: identity, refusals: refusals, log: o.Logger,
-		origins: &origins{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
+		recentAddresses: &recentAddresses{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
 		listeners: map[handshake.Kind]*acceptor{}, conns: map[*trackedConn]struct{}{},
 		callers: map[MemberID]int{}, left: make(chan MemberID, 16),
 		lastSaid: map[handshake.Reason]time.Time{},
@@ -161,7 +161,7 @@ func (p *port) greet(conn net.Conn) {
 	conn.SetDeadline(time.Time{})
 	keepAlive(conn)
 	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
-		p.origins.note(hello.Pod, conn.RemoteAddr())
+		p.recentAddresses.note(hello.Pod, conn.RemoteAddr())
 	}
 	if hello.Kind != handshake.Calls {
 		p.count(tracked, MemberID(hello.Member))
@@ -221,11 +221,11 @@ func (p *port) dial(ctx context.Context, kind handshake.Kind, pod string, member
 	addr, missing := p.opts.Resolver(pod)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	if seen := p.origins.instead(pod, addr); seen != "" {
+	if seen := p.recentAddresses.instead(pod, addr); seen != "" {
 		if conn, err := p.dialAt(ctx, kind, pod, member, seen); err == nil {
 			return conn, nil
 		}
-		p.origins.forget(pod, seen)
+		p.recentAddresses.forget(pod, seen)
 	}
 	if missing != nil {
 		return nil, fmt.Errorf("resolve %s: %w", pod, missing)

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"sync"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication/internal/entry"
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication/internal/entry"
 )
 
 const (

@@ -4,8 +4,9 @@ import (
 	"math"
 	"sync"
 
-	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/raftlog"
 )
 
 // proven bounds what may be applied: an entry that was appended here while this

@@ -133,7 +133,7 @@ func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 		}
 	}
 	// A pod that was removed hears of no master any more.
-	pod, ok := masterOf(n.inspect(ctx, n.neighbours()))
+	pod, ok := masterOf(n.inspect(ctx, n.candidatePods()))
 	if !ok {
 		return "", ErrNoMaster
 	}

@@ -422,7 +422,7 @@ func TestCheckDataThatIsNotThere(t *testing.T) {
 		return openMachine(t, p.dir), func() error { return nil }, nil
 	}}
 	check := CheckData(t.Context(), r)
-	if _, err := Recover(t.Context(), r); !errors.Is(err, ErrQuorum) || check == nil {
+	if _, err := Recover(t.Context(), r); !errors.Is(err, ErrRecoveryRefused) || check == nil {
 		t.Errorf("it is recovered from: %v; it was checked: %v", err, check)
 	}
 }

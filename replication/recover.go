@@ -20,9 +20,9 @@ import (
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
-// ErrQuorum is returned when a recovery is not needed, or would lose what
+// ErrRecoveryRefused is returned when a recovery is not needed, or would lose what
 // another pod has.
-var ErrQuorum = errors.New("no recovery")
+var ErrRecoveryRefused = errors.New("no recovery")
 
 // CheckRecovery says why this pod's data must not become the beginning of a
 // new history: another pod is the master, or the pods that answer can choose
@@ -32,17 +32,17 @@ var ErrQuorum = errors.New("no recovery")
 func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	own := n.volume.Identity()
 	if own.Stage != volume.Data || own.Retired != "" {
-		return fmt.Errorf("%w: this pod has no data; run it where there is some", ErrQuorum)
+		return fmt.Errorf("%w: this pod has no data; run it where there is some", ErrRecoveryRefused)
 	}
 	if pod, ok := n.Master(); ok {
-		return fmt.Errorf("%w: %s is the master", ErrQuorum, pod)
+		return fmt.Errorf("%w: %s is the master", ErrRecoveryRefused, pod)
 	}
 	e := n.engine.Load()
 	all, err := r.votersOf(n)
 	if err != nil {
-		return fmt.Errorf("%w: who votes is not known: %w", ErrQuorum, err)
+		return fmt.Errorf("%w: who votes is not known: %w", ErrRecoveryRefused, err)
 	}
-	pods := n.neighbours()
+	pods := n.candidatePods()
 	for _, id := range all {
 		if pod := id.Pod(); pod != n.opts.Name && !slices.Contains(pods, pod) {
 			pods = append(pods, pod)
@@ -53,11 +53,11 @@ func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 		switch {
 		case !s.HasData || s.ClusterId != own.ClusterID || useless(s):
 		case s.Master:
-			return fmt.Errorf("%w: %s is the master", ErrQuorum, pod)
+			return fmt.Errorf("%w: %s is the master", ErrRecoveryRefused, pod)
 		case e == nil:
-			return fmt.Errorf("%w: %s has data and answers: start this pod too, and if they cannot choose a master, run it again then", ErrQuorum, pod)
+			return fmt.Errorf("%w: %s has data and answers: start this pod too, and if they cannot choose a master, run it again then", ErrRecoveryRefused, pod)
 		case longer(s, e):
-			return fmt.Errorf("%w: %s has more than this pod (last_log_term %d, last_index %d): run it there", ErrQuorum, pod, s.LastLogTerm, s.LastIndex)
+			return fmt.Errorf("%w: %s has more than this pod (last_log_term %d, last_index %d): run it there", ErrRecoveryRefused, pod, s.LastLogTerm, s.LastIndex)
 		}
 	}
 	answer := 0
@@ -67,7 +67,7 @@ func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 		}
 	}
 	if answer > len(all)/2 && len(all) > 1 {
-		return fmt.Errorf("%w: %d of %d voters answer, which is a quorum: they choose a master", ErrQuorum, answer, len(all))
+		return fmt.Errorf("%w: %d of %d voters answer, which is a quorum: they choose a master", ErrRecoveryRefused, answer, len(all))
 	}
 	return r.account(ctx, n.MemberID(), all, seen)
 }
@@ -102,7 +102,7 @@ func CheckData(ctx context.Context, r Recovery) error {
 	if v.Identity().Stage == volume.Data {
 		_, err = r.read()
 	} else {
-		err = fmt.Errorf("%w: %s has no data", ErrQuorum, r.Dir)
+		err = fmt.Errorf("%w: %s has no data", ErrRecoveryRefused, r.Dir)
 	}
 	return errors.Join(err, v.Close())
 }
@@ -140,7 +140,7 @@ func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, se
 		named, s := slices.Contains(r.Lost, pod), seen[pod]
 		if has(s, id) {
 			if named {
-				return fmt.Errorf("%w: %s is named as lost, and answers with its data", ErrQuorum, pod)
+				return fmt.Errorf("%w: %s is named as lost, and answers with its data", ErrRecoveryRefused, pod)
 			}
 			continue
 		}
@@ -148,7 +148,7 @@ func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, se
 		if s == nil && r.Gone != nil {
 			var err error
 			if gone, err = r.Gone(ctx, pod); err != nil {
-				return fmt.Errorf("%w: %w", ErrQuorum, err)
+				return fmt.Errorf("%w: %w", ErrRecoveryRefused, err)
 			}
 		}
 		if !named && !gone {
@@ -157,12 +157,12 @@ func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, se
 	}
 	for _, pod := range r.Lost {
 		if !slices.Contains(others, pod) {
-			return fmt.Errorf("%w: %s is named as lost; the voters beside this pod are %s", ErrQuorum, pod, strings.Join(others, ", "))
+			return fmt.Errorf("%w: %s is named as lost; the voters beside this pod are %s", ErrRecoveryRefused, pod, strings.Join(others, ", "))
 		}
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("%w: %s may have acknowledged writes that this pod does not have, and a pod that does not answer may only be out of reach. "+
-			"Look for each whether its volume is lost for good; then name it: --lost %s", ErrQuorum, strings.Join(missing, " and "), strings.Join(missing, ","))
+			"Look for each whether its volume is lost for good; then name it: --lost %s", ErrRecoveryRefused, strings.Join(missing, " and "), strings.Join(missing, ","))
 	}
 	return nil
 }
@@ -229,7 +229,7 @@ func Recover(ctx context.Context, r Recovery) (_ Disk, err error) {
 	old := v.Identity()
 	switch {
 	case old.Stage != volume.Data || r.Cluster == "":
-		return diskOf(old), fmt.Errorf("%w: %s has no data", ErrQuorum, r.Dir)
+		return diskOf(old), fmt.Errorf("%w: %s has no data", ErrRecoveryRefused, r.Dir)
 	case old.ClusterID == r.Cluster:
 		return diskOf(old), nil
 	}

@@ -62,7 +62,7 @@ func (n *Node) Status() Status {
 		LogBytes: e.storage.log.Bytes(),
 		Queued:   e.proposer.queue.len() + e.forwarder.queue.len(),
 	}
-	me, member := server(e.roster.now.Load().Configuration, e.self)
+	me, member := server(e.membership.now.Load().Configuration, e.self)
 	switch {
 	case !member:
 	case v.ready:
@@ -132,7 +132,7 @@ func (n *Node) Members() []Member {
 		return nil
 	}
 	var members []Member
-	for _, s := range e.roster.now.Load().Servers {
+	for _, s := range e.membership.now.Load().Servers {
 		id := MemberID(s.ID)
 		m := Member{ID: id, Pod: id.Pod(), Ordinal: Ordinal(id.Pod()), Voter: s.Suffrage == raft.Voter}
 		if addr, err := n.opts.Resolver(m.Pod); err == nil {
@@ -144,25 +144,25 @@ func (n *Node) Members() []Member {
 	return members
 }
 
-// Guests are the pods that should exist and are no members: those that clone,
+// Joining are the pods that should exist and are no members: those that clone,
 // or wait to. Empty when it is not known which pods should exist.
-func (n *Node) Guests() []string {
+func (n *Node) Joining() []string {
 	pods := n.opts.Peers
 	if n.opts.ExpectedOrdinals != nil {
 		covers, known := n.opts.ExpectedOrdinals()
 		if !known {
 			return nil
 		}
-		pods = slices.DeleteFunc(n.neighbours(), func(pod string) bool { return !covers(Ordinal(pod)) })
+		pods = slices.DeleteFunc(n.candidatePods(), func(pod string) bool { return !covers(Ordinal(pod)) })
 	}
-	var guests []string
+	var joining []string
 	members := n.Members()
 	for _, pod := range pods {
 		if pod != n.opts.Name && !slices.ContainsFunc(members, func(m Member) bool { return m.Pod == pod }) {
-			guests = append(guests, pod)
+			joining = append(joining, pod)
 		}
 	}
-	return guests
+	return joining
 }
 
 var wireRoles = map[Role]kvv1.PodStatus_Role{

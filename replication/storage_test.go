@@ -262,7 +262,7 @@ func TestBootstrapIsRepeatable(t *testing.T) {
 func TestFound(t *testing.T) {
 	c := newCluster(t, 2)
 	p := c.pods["kv-0"]
-	cluster, member, err := Found(context.Background(), p.dir, p.name, func(configuration []byte) error {
+	cluster, member, err := Initialize(context.Background(), p.dir, p.name, func(configuration []byte) error {
 		m := openMachine(t, p.dir)
 		m.ApplyConfiguration(1, 1, configuration)
 		m.state.Data["k"] = "from the backup"

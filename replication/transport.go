@@ -86,7 +86,7 @@ func (t *transport) Close() error {
 // SetHeartbeatHandler implements raft.Transport.
 //
 // The library takes heartbeats on the goroutine of their connection, so that they
-// do not wait for its disk. One of a newer term ends a reign there: state and term
+// do not wait for its disk. One of a newer term ends a leadership there: state and term
 // change, while the goroutine that proposes may be about to store an entry; it
 // stores it under the new term, at an index where the new master has another, and
 // takes that for a copy of its own. (One entry for an index and a term: "log
@@ -123,7 +123,7 @@ const awayFor = 30 * time.Second
 // go on all the time: replication waits for one of them to be answered.
 //
 // Raft lets any message take any time (paper, 2), if it is true whenever it comes:
-// its term is that of the reign in which it was made, and bound makes it claim no
+// its term is that of its leadership in which it was made, and bound makes it claim no
 // more than its own entries. (TestSentCommitIndexIsBounded,
 // TestAPodReturnsInANewerTerm)
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {

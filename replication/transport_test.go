@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A heartbeat that ends this pod's reign must not do so beside the goroutine that
+// A heartbeat that ends this pod's leadership must not do so beside the goroutine that
 // proposes.
 func TestAHeartbeatOfANewerTermWaitsItsTurn(t *testing.T) {
 	c := newCluster(t, 1).boot()

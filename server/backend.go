@@ -26,9 +26,9 @@ func (b *Backend) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Res
 	return b.core.propose(ctx, command)
 }
 
-// ProposeSoon is Propose for a call that has no deadline but what this gives it,
+// ProposeSharedDeadline is Propose for a call that has no deadline but what this gives it,
 // at the least cost; see deadlines.
-func (b *Backend) ProposeSoon(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+func (b *Backend) ProposeSharedDeadline(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 	return b.core.propose(b.core.deadlines.share(ctx), command)
 }
 
@@ -75,7 +75,7 @@ func (b *Backend) ClientAddress(pod string) string {
 	if pod == b.core.options.Name {
 		return b.core.options.ClientAddress
 	}
-	return b.core.neighbours.clientAddress(pod)
+	return b.core.peerStatuses.clientAddress(pod)
 }
 
 // Space is how much room this pod's volume has.
@@ -99,7 +99,7 @@ func (b *Backend) Describe(err error) (codes.Code, kvv1.ErrorReason) {
 
 // Waiter is a service with unary calls that get no deadline of the server's:
 // they last until something happens, for example until a lock is free, or they
-// are ProposeSoon.
+// are ProposeSharedDeadline.
 type Waiter interface{ Waits(method string) bool }
 
 // Register adds services to the client port. Call it before Start. Their unary
@@ -107,7 +107,7 @@ type Waiter interface{ Waits(method string) bool }
 // in the metrics.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	register(instrumented{s.grpc, s.core}, &Backend{
-		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaser, s.relay),
+		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaseExpirer, s.keepAliveForwarder),
 	})
 }
 

@@ -44,7 +44,7 @@ func (s *clusterService) status(ctx context.Context, req *kvv1.StatusRequest) (*
 		return response, nil //nolint:nilerr // Without a log there are no others to ask.
 	}
 	asked := s.others(log)
-	for _, pod := range log.Guests() {
+	for _, pod := range log.Joining() {
 		asked = append(asked, replication.Member{Pod: pod, Ordinal: replication.Ordinal(pod)})
 	}
 	for _, a := range askAll(ctx, log, asked) {

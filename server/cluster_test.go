@@ -30,14 +30,14 @@ func three(t *testing.T) []*fakePod {
 	return pods
 }
 
-// reign runs what the master runs, until the test ends.
-func reign(t *testing.T, p *fakePod) {
+// runMaster runs what the master runs, until the test ends.
+func runMaster(t *testing.T, p *fakePod) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); p.RunMaster(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	await(t, "a leaser", func() bool { return p.leaser.Load() != nil })
+	await(t, "a leaseExpirer", func() bool { return p.leaseExpirer.Load() != nil })
 }
 
 func TestStatusOfEveryMember(t *testing.T) {
@@ -64,14 +64,14 @@ func TestStatusOfEveryMember(t *testing.T) {
 
 // Who should be a member and is none yet is shown if it answers; one that does
 // not exist is not.
-func TestStatusOfGuests(t *testing.T) {
+func TestStatusOfJoiningPods(t *testing.T) {
 	pods := three(t)
 	if err := pods[2].conn.Close(); err != nil {
 		t.Fatal(err)
 	}
 	log := pods[0].log
 	log.mu.Lock()
-	log.members, log.guests, log.peers["kv-3"] = []string{"kv-0", "kv-1"}, []string{"kv-2", "kv-3"}, pods[2].conn
+	log.members, log.joining, log.peers["kv-3"] = []string{"kv-0", "kv-1"}, []string{"kv-2", "kv-3"}, pods[2].conn
 	log.mu.Unlock()
 	response, err := kvv1.NewClusterServiceClient(pods[0].conn).Status(within5s(t), &kvv1.StatusRequest{})
 	if err != nil {
@@ -88,7 +88,7 @@ func TestKeepAliveThroughAFollower(t *testing.T) {
 	pods := three(t)
 	pods[0].store.setLease(5, 3)
 	pods[2].store.setLease(5, 4)
-	reign(t, pods[0])
+	runMaster(t, pods[0])
 	client := kvv1.NewLeaseServiceClient(pods[1].conn)
 	keepAlive := func(id int64) (*kvv1.KeepAliveResponse, error) {
 		stream, err := client.KeepAlive(within5s(t))
@@ -125,7 +125,7 @@ func TestKeepAliveThroughAFollower(t *testing.T) {
 	// The master that is about to begin says so instead of passing it on.
 	_, err = keepAlive(5)
 	wantReason(t, err, noMaster)
-	reign(t, pods[2])
+	runMaster(t, pods[2])
 	if r, err := keepAlive(5); err != nil || r.GetTtlSeconds() != 4 {
 		t.Fatal(r, err)
 	}
@@ -135,7 +135,7 @@ func TestKeepAliveThroughAFollower(t *testing.T) {
 func TestKeepAliveNeedsAConfirmedMaster(t *testing.T) {
 	pods := three(t)
 	pods[0].store.setLease(5, 3)
-	reign(t, pods[0])
+	runMaster(t, pods[0])
 	pods[0].log.mu.Lock()
 	pods[0].log.readErr = replication.ErrNoMaster
 	pods[0].log.mu.Unlock()
@@ -344,10 +344,10 @@ func TestSpace(t *testing.T) {
 		t.Error("a transaction that only deletes was refused")
 	}
 	// Another pod hears of it.
-	pods[1].core.neighbours.note(map[string]*kvv1.PodStatus{"kv-0": pods[0].log.PodStatus(t.Context())})
+	pods[1].core.peerStatuses.note(map[string]*kvv1.PodStatus{"kv-0": pods[0].log.PodStatus(t.Context())})
 	pods[1].core.lookAtSpace()
 	wantReason(t, put(pods[1]), noSpace)
-	pods[1].core.neighbours.note(nil)
+	pods[1].core.peerStatuses.note(nil)
 	pods[1].core.lookAtSpace()
 	if err := put(pods[1]); err != nil {
 		t.Error(err)
@@ -433,8 +433,8 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-func TestWatchNeighboursForgetsTheAbsent(t *testing.T) {
-	n := newNeighbours()
+func TestWatchPeersForgetsTheAbsent(t *testing.T) {
+	n := newPeerStatuses()
 	n.note(map[string]*kvv1.PodStatus{"kv-1": {Alarms: []string{alarmNoSpace}, ClientAddress: "a"}})
 	if got := n.alarmed(alarmNoSpace); len(got) != 1 {
 		t.Error(got)

@@ -20,11 +20,11 @@ type core struct {
 	store   atomic.Pointer[Store] // nil until UseStore
 	// stopping ends when the pod stops: streams end with NOT_READY then, so
 	// that their clients go on elsewhere.
-	stopping   context.Context
-	neighbours *neighbours
-	space      *space
-	deadlines  deadlines
-	metrics    *metrics
+	stopping     context.Context
+	peerStatuses *peerStatuses
+	space        *space
+	deadlines    deadlines
+	metrics      *metrics
 	// diverged is why this pod's data must not be served any more: it differs, or
 	// it is damaged.
 	diverged atomic.Pointer[string]
@@ -211,7 +211,7 @@ func (c *core) masterAddress() string {
 	if pod == c.options.Name {
 		return c.options.ClientAddress
 	}
-	return c.neighbours.clientAddress(pod)
+	return c.peerStatuses.clientAddress(pod)
 }
 
 // streamContext ends with the stream or when the pod stops. The returned

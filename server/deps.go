@@ -72,8 +72,8 @@ type Log interface {
 	IsMaster() bool
 	Master() (pod string, ok bool)
 	Members() []replication.Member
-	// Guests are pods that should exist and are no members yet.
-	Guests() []string
+	// Joining are pods that should exist and are no members yet.
+	Joining() []string
 	ClusterID() string
 	// MemberID is this pod's.
 	MemberID() replication.MemberID

@@ -10,9 +10,9 @@
 //     status work while the pod clones.
 //   - A call is one request: call() gives it a deadline, a duration in the
 //     metrics and a typed error, for every unary method alike.
-//   - The neighbours are what this pod last heard of each member, asked every
+//   - The peerStatuses are what this pod last heard of each member, asked every
 //     other second: for hints to clients and for the space on every volume.
-//   - The leaser holds the deadlines of leases, only while this pod is the
+//   - The leaseExpirer holds the deadlines of leases, only while this pod is the
 //     master.
 //
 // # Invariants

@@ -143,13 +143,13 @@ func TestForwardedReason(t *testing.T) {
 	wantReason(t, c.statusOf(fromMaster(status.Error(codes.Unavailable, "connection refused"))), kvv1.ErrorReason_ERROR_REASON_NO_MASTER)
 }
 
-// The master's client address is a hint, from what the neighbours have said.
+// The master's client address is a hint, from what the peerStatuses have said.
 func TestMasterHint(t *testing.T) {
 	c := testCore()
 	var log Log = &fakeLog{name: "kv-0", master: "kv-1"}
 	c.log.Store(&log)
-	c.neighbours.note(map[string]*kvv1.PodStatus{"kv-1": {ClientAddress: "kv-1.kv:7400"}})
-	c.neighbours.note(nil) // It does not answer any more.
+	c.peerStatuses.note(map[string]*kvv1.PodStatus{"kv-1": {ClientAddress: "kv-1.kv:7400"}})
+	c.peerStatuses.note(nil) // It does not answer any more.
 	metadata := wantReason(t, c.statusOf(replication.ErrUnknown), kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
 	if metadata["master"] != "kv-1.kv:7400" {
 		t.Errorf("hint %v", metadata)

@@ -137,7 +137,7 @@ type fakeLog struct {
 	mu       sync.Mutex
 	master   string
 	members  []string
-	guests   []string
+	joining  []string
 	peers    map[string]*grpc.ClientConn
 	others   map[string]*fakeLog
 	mark     replication.Mark
@@ -248,10 +248,10 @@ func (l *fakeLog) AwaitsNext() bool {
 	return l.awaits
 }
 
-func (l *fakeLog) Guests() []string {
+func (l *fakeLog) Joining() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.guests
+	return l.joining
 }
 
 func (l *fakeLog) ClusterID() string { return "cluster" }

@@ -15,28 +15,28 @@ import (
 )
 
 // leaseService answers baton.kv.v1.LeaseService, on the client port and, with
-// relay nil, for the followers on the peer port.
+// keepAliveForwarder nil, for the followers on the peer port.
 type leaseService struct {
 	kvv1.UnsafeLeaseServiceServer
 	*core
-	// relay is how a follower asks the master; nil: it does not, one hop is all.
-	relay *relay
-	// leaser is the master's; it holds nil on the other pods.
-	leaser *atomic.Pointer[leaser]
+	// keepAliveForwarder is how a follower asks the master; nil: it does not, one hop is all.
+	keepAliveForwarder *keepAliveForwarder
+	// leaseExpirer is the master's; it holds nil on the other pods.
+	leaseExpirer *atomic.Pointer[leaseExpirer]
 
 	grantMethod, revokeMethod, keepAliveMethod, timeToLiveMethod, listMethod *method
 }
 
-func newLeaseService(c *core, l *atomic.Pointer[leaser], r *relay) *leaseService {
+func newLeaseService(c *core, l *atomic.Pointer[leaseExpirer], r *keepAliveForwarder) *leaseService {
 	return &leaseService{
-		core:             c,
-		relay:            r,
-		leaser:           l,
-		grantMethod:      c.metrics.unary(kvv1.LeaseService_Grant_FullMethodName),
-		revokeMethod:     c.metrics.unary(kvv1.LeaseService_Revoke_FullMethodName),
-		keepAliveMethod:  c.metrics.stream(kvv1.LeaseService_KeepAlive_FullMethodName),
-		timeToLiveMethod: c.metrics.unary(kvv1.LeaseService_TimeToLive_FullMethodName),
-		listMethod:       c.metrics.unary(kvv1.LeaseService_ListLeases_FullMethodName),
+		core:               c,
+		keepAliveForwarder: r,
+		leaseExpirer:       l,
+		grantMethod:        c.metrics.unary(kvv1.LeaseService_Grant_FullMethodName),
+		revokeMethod:       c.metrics.unary(kvv1.LeaseService_Revoke_FullMethodName),
+		keepAliveMethod:    c.metrics.stream(kvv1.LeaseService_KeepAlive_FullMethodName),
+		timeToLiveMethod:   c.metrics.unary(kvv1.LeaseService_TimeToLive_FullMethodName),
+		listMethod:         c.metrics.unary(kvv1.LeaseService_ListLeases_FullMethodName),
 	}
 }
 
@@ -58,7 +58,7 @@ func (s *leaseService) ListLeases(ctx context.Context, req *kvv1.ListLeasesReque
 
 func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]) error {
 	return stream(both.Context(), s.core, s.keepAliveMethod, func(ctx context.Context) error {
-		p := pipeline[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
+		p := streamWorkers[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
 		return p.run(ctx)
 	})
 }
@@ -119,8 +119,8 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 	if err := checkLease(req.GetId()); err != nil {
 		return nil, err
 	}
-	if l := s.leaser.Load(); l == nil && s.relay != nil {
-		return s.relay.keepAlive(ctx, req.GetId())
+	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {
+		return s.keepAliveForwarder.keepAlive(ctx, req.GetId())
 	}
 	st, l, err := s.lead(ctx)
 	if err != nil {
@@ -130,11 +130,11 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 	return &kvv1.KeepAliveResponse{Header: s.header(st), Id: req.GetId(), TtlSeconds: int64(ttl / time.Second)}, nil
 }
 
-// lead returns the leaser after the cluster has confirmed, during this call,
+// lead returns the leaseExpirer after the cluster has confirmed, during this call,
 // that this pod is the master. A master that was replaced and does not know it
 // could otherwise promise time that the new one does not give.
-func (s *leaseService) lead(ctx context.Context) (Store, *leaser, error) {
-	l := s.leaser.Load()
+func (s *leaseService) lead(ctx context.Context) (Store, *leaseExpirer, error) {
+	l := s.leaseExpirer.Load()
 	if l == nil {
 		return nil, nil, replication.ErrNoMaster
 	}
@@ -146,7 +146,7 @@ func (s *leaseService) lead(ctx context.Context) (Store, *leaser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.leaser.Load() != l || !log.IsMaster() {
+	if s.leaseExpirer.Load() != l || !log.IsMaster() {
 		return nil, nil, replication.ErrNoMaster
 	}
 	return st, l, nil
@@ -156,8 +156,8 @@ func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 	if err := checkLease(req.GetId()); err != nil {
 		return nil, err
 	}
-	if l := s.leaser.Load(); l == nil && s.relay != nil {
-		return s.relay.timeToLive(ctx, req)
+	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {
+		return s.keepAliveForwarder.timeToLive(ctx, req)
 	}
 	st, l, err := s.lead(ctx)
 	if err != nil {

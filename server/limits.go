@@ -47,9 +47,9 @@ const (
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096
-	// streamWorkers are goroutines that wait for calls: as many as a busy pod has
+	// callWorkers are goroutines that wait for calls: as many as a busy pod has
 	// calls at once. Further calls get a goroutine of their own.
-	streamWorkers = 1024
+	callWorkers = 1024
 	// maxWatches on one pod: each holds a goroutine and a cursor, about 16 KiB.
 	maxWatches = 10_000
 	// maxBatchesInFlight of one Batch stream: enough to fill the log's entries
@@ -78,9 +78,9 @@ const (
 	pingTimeout = 10 * time.Second
 	// statusTimeout is for one member's answer within Status.
 	statusTimeout = 500 * time.Millisecond
-	// neighbourInterval is how often every member is asked how it is: a
+	// peerInterval is how often every member is asked how it is: a
 	// volume's reserve must outlast it at the disk's full speed.
-	neighbourInterval = 2 * time.Second
+	peerInterval = 2 * time.Second
 	// readyInterval is how often readiness is looked at: what a change of it
 	// costs, a closed connection or a probe, is slower.
 	readyInterval = 100 * time.Millisecond

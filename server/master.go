@@ -14,10 +14,10 @@ func (s *Server) RunMaster(ctx context.Context) {
 	if loaded == nil || s.core.diverged.Load() != nil {
 		return // Its data turned out to differ: the pod is about to end.
 	}
-	st := *loaded // Also in doubt: that may end, and the reign goes on.
-	leases := newLeaser(st)
-	s.leaser.Store(leases)
-	defer s.leaser.Store(nil)
+	st := *loaded // Also in doubt: that may end, and this pod goes on leading.
+	leases := newLeaseExpirer(st)
+	s.leaseExpirer.Store(leases)
+	defer s.leaseExpirer.Store(nil)
 	defer s.core.metrics.leases.Set(0)
 
 	var all sync.WaitGroup

@@ -77,14 +77,14 @@ func (o *Options) complete() {
 // Server answers clients. Its methods may be called by any goroutine, Start
 // and Stop once each.
 type Server struct {
-	options   Options
-	core      *core
-	readiness *readiness
-	cluster   *clusterService
-	relay     *relay
-	leaser    *atomic.Pointer[leaser]
-	grpc      *grpc.Server
-	http      *http.Server
+	options            Options
+	core               *core
+	readiness          *readiness
+	cluster            *clusterService
+	keepAliveForwarder *keepAliveForwarder
+	leaseExpirer       *atomic.Pointer[leaseExpirer]
+	grpc               *grpc.Server
+	http               *http.Server
 
 	stopStreams context.CancelFunc
 	stopLoops   context.CancelFunc
@@ -94,20 +94,20 @@ type Server struct {
 // New builds a server. It answers NOT_READY until UseLog and UseStore.
 func New(o Options) *Server {
 	o.complete()
-	s := &Server{options: o, leaser: &atomic.Pointer[leaser]{}}
+	s := &Server{options: o, leaseExpirer: &atomic.Pointer[leaseExpirer]{}}
 	stopping, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
 	s.core = &core{
-		options:    &s.options,
-		stopping:   stopping,
-		neighbours: newNeighbours(),
-		space:      &space{},
-		metrics:    newMetrics(o.Registry),
-		doubts:     newDoubts(),
+		options:      &s.options,
+		stopping:     stopping,
+		peerStatuses: newPeerStatuses(),
+		space:        &space{},
+		metrics:      newMetrics(o.Registry),
+		doubts:       newDoubts(),
 	}
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = newClusterService(s.core, s.readiness)
-	s.relay = newRelay(s.core)
+	s.keepAliveForwarder = newKeepAliveForwarder(s.core)
 	s.grpc = s.newGRPC()
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -121,7 +121,7 @@ func New(o Options) *Server {
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		// Goroutines that stay have grown their stacks once, not for each call.
-		grpc.NumStreamWorkers(streamWorkers),
+		grpc.NumStreamWorkers(callWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
@@ -130,7 +130,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	)
 	kvv1.RegisterKVServiceServer(server, newKVService(s.core))
 	kvv1.RegisterWatchServiceServer(server, newWatchService(s.core))
-	kvv1.RegisterLeaseServiceServer(server, newLeaseService(s.core, s.leaser, s.relay))
+	kvv1.RegisterLeaseServiceServer(server, newLeaseService(s.core, s.leaseExpirer, s.keepAliveForwarder))
 	kvv1.RegisterClusterServiceServer(server, s.cluster)
 	kvv1.RegisterMaintenanceServiceServer(server, newMaintenanceService(s.core))
 	grpc_health_v1.RegisterHealthServer(server, &healthService{Server: s.readiness.health, core: s.core})
@@ -141,7 +141,7 @@ func (s *Server) newGRPC() *grpc.Server {
 // RegisterPeer adds what pods ask the master to the peer port: keep-alives and
 // times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
-	kvv1.RegisterLeaseServiceServer(registrar, newLeaseService(s.core, s.leaser, nil))
+	kvv1.RegisterLeaseServiceServer(registrar, newLeaseService(s.core, s.leaseExpirer, nil))
 }
 
 // CompleteStatus fills in what only the server and the store know of this pod.
@@ -169,8 +169,8 @@ func (s *Server) Start(client, web net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopLoops = cancel
 	for _, loop := range []func(context.Context){
-		s.readiness.run, s.readiness.turn, s.relay.run,
-		s.core.watchSpace, s.core.watchNeighbours, s.core.watchDivergence,
+		s.readiness.run, s.readiness.turn, s.keepAliveForwarder.run,
+		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence,
 	} {
 		s.loops.Go(func() { loop(ctx) })
 	}
@@ -209,9 +209,9 @@ func (s *Server) Stop(ctx context.Context) {
 
 // touchLocks is part of the heartbeat.
 func (s *Server) touchLocks() {
-	s.core.neighbours.mu.Lock()
-	s.core.neighbours.mu.Unlock() //nolint:staticcheck // That it can be taken is all.
-	if l := s.leaser.Load(); l != nil {
+	s.core.peerStatuses.mu.Lock()
+	s.core.peerStatuses.mu.Unlock() //nolint:staticcheck // That it can be taken is all.
+	if l := s.leaseExpirer.Load(); l != nil {
 		l.mu.Lock()
 		l.mu.Unlock() //nolint:staticcheck // As above.
 	}

@@ -71,7 +71,7 @@ func (c *core) lookAtSpace() {
 			logger.Info("the volume has space again", slog.Uint64("free_bytes", now.Free))
 		}
 	}
-	pods := c.neighbours.alarmed(alarmNoSpace)
+	pods := c.peerStatuses.alarmed(alarmNoSpace)
 	if c.space.low.Load() {
 		pods = append(pods, c.options.Name)
 	}

@@ -22,9 +22,9 @@ const (
 	unlabelTimeout = time.Second
 )
 
-// orchestrated is this pod's dealings with Kubernetes while it lives. A nil one
+// kubernetesPod is this pod's dealings with Kubernetes while it lives. A nil one
 // is a pod outside of Kubernetes.
-type orchestrated struct {
+type kubernetesPod struct {
 	*kubernetes.Pod
 	logger   *slog.Logger
 	stopping atomic.Bool
@@ -38,8 +38,8 @@ type orchestrated struct {
 // inKubernetes finds out whether this is a pod of a StatefulSet. A list of
 // peers says that it is not. In a pod without the API a cluster cannot be
 // founded, and everything else works.
-func (c *config) inKubernetes(logger *slog.Logger) *orchestrated {
-	o := &orchestrated{Pod: c.kubernetes, logger: logger, wake: make(chan struct{}, 1)}
+func (c *config) inKubernetes(logger *slog.Logger) *kubernetesPod {
+	o := &kubernetesPod{Pod: c.kubernetes, logger: logger, wake: make(chan struct{}, 1)}
 	if o.Pod != nil {
 		return o
 	}
@@ -56,7 +56,7 @@ func (c *config) inKubernetes(logger *slog.Logger) *orchestrated {
 }
 
 // complete gives the log what Kubernetes knows.
-func (o *orchestrated) complete(options *replication.Options) {
+func (o *kubernetesPod) complete(options *replication.Options) {
 	if o == nil {
 		return
 	}
@@ -75,7 +75,7 @@ func (o *orchestrated) complete(options *replication.Options) {
 	}
 }
 
-func (o *orchestrated) roleChanged() {
+func (o *kubernetesPod) roleChanged() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -83,7 +83,7 @@ func (o *orchestrated) roleChanged() {
 }
 
 // start begins what goes on until close.
-func (o *orchestrated) start(log *replication.Node, misplaced chan<- error) {
+func (o *kubernetesPod) start(log *replication.Node, misplaced chan<- error) {
 	if o == nil {
 		return
 	}
@@ -101,7 +101,7 @@ func (o *orchestrated) start(log *replication.Node, misplaced chan<- error) {
 }
 
 // stop takes the label away: this pod is nothing from now on.
-func (o *orchestrated) stop() {
+func (o *kubernetesPod) stop() {
 	if o == nil {
 		return
 	}
@@ -110,7 +110,7 @@ func (o *orchestrated) stop() {
 }
 
 // close returns when everything has ended.
-func (o *orchestrated) close() {
+func (o *kubernetesPod) close() {
 	if o == nil || o.cancel == nil {
 		return
 	}
@@ -126,7 +126,7 @@ func (o *orchestrated) close() {
 // departs asks whether this pod is to leave the cluster: only when Kubernetes
 // says, now, that it should not exist. No answer, a StatefulSet that is
 // deleted and one that is scaled to zero mean a stop.
-func (o *orchestrated) departs(name string) bool {
+func (o *kubernetesPod) departs(name string) bool {
 	if o == nil {
 		return false
 	}

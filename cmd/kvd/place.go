@@ -31,7 +31,7 @@ const (
 // belongs to this place, and to the cluster of this StatefulSet. Until then it
 // says why not, and waits for a person; or it does what a person has decided, here
 // or in another pod. A volume that is new has nothing to settle.
-func (o *orchestrated) settle(ctx context.Context, c *config, say func(because string)) error {
+func (o *kubernetesPod) settle(ctx context.Context, c *config, say func(because string)) error {
 	if o == nil {
 		return nil
 	}
@@ -66,14 +66,14 @@ func (o *orchestrated) settle(ctx context.Context, c *config, say func(because s
 
 // unlabel takes the label of an earlier process away, or that of the pod that a
 // backup was made of: others give up their copies when a pod is the master.
-func (o *orchestrated) unlabel(ctx context.Context) error {
+func (o *kubernetesPod) unlabel(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askPlace)
 	defer cancel()
 	return o.SetRole(ctx, "")
 }
 
 // carryOut does with the data what was decided.
-func (o *orchestrated) carryOut(ctx context.Context, c *config, j judgement) error {
+func (o *kubernetesPod) carryOut(ctx context.Context, c *config, j judgement) error {
 	switch {
 	case j.begins != "":
 		return c.succeed(ctx, j.begins, j.place, o, o.logger)
@@ -88,7 +88,7 @@ func (o *orchestrated) carryOut(ctx context.Context, c *config, j judgement) err
 }
 
 // judge asks what is known, and decides about a disk with data.
-func (o *orchestrated) judge(ctx context.Context, disk replication.Disk) judgement {
+func (o *kubernetesPod) judge(ctx context.Context, disk replication.Disk) judgement {
 	ctx, cancel := context.WithTimeout(ctx, askPlace)
 	defer cancel()
 	place, placeErr := o.Place(ctx)
@@ -158,7 +158,7 @@ func judgePlace(disk replication.Disk, place, namespace string, record kubernete
 // if it is certain that the data is served in two places, or that the cluster which
 // it goes on from had a quorum after all, or that it is of a cluster that goes on
 // elsewhere, and this pod has no quorum of it.
-func (o *orchestrated) keep(ctx context.Context, log *replication.Node, misplaced chan<- error) {
+func (o *kubernetesPod) keep(ctx context.Context, log *replication.Node, misplaced chan<- error) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
 	for {
@@ -181,12 +181,12 @@ func (o *orchestrated) keep(ctx context.Context, log *replication.Node, misplace
 	}
 }
 
-func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk replication.Disk) error {
+func (o *kubernetesPod) keepOnce(ctx context.Context, log *replication.Node, disk replication.Disk) error {
 	place, err := o.Place(ctx)
 	if err != nil {
 		return nil //nolint:nilerr // It is asked again.
 	}
-	if err := log.SettleIn(place); err != nil {
+	if err := log.RecordPlace(place); err != nil {
 		o.logger.Debug("where the data belongs is not noted yet", slog.Any("error", err))
 		return nil
 	}
@@ -218,7 +218,7 @@ func (o *orchestrated) keepOnce(ctx context.Context, log *replication.Node, disk
 // recovered was only cut off from it. With more than one voter it puts the record
 // right, so that pods that start find their cluster; alone, it may be the one that
 // errs. Without a quorum, several times, it ends.
-func (o *orchestrated) replaced(ctx context.Context, log *replication.Node, disk replication.Disk, record kubernetes.Record, because string) error {
+func (o *kubernetesPod) replaced(ctx context.Context, log *replication.Node, disk replication.Disk, record kubernetes.Record, because string) error {
 	asking, cancel := context.WithTimeout(ctx, quorumPatience)
 	defer cancel()
 	if err := log.LinearizableRead(asking); err != nil {

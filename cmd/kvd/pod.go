@@ -27,7 +27,7 @@ const (
 type pod struct {
 	config     *config
 	logger     *slog.Logger
-	kubernetes *orchestrated
+	kubernetes *kubernetesPod
 	// misplaced has an error when the data turns out to be another place's.
 	misplaced chan error
 	server    *server.Server

@@ -63,7 +63,7 @@ func serve(ctx context.Context, c config) error {
 }
 
 // recovery is what is known of one, but for its cluster.
-func (c *config) recovery(lost []string, o *orchestrated, logger *slog.Logger) replication.Recovery {
+func (c *config) recovery(lost []string, o *kubernetesPod, logger *slog.Logger) replication.Recovery {
 	r := replication.Recovery{
 		Dir: c.dataDir, Name: c.name, Lost: lost, Logger: logger, Write: writeHistory,
 		Open: func() (replication.StateMachine, func() error, error) {
@@ -82,7 +82,7 @@ func (c *config) recovery(lost []string, o *orchestrated, logger *slog.Logger) r
 
 // gone says whether Kubernetes knows that a pod and its volume are no more. A pod
 // that runs may have them, however silent it is from here.
-func (o *orchestrated) gone(ctx context.Context, pod string) (bool, error) {
+func (o *kubernetesPod) gone(ctx context.Context, pod string) (bool, error) {
 	sibling, err := o.Sibling(ctx, pod)
 	switch {
 	case err != nil:
@@ -97,7 +97,7 @@ func (o *orchestrated) gone(ctx context.Context, pod string) (bool, error) {
 // decideRecovery makes the decision to recover, in this order: whether it is right, the
 // cluster record, this disk. Nothing is done yet. It goes on with an earlier
 // decision of this pod's that did not come as far as the disk.
-func decideRecovery(ctx context.Context, log *replication.Node, r replication.Recovery, o *orchestrated) (cluster string, err error) {
+func decideRecovery(ctx context.Context, log *replication.Node, r replication.Recovery, o *kubernetesPod) (cluster string, err error) {
 	if err := log.CheckRecovery(ctx, r); err != nil {
 		return "", err
 	}
@@ -118,7 +118,7 @@ func decideRecovery(ctx context.Context, log *replication.Node, r replication.Re
 }
 
 // exchange exchanges the record, and says what became of it otherwise.
-func exchange(ctx context.Context, o *orchestrated, from string, to kubernetes.Record) error {
+func exchange(ctx context.Context, o *kubernetesPod, from string, to kubernetes.Record) error {
 	err := o.ExchangeRecord(ctx, from, to)
 	switch {
 	case errors.Is(err, kubernetes.ErrUnknown):
@@ -158,7 +158,7 @@ func (p *pod) awaitRecovery(ctx context.Context) {
 
 // succeed ends what a recovery, or an adoption, has decided: the data becomes the
 // beginning of a cluster, in a place.
-func (c *config) succeed(ctx context.Context, cluster, place string, o *orchestrated, logger *slog.Logger) error {
+func (c *config) succeed(ctx context.Context, cluster, place string, o *kubernetesPod, logger *slog.Logger) error {
 	r := c.recovery(nil, o, logger)
 	r.Cluster, r.Place = cluster, place
 	disk, err := replication.Recover(ctx, r)
@@ -305,7 +305,7 @@ func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 }
 
 // succeedOrWait does what was decided, unless the pod that runs is faster.
-func (c *config) succeedOrWait(ctx context.Context, cluster, place string, o *orchestrated) (replication.Disk, error) {
+func (c *config) succeedOrWait(ctx context.Context, cluster, place string, o *kubernetesPod) (replication.Disk, error) {
 	for {
 		err := c.succeed(ctx, cluster, place, o, slog.New(slog.DiscardHandler))
 		disk, examined := replication.Examine(c.dataDir)

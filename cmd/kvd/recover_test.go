@@ -173,7 +173,7 @@ func TestRecoverOffline(t *testing.T) {
 	s.mustHave("kv-0", "k", "v")
 
 	empty := s.config("kv-1")
-	if _, err := recoverPod(t.Context(), &empty, nil); !errors.Is(err, replication.ErrQuorum) {
+	if _, err := recoverPod(t.Context(), &empty, nil); !errors.Is(err, replication.ErrRecoveryRefused) {
 		t.Errorf("an empty directory: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	result, err := s.ProposeSoon(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
+	result, err := s.ProposeSharedDeadline(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

@@ -126,20 +126,20 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderR
 	if !log.IsMaster() {
 		return nil, rpctypes.ErrGRPCNotLeader
 	}
-	heir := ""
+	successor := ""
 	for _, m := range log.Members() {
 		if m.Voter && number(string(m.ID)) == req.GetTargetID() {
-			heir = m.Pod
+			successor = m.Pod
 		}
 	}
-	switch heir {
+	switch successor {
 	case "":
 		return nil, rpctypes.ErrGRPCBadLeaderTransferee
 	case s.Pod():
 		return &pb.MoveLeaderResponse{}, nil
 	}
-	master, err := log.HandOver(ctx, heir)
-	if err == nil && master != heir {
+	master, err := log.HandOver(ctx, successor)
+	if err == nil && master != successor {
 		err = ours(codes.Unknown, master+" became the leader instead: try again")
 	}
 	if err != nil {

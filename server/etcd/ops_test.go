@@ -60,7 +60,7 @@ func (l *opsLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, errors
 func (l *opsLog) IsMaster() bool                            { return l.master.Load() == "kv-0" }
 func (l *opsLog) Master() (string, bool)                    { return l.master.Load().(string), true }
 func (l *opsLog) Members() []replication.Member             { return opsMembers }
-func (l *opsLog) Guests() []string                          { return nil }
+func (l *opsLog) Joining() []string                         { return nil }
 func (l *opsLog) ClusterID() string                         { return "cluster" }
 func (l *opsLog) MemberID() replication.MemberID            { return "kv-0/a" }
 func (l *opsLog) Term() uint64                              { return 3 }

@@ -64,7 +64,7 @@ func (l *soloLog) IsMaster() bool                            { _, ok := l.Master
 func (l *soloLog) ClusterID() string                         { return "cluster" }
 func (l *soloLog) MemberID() replication.MemberID            { return "kv-0/a" }
 func (l *soloLog) Members() []replication.Member             { return []replication.Member{{Pod: "kv-0"}} }
-func (l *soloLog) Guests() []string                          { return nil }
+func (l *soloLog) Joining() []string                         { return nil }
 func (l *soloLog) Status() replication.Status                { return replication.Status{Ready: true} }
 func (l *soloLog) Term() uint64                              { return 1 }
 func (l *soloLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, replication.ErrClosed }
@@ -115,9 +115,9 @@ func newSolo(t testing.TB) *solo {
 	s.UseLog(s.log)
 	s.UseStore(soloStore{st})
 	s.Start(client, web)
-	reign, abdicate := context.WithCancel(context.Background())
-	var reigning sync.WaitGroup
-	reigning.Go(func() { s.RunMaster(reign) })
+	leading, stepDown := context.WithCancel(context.Background())
+	var masters sync.WaitGroup
+	masters.Go(func() { s.RunMaster(leading) })
 	s.conn, err = grpc.NewClient(client.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +128,8 @@ func newSolo(t testing.TB) *solo {
 		defer cancel()
 		_ = s.conn.Close()
 		s.Stop(ctx)
-		abdicate()
-		reigning.Wait()
+		stepDown()
+		masters.Wait()
 		if err := st.Check(ctx); err != nil {
 			t.Error(err)
 		}

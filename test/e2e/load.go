@@ -36,12 +36,12 @@ type load struct {
 
 	mu   sync.Mutex // guards what follows
 	done []done
-	// reigns are the masters that were seen, the same one once.
-	reigns []reign
+	// leaderships are the masters that were seen, the same one once.
+	leaderships []leadership
 }
 
-// reign is a master as it was first seen.
-type reign struct {
+// leadership is a master as it was first seen.
+type leadership struct {
 	at   time.Time
 	term uint64
 	pod  string
@@ -128,18 +128,18 @@ func (c *Cluster) sample(ctx context.Context) {
 		own := history.NewSample(s)
 		c.load.recorder.Sample(own)
 		if own.Master {
-			c.load.reigned(own.Pod, own.Term)
+			c.load.sawLeader(own.Pod, own.Term)
 		}
 	}
 }
 
-func (l *load) reigned(pod string, term uint64) {
+func (l *load) sawLeader(pod string, term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.reigns {
+	for _, r := range l.leaderships {
 		if r.term == term && r.pod == pod {
 			return
 		}
 	}
-	l.reigns = append(l.reigns, reign{time.Now(), term, pod})
+	l.leaderships = append(l.leaderships, leadership{time.Now(), term, pod})
 }

@@ -87,7 +87,7 @@ func (l *load) fill(m *Measurement, from, to time.Time) {
 		}
 	}
 	m.WriteGap, m.ReadGap = max(m.WriteGap, to.Sub(lastWrite)), max(m.ReadGap, to.Sub(lastRead))
-	for _, r := range l.reigns {
+	for _, r := range l.leaderships {
 		if !r.at.Before(from) && !r.at.After(to) {
 			m.Masters++
 		}

@@ -18,7 +18,7 @@ func TestMeasurement(t *testing.T) {
 			{at: at(60), write: true, err: errors.New("no answer")},
 			{at: at(90), write: true}, {at: at(130), write: true}, // The last one is too late.
 		},
-		reigns: []reign{{at: at(-10), term: 1}, {at: at(30), term: 2}},
+		leaderships: []leadership{{at: at(-10), term: 1}, {at: at(30), term: 2}},
 	}
 	var m Measurement
 	l.fill(&m, start, at(120))

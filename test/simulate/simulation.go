@@ -125,7 +125,7 @@ const idle = 20 * time.Second
 func (s *simulation) workload() *workload.Workload {
 	client := s.network.Host("clients", "10.254.0.1")
 	o := workload.Options{
-		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, Lessees: 1, Pause: time.Duration(s.pace) * 3 * time.Second,
+		Seed: s.Seed, Recorder: history.NewRecorder(), Sessions: 5, Library: 2, LeaseHolders: 1, Pause: time.Duration(s.pace) * 3 * time.Second,
 		Progress: 500 * time.Millisecond, Bulk: 100_000,
 		Exists: func(i int) bool { return s.pods[i].process.Load().running() },
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(client.dialer(func(ctx context.Context, host string) ([]string, error) {

@@ -106,7 +106,7 @@ func (w *Workload) Summary() (text string, answered int) {
 			terms[s.Term] = true
 		}
 	}
-	for _, each := range w.lessees {
+	for _, each := range w.leaseHolders {
 		leases += len(each.leases)
 	}
 	return fmt.Sprintf("%d ops: %v, answered %v, %d replayed; %d revisions, %d events of the restless watcher over %d streams; %d leases; %d masters seen",

@@ -48,8 +48,8 @@ type Options struct {
 	// Exists says which of the targets are worth a call now; nil: all.
 	Exists func(target int) bool
 	// Sessions are clients that read and write; 10. The first Library of them
-	// use the Go client; 3. Lessees hold leases; 2.
-	Sessions, Library, Lessees int
+	// use the Go client; 3. LeaseHolders hold leases; 2.
+	Sessions, Library, LeaseHolders int
 	// Pause is the longest time between two ops of a session; 12 ms.
 	Pause time.Duration
 	// Progress is how often a pod must give its watchers a sign of life; 200 ms.
@@ -67,16 +67,16 @@ type Workload struct {
 	// Compacted is the highest revision that anyone asked to compact to.
 	Compacted atomic.Int64
 
-	historian *watcher
-	watchers  []*watcher
-	lessees   []*lessee
-	opened    int64 // The revision at which the accounts were there.
-	bursts    atomic.Int64
+	historian    *watcher
+	watchers     []*watcher
+	leaseHolders []*leaseHolder
+	opened       int64 // The revision at which the accounts were there.
+	bursts       atomic.Int64
 }
 
 // New makes a workload; nothing runs yet.
 func New(o Options) *Workload {
-	o.Sessions, o.Library, o.Lessees = cmp.Or(o.Sessions, 10), cmp.Or(o.Library, 3), cmp.Or(o.Lessees, 2)
+	o.Sessions, o.Library, o.LeaseHolders = cmp.Or(o.Sessions, 10), cmp.Or(o.Library, 3), cmp.Or(o.LeaseHolders, 2)
 	o.Pause, o.Bulk = cmp.Or(o.Pause, 12*time.Millisecond), cmp.Or(o.Bulk, 420_000)
 	o.Progress = cmp.Or(o.Progress, 200*time.Millisecond)
 	return &Workload{Options: o}
@@ -206,7 +206,7 @@ func (w *Workload) Run(ctx context.Context) error {
 		return err
 	}
 	var clients sync.WaitGroup
-	for i := range w.Sessions + w.Lessees {
+	for i := range w.Sessions + w.LeaseHolders {
 		s, err := w.newSession(1 + i)
 		if err != nil {
 			return err
@@ -216,8 +216,8 @@ func (w *Workload) Run(ctx context.Context) error {
 		}
 		life := func() { w.run(ctx, s) }
 		if i >= w.Sessions {
-			l := &lessee{session: s}
-			w.lessees = append(w.lessees, l)
+			l := &leaseHolder{session: s}
+			w.leaseHolders = append(w.leaseHolders, l)
 			life = func() { l.run(ctx, w.Pause) }
 		}
 		clients.Go(func() {

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // Version is the first byte of an entry. It is raised when a pod of an older

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"testing"
 
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 func put(key, value string) *kvv1.Command {

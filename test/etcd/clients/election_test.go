@@ -49,7 +49,7 @@ func (o *observer) latest() string {
 }
 
 // candidate campaigns, proclaims and resigns, again and again.
-func candidate(ctx context.Context, t *testing.T, session *concurrency.Session, name string, leaders *atomic.Int32, reigns *atomic.Int64) {
+func candidate(ctx context.Context, t *testing.T, session *concurrency.Session, name string, leaders *atomic.Int32, leaderships *atomic.Int64) {
 	for i := 0; ctx.Err() == nil; i++ {
 		election := concurrency.NewElection(session, "election")
 		err := election.Campaign(ctx, fmt.Sprintf("%s %d elected", name, i))
@@ -59,7 +59,7 @@ func candidate(ctx context.Context, t *testing.T, session *concurrency.Session, 
 			}
 			// Not applied, or unknown: the election goes on either way.
 			_ = election.Proclaim(ctx, fmt.Sprintf("%s %d proclaims", name, i))
-			reigns.Add(1)
+			leaderships.Add(1)
 			leaders.Add(-1)
 		}
 		// A campaign that failed with an unknown outcome may have a place.
@@ -77,13 +77,13 @@ func TestElection(t *testing.T) {
 	ctx, stop := context.WithCancel(all)
 	var candidates, observers sync.WaitGroup
 	var leaders atomic.Int32
-	var reigns atomic.Int64
+	var leaderships atomic.Int64
 	for i := range 3 {
 		session, err := concurrency.NewSession(dial(t, pods.Endpoints()...), concurrency.WithTTL(10))
 		if err != nil {
 			t.Fatal(err)
 		}
-		candidates.Go(func() { candidate(ctx, t, session, fmt.Sprint("candidate ", i), &leaders, &reigns) })
+		candidates.Go(func() { candidate(ctx, t, session, fmt.Sprint("candidate ", i), &leaders, &leaderships) })
 	}
 	watching, blind := context.WithCancel(all)
 	seen := []*observer{{}, {}}
@@ -92,7 +92,7 @@ func TestElection(t *testing.T) {
 		observers.Go(func() { o.run(watching, t, client) })
 	}
 	for range 2 {
-		killMaster(t, pods, reigns.Load)
+		killMaster(t, pods, leaderships.Load)
 	}
 	stop()
 	candidates.Wait()
@@ -111,5 +111,5 @@ func TestElection(t *testing.T) {
 	}
 	blind()
 	observers.Wait()
-	t.Logf("%d reigns, %d and %d seen", reigns.Load(), len(seen[0].seen), len(seen[1].seen))
+	t.Logf("%d leaderships, %d and %d seen", leaderships.Load(), len(seen[0].seen), len(seen[1].seen))
 }

@@ -7,19 +7,20 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/volume"
 	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication/internal/volume"
 )
 
 // foundWait bounds the wait for a process that still has the directory open.
 const foundWait = 2 * time.Second
 
-// Found makes dir, which must hold no data, the disk of a new cluster's only
+// Initialize makes dir, which must hold no data, the disk of a new cluster's only
 // member: the pod. write puts a database there whose membership is the given
 // one, at index 1 and term 1. It is how a backup becomes a cluster with a
 // history of its own; the other pods join it with empty disks.
-func Found(ctx context.Context, dir, pod string, write func(configuration []byte) error) (clusterID string, member MemberID, err error) {
+func Initialize(ctx context.Context, dir, pod string, write func(configuration []byte) error) (clusterID string, member MemberID, err error) {
 	if Ordinal(pod) < 0 {
 		return "", "", fmt.Errorf("replication: the pod's name %q does not end in an ordinal, as in kv-0", pod)
 	}

@@ -139,9 +139,9 @@ func TestColdStartWithoutASign(t *testing.T) {
 		c.net.change(func() { delete(c.net.addrs, name) })
 	}
 	c.pods["kv-0"].wipe()
-	orchestrated := c.adjust
+	kubernetesPod := c.adjust
 	c.adjust = func(o *Options) {
-		orchestrated(o)
+		kubernetesPod(o)
 		o.Founding = func(_ context.Context, _ MemberID, _ bool, empty []string) (string, bool, error) {
 			if len(empty) > 0 {
 				t.Errorf("%v say that they are empty", empty)
@@ -197,7 +197,7 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 	if err := survivor.node.CheckRecovery(t.Context(), lost); err != nil {
 		t.Errorf("a recovery is refused: %v", err)
 	}
-	if err := c.pods["kv-0"].node.CheckRecovery(t.Context(), lost); !errors.Is(err, ErrQuorum) {
+	if err := c.pods["kv-0"].node.CheckRecovery(t.Context(), lost); !errors.Is(err, ErrRecoveryRefused) {
 		t.Errorf("a recovery without data: %v", err)
 	}
 }
@@ -320,14 +320,14 @@ func TestUnwantedPod(t *testing.T) {
 
 // Scenario: S22
 func TestRankHeirs(t *testing.T) {
-	heirs := func(pods ...string) []heir {
-		var hs []heir
+	successors := func(pods ...string) []successor {
+		var hs []successor
 		for _, pod := range pods {
-			hs = append(hs, heir{id: MemberID(pod + "/a"), last: 1000})
+			hs = append(hs, successor{id: MemberID(pod + "/a"), last: 1000})
 		}
 		return hs
 	}
-	change := func(hs []heir, pod string, f func(*heir)) []heir {
+	change := func(hs []successor, pod string, f func(*successor)) []successor {
 		for i := range hs {
 			if hs[i].id.Pod() == pod {
 				f(&hs[i])
@@ -335,28 +335,28 @@ func TestRankHeirs(t *testing.T) {
 		}
 		return hs
 	}
-	stops := func(h *heir) { h.stopping = true }
-	lags := func(h *heir) { h.last = 1000 - smallLag - 1 }
-	unwanted := func(h *heir) { h.unwanted = true }
+	stops := func(h *successor) { h.stopping = true }
+	lags := func(h *successor) { h.last = 1000 - smallLag - 1 }
+	unwanted := func(h *successor) { h.unwanted = true }
 	for _, tc := range []struct {
 		name string
 		self string
-		in   []heir
+		in   []successor
 		want []string
 	}{
-		{"the lowest: to the pod above, restarted already", "kv-0", heirs("kv-2", "kv-1"), []string{"kv-1", "kv-2"}},
-		{"in the middle: not to the pod that is next", "kv-1", heirs("kv-0", "kv-2"), []string{"kv-2", "kv-0"}},
-		{"the highest: to the pod that is the last", "kv-2", heirs("kv-1", "kv-0"), []string{"kv-0", "kv-1"}},
-		{"ordinals are numbers", "kv-9", heirs("kv-8", "kv-11", "kv-10"), []string{"kv-10", "kv-11", "kv-8"}},
-		{"whoever is behind comes later", "kv-0", change(heirs("kv-1", "kv-2"), "kv-1", lags), []string{"kv-2", "kv-1"}},
-		{"not to a pod that stops", "kv-0", change(heirs("kv-1", "kv-2"), "kv-1", stops), []string{"kv-2"}},
-		{"to nobody when all stop", "kv-0", change(heirs("kv-1"), "kv-1", stops), nil},
-		{"to a pod that stays", "kv-1", change(heirs("kv-0", "kv-2"), "kv-2", unwanted), []string{"kv-0", "kv-2"}},
-		{"rather behind than about to go", "kv-1", change(change(heirs("kv-0", "kv-2"), "kv-2", unwanted), "kv-0", lags), []string{"kv-0", "kv-2"}},
-		{"not to itself", "kv-1", heirs("kv-1"), nil},
+		{"the lowest: to the pod above, restarted already", "kv-0", successors("kv-2", "kv-1"), []string{"kv-1", "kv-2"}},
+		{"in the middle: not to the pod that is next", "kv-1", successors("kv-0", "kv-2"), []string{"kv-2", "kv-0"}},
+		{"the highest: to the pod that is the last", "kv-2", successors("kv-1", "kv-0"), []string{"kv-0", "kv-1"}},
+		{"ordinals are numbers", "kv-9", successors("kv-8", "kv-11", "kv-10"), []string{"kv-10", "kv-11", "kv-8"}},
+		{"whoever is behind comes later", "kv-0", change(successors("kv-1", "kv-2"), "kv-1", lags), []string{"kv-2", "kv-1"}},
+		{"not to a pod that stops", "kv-0", change(successors("kv-1", "kv-2"), "kv-1", stops), []string{"kv-2"}},
+		{"to nobody when all stop", "kv-0", change(successors("kv-1"), "kv-1", stops), nil},
+		{"to a pod that stays", "kv-1", change(successors("kv-0", "kv-2"), "kv-2", unwanted), []string{"kv-0", "kv-2"}},
+		{"rather behind than about to go", "kv-1", change(change(successors("kv-0", "kv-2"), "kv-2", unwanted), "kv-0", lags), []string{"kv-0", "kv-2"}},
+		{"not to itself", "kv-1", successors("kv-1"), nil},
 	} {
 		var got []string
-		for _, id := range rankHeirs(MemberID(tc.self+"/a"), 1000, tc.in) {
+		for _, id := range rankSuccessors(MemberID(tc.self+"/a"), 1000, tc.in) {
 			got = append(got, id.Pod())
 		}
 		if !slices.Equal(got, tc.want) {
@@ -395,20 +395,20 @@ func TestDialWhereAPodCameFrom(t *testing.T) {
 	if err := dial(); err == nil {
 		t.Error("found without a name")
 	}
-	p.origins.mu.Lock()
-	p.origins.ips["kv-1"] = "127.0.0.1"
-	p.origins.mu.Unlock()
+	p.recentAddresses.mu.Lock()
+	p.recentAddresses.ips["kv-1"] = "127.0.0.1"
+	p.recentAddresses.mu.Unlock()
 	if err := dial(); err != nil {
 		t.Error(err)
 	}
 	c.pods["kv-1"].kill()
-	if err := dial(); err == nil || p.origins.instead("kv-1", "kv-1.kv:1") != "" {
-		t.Errorf("a pod that is gone: %v, at %q", err, p.origins.instead("kv-1", "kv-1.kv:1"))
+	if err := dial(); err == nil || p.recentAddresses.instead("kv-1", "kv-1.kv:1") != "" {
+		t.Errorf("a pod that is gone: %v, at %q", err, p.recentAddresses.instead("kv-1", "kv-1.kv:1"))
 	}
 }
 
-func TestOrigins(t *testing.T) {
-	o := &origins{ips: map[string]string{}}
+func TestRecentAddresses(t *testing.T) {
+	o := &recentAddresses{ips: map[string]string{}}
 	o.note("kv-0", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 40000})
 	o.note("kv-1", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000})
 	o.note("kv-2", &net.UnixAddr{Name: "s"})
@@ -495,7 +495,7 @@ func TestColdBesideADiskThatCannotVote(t *testing.T) {
 		{"its old disk voted", "kv-1/new", &peerv1.InspectResponse{MemberId: first}, true},
 		{"the other is damaged", e.self, &peerv1.InspectResponse{MemberId: first, Condemned: true}, true},
 	} {
-		a := &attendant{engine: &engine{self: tc.self, raft: e.raft}, node: n}
+		a := &joiner{engine: &engine{self: tc.self, raft: e.raft}, node: n}
 		if cold := a.quorumAbsent(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0}); cold != tc.cold {
 			t.Errorf("%s: cold %t", tc.what, cold)
 		}

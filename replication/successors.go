@@ -9,33 +9,33 @@ import (
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
-// smallLag is how many entries an heir may be behind: it gets them in the time
+// smallLag is how many entries a successor may be behind: it gets them in the time
 // of a few messages, while the writes wait.
 const smallLag = 256
 
-// heir is a voter that may take the baton.
-type heir struct {
+// successor is a voter that may take the baton.
+type successor struct {
 	id       MemberID
 	last     uint64 // the last index in its log
 	stopping bool   // it was told to end
 	unwanted bool   // its ordinal should not exist
 }
 
-// rankHeirs orders those who may take the baton, the best first; own is the
+// rankSuccessors orders those who may take the baton, the best first; own is the
 // master's last index.
 //
 // A StatefulSet restarts its pods from the highest ordinal down. When the
 // master is told to stop in such a roll-out, the pods above it have been
 // restarted and stay; the one below it is restarted next. So the lowest one
-// above is the heir: the baton changes hands once, and once in the next
-// roll-out, too. When there is none above, every heir will be restarted, and
+// above is the successor: the baton changes hands once, and once in the next
+// roll-out, too. When there is none above, every successor will be restarted, and
 // the lowest ordinal is the last.
 //
 // Whoever is far behind comes after all that are not: the writes would wait.
-func rankHeirs(self MemberID, own uint64, heirs []heir) []MemberID {
-	heirs = slices.DeleteFunc(slices.Clone(heirs), func(h heir) bool { return h.stopping || h.id == self })
+func rankSuccessors(self MemberID, own uint64, successors []successor) []MemberID {
+	successors = slices.DeleteFunc(slices.Clone(successors), func(h successor) bool { return h.stopping || h.id == self })
 	ordinal := Ordinal(self.Pod())
-	rank := func(h heir) int {
+	rank := func(h successor) int {
 		late := h.last+smallLag < own
 		switch {
 		case h.unwanted && late:
@@ -49,23 +49,23 @@ func rankHeirs(self MemberID, own uint64, heirs []heir) []MemberID {
 		}
 		return 2
 	}
-	slices.SortFunc(heirs, func(a, b heir) int {
+	slices.SortFunc(successors, func(a, b successor) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), byOrdinal(a.id.Pod(), b.id.Pod()))
 	})
 	var ids []MemberID
-	for _, h := range heirs {
+	for _, h := range successors {
 		ids = append(ids, h.id)
 	}
 	return ids
 }
 
-// heirs are the voters that answer, do not stop and may be asked in the term, the
+// successors are the voters that answer, do not stop and may be asked in the term, the
 // best first; to, if given, is the only pod that counts.
-func (e *engine) heirs(ctx context.Context, term uint64, to string) []MemberID {
+func (e *engine) successors(ctx context.Context, term uint64, to string) []MemberID {
 	ctx, cancel := context.WithTimeout(ctx, askLast)
 	defer cancel()
-	covers := e.steward.covers()
-	var found []heir
+	covers := e.changer.covers()
+	var found []successor
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, id := range e.otherVoters() {
@@ -73,7 +73,7 @@ func (e *engine) heirs(ctx context.Context, term uint64, to string) []MemberID {
 			continue
 		}
 		wg.Go(func() {
-			h := heir{id: id, unwanted: !covers(Ordinal(id.Pod()))}
+			h := successor{id: id, unwanted: !covers(Ordinal(id.Pod()))}
 			if conn, err := e.conn(id.Pod()); err == nil {
 				if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
 					h.last, h.stopping = seen.LastIndex, seen.Stopping
@@ -87,5 +87,5 @@ func (e *engine) heirs(ctx context.Context, term uint64, to string) []MemberID {
 		})
 	}
 	wg.Wait()
-	return rankHeirs(e.self, e.raft.LastIndex(), found)
+	return rankSuccessors(e.self, e.raft.LastIndex(), found)
 }

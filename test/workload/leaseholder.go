@@ -9,26 +9,26 @@ import (
 	"github.com/batondb/baton/test/history"
 )
 
-// lessee takes leases, puts a key on each, keeps it alive for a while, and then
+// leaseHolder takes leases, puts a key on each, keeps it alive for a while, and then
 // revokes it or lets it end. For one goroutine.
-type lessee struct {
+type leaseHolder struct {
 	session *session
 	leases  []lease
-	early   []string // What ended too soon, as the lessee saw it.
+	early   []string // What ended too soon, as the leaseHolder saw it.
 }
 
-// lease is what a lessee knows about one of its leases.
+// lease is what a leaseHolder knows about one of its leases.
 type lease struct {
 	id    int64
 	ttl   time.Duration
 	alive int64 // When the last request was sent that gave it its full time.
-	// revoked says that the lessee asked to end it.
+	// revoked says that the leaseHolder asked to end it.
 	revoked bool
 }
 
 func leaseKey(id int64) string { return fmt.Sprintf("lease/%d", id) }
 
-func (l *lessee) run(ctx context.Context, pause time.Duration) {
+func (l *leaseHolder) run(ctx context.Context, pause time.Duration) {
 	for ctx.Err() == nil {
 		if current, ok := l.grant(ctx); ok {
 			l.hold(ctx, &current)
@@ -38,8 +38,8 @@ func (l *lessee) run(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// grant takes a new lease, under an id of the lessee's choice.
-func (l *lessee) grant(ctx context.Context) (lease, bool) {
+// grant takes a new lease, under an id of the leaseHolder's choice.
+func (l *leaseHolder) grant(ctx context.Context) (lease, bool) {
 	s := l.session
 	s.sequence++
 	request := &kvv1.GrantRequest{
@@ -56,7 +56,7 @@ func (l *lessee) grant(ctx context.Context) (lease, bool) {
 }
 
 // hold puts the lease's key and keeps the lease alive.
-func (l *lessee) hold(ctx context.Context, current *lease) {
+func (l *leaseHolder) hold(ctx context.Context, current *lease) {
 	s := l.session
 	key := leaseKey(current.id)
 	s.write(ctx, &history.Op{Name: "lease-put", Writes: []history.Write{{Key: key, Value: s.value(), Lease: current.id}}})
@@ -78,7 +78,7 @@ func (l *lessee) hold(ctx context.Context, current *lease) {
 }
 
 // keepAlive is false when the lease is gone.
-func (l *lessee) keepAlive(ctx context.Context, current *lease) bool {
+func (l *leaseHolder) keepAlive(ctx context.Context, current *lease) bool {
 	s := l.session
 	ctx, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
@@ -107,10 +107,10 @@ func (l *lessee) keepAlive(ctx context.Context, current *lease) bool {
 
 // checkLeases tells whether a key went with its lease before the lease's time.
 func (w *Workload) checkLeases(l *history.Log) []history.Violation {
-	all, lessees := w.historian.watch, w.lessees
+	all, leaseHolders := w.historian.watch, w.leaseHolders
 	var found []history.Violation
 	ends := map[string]lease{}
-	for _, each := range lessees {
+	for _, each := range leaseHolders {
 		for _, text := range each.early {
 			found = append(found, history.Violation{Check: "lease", Text: text})
 		}

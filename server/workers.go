@@ -9,12 +9,12 @@ import (
 	"google.golang.org/grpc"
 )
 
-// pipeline answers the messages of a two-way stream, many at a time and in any
+// streamWorkers answers the messages of a two-way stream, many at a time and in any
 // order. The method's goroutine hands each message to a worker. Workers are
 // started when all others are busy, so a stream has as many as it has messages
 // in flight, and at most a limit: then nothing more is read, and the sender
 // feels it.
-type pipeline[Request, Response any] struct {
+type streamWorkers[Request, Response any] struct {
 	both  grpc.BidiStreamingServer[Request, Response]
 	limit int
 	// answer gives the answer to one message; an error ends the stream.
@@ -31,7 +31,7 @@ type pipeline[Request, Response any] struct {
 
 // run returns when the client has no more to say, when the stream or ctx ends,
 // or when a message failed; what was begun is answered before it returns.
-func (p *pipeline[Request, Response]) run(ctx context.Context) error {
+func (p *streamWorkers[Request, Response]) run(ctx context.Context) error {
 	p.todo, p.failed = make(chan *Request), make(chan struct{})
 	requests, received := make(chan *Request), make(chan error, 1)
 	go p.receive(ctx, requests, received)
@@ -46,7 +46,7 @@ func (p *pipeline[Request, Response]) run(ctx context.Context) error {
 
 // receive is a goroutine of its own, because only the end of the method ends a
 // Recv: run could not return when the pod stops. It outlives run by a moment.
-func (p *pipeline[Request, Response]) receive(ctx context.Context, requests chan<- *Request, received chan<- error) {
+func (p *streamWorkers[Request, Response]) receive(ctx context.Context, requests chan<- *Request, received chan<- error) {
 	for {
 		req, err := p.both.Recv()
 		if err != nil {
@@ -61,7 +61,7 @@ func (p *pipeline[Request, Response]) receive(ctx context.Context, requests chan
 	}
 }
 
-func (p *pipeline[Request, Response]) dispatch(ctx context.Context, requests <-chan *Request, received <-chan error) error {
+func (p *streamWorkers[Request, Response]) dispatch(ctx context.Context, requests <-chan *Request, received <-chan error) error {
 	for {
 		select {
 		case req := <-requests:
@@ -80,7 +80,7 @@ func (p *pipeline[Request, Response]) dispatch(ctx context.Context, requests <-c
 }
 
 // hand gives a message to a free worker, or to a new one.
-func (p *pipeline[Request, Response]) hand(req *Request) {
+func (p *streamWorkers[Request, Response]) hand(req *Request) {
 	if p.workers < p.limit {
 		select {
 		case p.todo <- req:
@@ -94,7 +94,7 @@ func (p *pipeline[Request, Response]) hand(req *Request) {
 	p.todo <- req
 }
 
-func (p *pipeline[Request, Response]) work(req *Request) {
+func (p *streamWorkers[Request, Response]) work(req *Request) {
 	defer p.ended.Done()
 	for ok := true; ok; req, ok = <-p.todo {
 		p.handle(req)
@@ -103,7 +103,7 @@ func (p *pipeline[Request, Response]) work(req *Request) {
 
 // handle finishes what was begun even when the pod stops: its context is that
 // of the client's stream.
-func (p *pipeline[Request, Response]) handle(req *Request) {
+func (p *streamWorkers[Request, Response]) handle(req *Request) {
 	ctx, cancel := context.WithTimeout(p.both.Context(), defaultDeadline)
 	response, err := p.answer(ctx, req)
 	cancel()

@@ -20,15 +20,15 @@ const (
 	endingTimeout = 5 * time.Second
 )
 
-// leaser holds when each lease ends, on the master and for as long as it is
+// leaseExpirer holds when each lease ends, on the master and for as long as it is
 // the master. Nothing of it is replicated: a new master gives every lease its
 // full time again, so a lease may last longer, and never ends early.
 //
-// Times are durations of the monotonic clock since the leaser began: setting
+// Times are durations of the monotonic clock since the leaseExpirer began: setting
 // the wall clock changes nothing, and a suspended machine ends nothing. Nor does a
 // time in which this pod is in doubt about its data: nobody can keep a lease alive
 // then, nor is it known whether there is one.
-type leaser struct {
+type leaseExpirer struct {
 	store Store
 	clock func() time.Duration
 
@@ -51,9 +51,9 @@ type lease struct {
 	place  int  // In the queue.
 }
 
-func newLeaser(st Store) *leaser {
+func newLeaseExpirer(st Store) *leaseExpirer {
 	start := time.Now()
-	l := &leaser{store: st, clock: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
+	l := &leaseExpirer{store: st, clock: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.load()
@@ -61,10 +61,10 @@ func newLeaser(st Store) *leaser {
 }
 
 // elapsed is the time that counts; l.mu is held.
-func (l *leaser) elapsed() time.Duration { return l.clock() - l.lost }
+func (l *leaseExpirer) elapsed() time.Duration { return l.clock() - l.lost }
 
 // tick says whether this pod is in doubt.
-func (l *leaser) tick(doubt bool) {
+func (l *leaseExpirer) tick(doubt bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock()
@@ -75,7 +75,7 @@ func (l *leaser) tick(doubt bool) {
 }
 
 // refresh looks for leases that came and went.
-func (l *leaser) refresh() {
+func (l *leaseExpirer) refresh() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.store.LeaseChanges() != l.changes {
@@ -85,7 +85,7 @@ func (l *leaser) refresh() {
 
 // load takes the store's leases; l.mu is held. One that is seen for the first
 // time has its full time from now.
-func (l *leaser) load() {
+func (l *leaseExpirer) load() {
 	all, changes := l.store.Leases()
 	l.changes = changes
 	known := make(map[int64]*lease, len(all))
@@ -115,7 +115,7 @@ func secondsOf(l *kvv1.Lease) time.Duration {
 
 // keepAlive gives a lease its full time again and returns it; 0: there is no
 // such lease, or its time is over.
-func (l *leaser) keepAlive(id int64) time.Duration {
+func (l *leaseExpirer) keepAlive(id int64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	found := l.find(id)
@@ -128,7 +128,7 @@ func (l *leaser) keepAlive(id int64) time.Duration {
 }
 
 // remaining returns how long a lease lives and how much of that is left.
-func (l *leaser) remaining(id int64) (ttl, left time.Duration, ok bool) {
+func (l *leaseExpirer) remaining(id int64) (ttl, left time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	found := l.find(id)
@@ -139,7 +139,7 @@ func (l *leaser) remaining(id int64) (ttl, left time.Duration, ok bool) {
 }
 
 // find looks into the store when the lease is not known yet; l.mu is held.
-func (l *leaser) find(id int64) *lease {
+func (l *leaseExpirer) find(id int64) *lease {
 	if l.store.LeaseChanges() != l.changes {
 		l.load()
 	}
@@ -151,7 +151,7 @@ func (l *leaser) find(id int64) *lease {
 }
 
 // over returns leases whose time is over, at most maxEndings, and marks them.
-func (l *leaser) over() []*lease {
+func (l *leaseExpirer) over() []*lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var over []*lease
@@ -168,7 +168,7 @@ func (l *leaser) over() []*lease {
 }
 
 // run ends leases until ctx ends.
-func (l *leaser) run(ctx context.Context, c *core) {
+func (l *leaseExpirer) run(ctx context.Context, c *core) {
 	tick := time.NewTicker(leaseTick)
 	defer tick.Stop()
 	for {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// attendTick is how often a voter looks after its membership.
-	attendTick = time.Second
+	// joinTick is how often a voter looks after its membership.
+	joinTick = time.Second
 	// askAfter is how long a voter hears nothing of a master before it asks
 	// around whether it was removed.
 	askAfter = 2 * time.Second
@@ -24,9 +24,9 @@ const (
 	sayAfter = 15 * time.Second
 )
 
-// attendant looks after this pod's own membership: asks to be taken in until
+// joiner looks after this pod's own membership: asks to be taken in until
 // it votes, and finds out when it was removed.
-type attendant struct {
+type joiner struct {
 	node *Node
 	*engine
 	// absent is since when no master is known; zero: one is.
@@ -37,16 +37,16 @@ type attendant struct {
 	names map[string]*nameWatch
 }
 
-func newAttendant(n *Node, e *engine) *attendant {
-	return &attendant{node: n, engine: e, names: map[string]*nameWatch{}}
+func newJoiner(n *Node, e *engine) *joiner {
+	return &joiner{node: n, engine: e, names: map[string]*nameWatch{}}
 }
 
-func (a *attendant) run(ctx context.Context) {
+func (a *joiner) run(ctx context.Context) {
 	a.absent = time.Now().Add(-askAfter) // ask at once after a start
 	for ctx.Err() == nil {
 		votes, err := a.review(ctx)
 		if err != nil {
-			a.slog.Debug("the attendant ends", "error", err)
+			a.slog.Debug("the joiner ends", "error", err)
 			return
 		}
 		if a.views.load().master != "" {
@@ -60,7 +60,7 @@ func (a *attendant) run(ctx context.Context) {
 			a.sayWhatThereIs()
 		}
 		a.lookForCallers()
-		wait := attendTick
+		wait := joinTick
 		if !votes || !a.absent.IsZero() && time.Since(a.absent) >= askAfter {
 			a.ask(ctx)
 			wait = a.node.opts.Timing.Retry / 2
@@ -68,7 +68,7 @@ func (a *attendant) run(ctx context.Context) {
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-a.roster.changed:
+		case <-a.membership.changed:
 		case <-t.C:
 		}
 		t.Stop()
@@ -78,7 +78,7 @@ func (a *attendant) run(ctx context.Context) {
 // lookForCallers looks for the names of the pods that reach this one: a pod
 // itself cannot tell that its name is missing, for Kubernetes writes it to the
 // pod's own /etc/hosts.
-func (a *attendant) lookForCallers() {
+func (a *joiner) lookForCallers() {
 	for _, pod := range a.node.recentCallers() {
 		if a.names[pod] == nil {
 			a.names[pod] = &nameWatch{}
@@ -89,7 +89,7 @@ func (a *attendant) lookForCallers() {
 
 // sayWhatThereIs tells, once, what a person needs who looks for the pod to
 // recover from.
-func (a *attendant) sayWhatThereIs() {
+func (a *joiner) sayWhatThereIs() {
 	if a.said || time.Since(a.absent) < sayAfter+askAfter {
 		return
 	}
@@ -99,8 +99,8 @@ func (a *attendant) sayWhatThereIs() {
 }
 
 // review compares the committed membership with what this pod knows of itself.
-func (a *attendant) review(ctx context.Context) (votes bool, err error) {
-	m := a.roster.now.Load()
+func (a *joiner) review(ctx context.Context) (votes bool, err error) {
+	m := a.membership.now.Load()
 	joined := a.node.volume.Identity().JoinedIndex
 	me, member := server(m.Configuration, a.self)
 	switch {
@@ -115,10 +115,10 @@ func (a *attendant) review(ctx context.Context) (votes bool, err error) {
 }
 
 // ask asks the master to take this pod in, or whether it still is a member.
-func (a *attendant) ask(ctx context.Context) {
+func (a *joiner) ask(ctx context.Context) {
 	pod := a.views.load().master.Pod()
 	if pod == "" {
-		seen := a.node.inspect(ctx, a.node.neighbours())
+		seen := a.node.inspect(ctx, a.node.candidatePods())
 		var ok bool
 		if pod, ok = masterOf(seen); !ok {
 			a.cold.Store(a.quorumAbsent(seen))
@@ -143,7 +143,7 @@ func (a *attendant) ask(ctx context.Context) {
 	case err != nil:
 		a.slog.Debug("the master does not take this pod in now", "master", pod, "error", err)
 	case answer.Removed:
-		// The next review ends the attendant.
+		// The next review ends the joiner.
 		a.node.retire(ctx, fmt.Sprintf("%s says that %s was removed from the membership", pod, a.self))
 	}
 }
@@ -153,7 +153,7 @@ func (a *attendant) ask(ctx context.Context) {
 // where the next pod is only created once this one is ready. A pod does not
 // exist if its name does not; and a voter does not run if its pod, this one or
 // one that answers, has another disk, or a damaged one.
-func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
+func (a *joiner) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	// The latest one in the log, by which votes go: after a crash what was applied
 	// lags, and nothing is applied without a quorum.
 	all := voters(a.raft.GetConfiguration().Configuration())
@@ -177,7 +177,7 @@ func (a *attendant) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 // acknowledged before a moment soon after that moment. Having got it late says
 // nothing: meanwhile there is more. Under a load that it hardly keeps up with, it
 // is enough to have tried for a while.
-func (a *attendant) catchUp(ctx context.Context) {
+func (a *joiner) catchUp(ctx context.Context) {
 	for round := 0; ctx.Err() == nil; {
 		asked := time.Now()
 		if err := a.node.LinearizableRead(ctx); err != nil {

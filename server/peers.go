@@ -13,27 +13,27 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// neighbours is what every other member last said of itself: where clients
+// peerStatuses is what every other member last said of itself: where clients
 // reach it, and whether its volume is nearly full.
-type neighbours struct {
+type peerStatuses struct {
 	mu   sync.Mutex                 // guards last
 	last map[string]*kvv1.PodStatus // By pod; nobody who did not answer the last time.
 	// addresses outlive a missing answer: they are only hints.
 	addresses map[string]string
 }
 
-func newNeighbours() *neighbours {
-	return &neighbours{last: map[string]*kvv1.PodStatus{}, addresses: map[string]string{}}
+func newPeerStatuses() *peerStatuses {
+	return &peerStatuses{last: map[string]*kvv1.PodStatus{}, addresses: map[string]string{}}
 }
 
-func (n *neighbours) clientAddress(pod string) string {
+func (n *peerStatuses) clientAddress(pod string) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.addresses[pod]
 }
 
 // alarmed returns the pods of which the last answer had this alarm.
-func (n *neighbours) alarmed(alarm string) []string {
+func (n *peerStatuses) alarmed(alarm string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var pods []string
@@ -47,7 +47,7 @@ func (n *neighbours) alarmed(alarm string) []string {
 	return pods
 }
 
-func (n *neighbours) note(answers map[string]*kvv1.PodStatus) {
+func (n *peerStatuses) note(answers map[string]*kvv1.PodStatus) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.last = answers
@@ -58,9 +58,9 @@ func (n *neighbours) note(answers map[string]*kvv1.PodStatus) {
 	}
 }
 
-// watchNeighbours asks everybody until ctx ends.
-func (c *core) watchNeighbours(ctx context.Context) {
-	tick := time.NewTicker(neighbourInterval)
+// watchPeers asks everybody until ctx ends.
+func (c *core) watchPeers(ctx context.Context) {
+	tick := time.NewTicker(peerInterval)
 	defer tick.Stop()
 	for {
 		if log, err := c.needLog(); err == nil {
@@ -70,7 +70,7 @@ func (c *core) watchNeighbours(ctx context.Context) {
 					answers[a.member.Pod] = a.status
 				}
 			}
-			c.neighbours.note(answers)
+			c.peerStatuses.note(answers)
 		}
 		select {
 		case <-ctx.Done():

@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// origins remembers from which address a pod of this cluster last came. A pod
+// recentAddresses remembers from which address a pod of this cluster last came. A pod
 // that restarts in Kubernetes has a new address, and DNS gives the old one for
 // some seconds more; the pod itself asks the others at once, and so they find it
 // at once. It is a hint, never on disk: the handshake refuses a wrong address,
 // and then DNS has the word.
-type origins struct {
+type recentAddresses struct {
 	mu  sync.Mutex // guards ips
 	ips map[string]string
 }
 
-func (o *origins) note(pod string, from net.Addr) {
+func (o *recentAddresses) note(pod string, from net.Addr) {
 	tcp, ok := from.(*net.TCPAddr)
 	if !ok || tcp.IP.IsLoopback() {
 		return // Pods on one machine share its address.
@@ -27,7 +27,7 @@ func (o *origins) note(pod string, from net.Addr) {
 
 // instead is the address to try before addr, the one that the name gives; empty:
 // none. An addr that is no name is not to be doubted.
-func (o *origins) instead(pod, addr string) string {
+func (o *recentAddresses) instead(pod, addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || net.ParseIP(host) != nil {
 		return ""
@@ -40,7 +40,7 @@ func (o *origins) instead(pod, addr string) string {
 	return net.JoinHostPort(o.ips[pod], port)
 }
 
-func (o *origins) forget(pod, addr string) {
+func (o *recentAddresses) forget(pod, addr string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if host, _, err := net.SplitHostPort(addr); err == nil && o.ips[pod] == host {

@@ -22,13 +22,13 @@ const (
 	// leave by itself. Kubernetes stops one pod after the other, and none while a
 	// lower one is not ready: removed before it is told to stop, a pod would turn
 	// unready and hold up the others' stops for ever.
-	unwantedGrace = 2 * time.Minute
-	stewardTick   = time.Second
+	unwantedGrace  = 2 * time.Minute
+	membershipTick = time.Second
 )
 
-// steward changes the membership on the master, one change after the other,
+// membershipChanger changes the membership on the master, one change after the other,
 // each committed before the next.
-type steward struct {
+type membershipChanger struct {
 	engine   *engine
 	expected func() (covers func(int) bool, known bool)
 	wake     chan struct{}
@@ -36,15 +36,15 @@ type steward struct {
 	turn turn.Lock // Held from a decision until it is committed. It comes before mu.
 
 	mu      sync.Mutex // guards the fields below
-	joiners map[MemberID]joiner
-	leavers map[MemberID]leaver
+	joiners map[MemberID]joinRequest
+	leavers map[MemberID]leaveRequest
 	removed map[MemberID]bool // by this pod: a late request must not take them in again
 	// unwanted is since when the members are known that should not exist.
 	unwanted map[MemberID]time.Time
 }
 
-// joiner is a pod that asks to be taken in.
-type joiner struct {
+// joinRequest is a pod that asks to be taken in.
+type joinRequest struct {
 	asked time.Time
 	// target is the commit index when it asked the last time: a joiner that
 	// has it when it asks again is as far behind as one round of asking.
@@ -52,41 +52,41 @@ type joiner struct {
 	caught bool
 }
 
-// leaver is a member that asks to be taken out.
-type leaver struct {
+// leaveRequest is a member that asks to be taken out.
+type leaveRequest struct {
 	asked time.Time
 	// reclone: only its vote, for its pod comes back with a new disk.
 	reclone bool
 }
 
-func newSteward(e *engine, expected func() (func(int) bool, bool)) *steward {
-	return &steward{
+func newMembershipChanger(e *engine, expected func() (func(int) bool, bool)) *membershipChanger {
+	return &membershipChanger{
 		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: turn.New(),
-		joiners: map[MemberID]joiner{}, leavers: map[MemberID]leaver{}, removed: map[MemberID]bool{},
+		joiners: map[MemberID]joinRequest{}, leavers: map[MemberID]leaveRequest{}, removed: map[MemberID]bool{},
 		unwanted: map[MemberID]time.Time{},
 	}
 }
 
 // join notes a request. The caller repeats it until it is a voter. Of a pod's
 // incarnations only the last one that asked counts: the others are gone.
-func (s *steward) join(id MemberID, index, commit uint64) {
+func (s *membershipChanger) join(id MemberID, index, commit uint64) {
 	s.mu.Lock()
 	if _, leaves := s.leavers[id]; leaves || s.removed[id] {
 		s.mu.Unlock()
 		return
 	}
-	maps.DeleteFunc(s.joiners, func(other MemberID, _ joiner) bool { return other != id && other.Pod() == id.Pod() })
+	maps.DeleteFunc(s.joiners, func(other MemberID, _ joinRequest) bool { return other != id && other.Pod() == id.Pod() })
 	before, again := s.joiners[id]
-	s.joiners[id] = joiner{asked: time.Now(), target: commit, caught: again && index >= before.target}
+	s.joiners[id] = joinRequest{asked: time.Now(), target: commit, caught: again && index >= before.target}
 	s.mu.Unlock()
 	s.kick()
 }
 
 // leave asks for a member's removal, or that of its vote, which is done some
 // time later. Its own wish to join, from before, does not count any more.
-func (s *steward) leave(id MemberID, reclone bool) {
+func (s *membershipChanger) leave(id MemberID, reclone bool) {
 	s.mu.Lock()
-	s.leavers[id] = leaver{time.Now(), reclone}
+	s.leavers[id] = leaveRequest{time.Now(), reclone}
 	delete(s.joiners, id)
 	s.mu.Unlock()
 	s.kick()
@@ -95,10 +95,10 @@ func (s *steward) leave(id MemberID, reclone bool) {
 // without says that a member, or its vote, is neither in the committed
 // membership nor in a later one, and that no change of this pod's is under way
 // that was decided before it asked to leave.
-func (s *steward) without(id MemberID, voteOnly bool) bool {
+func (s *membershipChanger) without(id MemberID, voteOnly bool) bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	for _, c := range []raft.Configuration{s.engine.roster.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
+	for _, c := range []raft.Configuration{s.engine.membership.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
 		if m, member := server(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
 			return false
 		}
@@ -106,15 +106,15 @@ func (s *steward) without(id MemberID, voteOnly bool) bool {
 	return true
 }
 
-func (s *steward) kick() {
+func (s *membershipChanger) kick() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (s *steward) run(ctx context.Context) {
-	tick := time.NewTicker(stewardTick)
+func (s *membershipChanger) run(ctx context.Context) {
+	tick := time.NewTicker(membershipTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -129,7 +129,7 @@ func (s *steward) run(ctx context.Context) {
 }
 
 // step makes the next change, and says whether there may be another.
-func (s *steward) step(ctx context.Context) bool {
+func (s *membershipChanger) step(ctx context.Context) bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	c := s.situation().decide()
@@ -144,7 +144,7 @@ func (s *steward) step(ctx context.Context) bool {
 	return true
 }
 
-func (s *steward) change(ctx context.Context, c change) error {
+func (s *membershipChanger) change(ctx context.Context, c change) error {
 	r, id, addr := s.engine.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
 	switch c.do {
 	case addLearner:
@@ -174,13 +174,13 @@ func (s *steward) change(ctx context.Context, c change) error {
 }
 
 // hasRemoved says that this pod has taken a member out, or is about to.
-func (s *steward) hasRemoved(id MemberID) bool {
+func (s *membershipChanger) hasRemoved(id MemberID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.removed[id]
 }
 
-func (s *steward) mark(id MemberID, removed bool) {
+func (s *membershipChanger) mark(id MemberID, removed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.joiners, id)
@@ -205,14 +205,14 @@ type situation struct {
 }
 
 // covers says which ordinals should exist: any may, while it is not known.
-func (s *steward) covers() func(ordinal int) bool {
+func (s *membershipChanger) covers() func(ordinal int) bool {
 	if covers, known := s.expected(); known {
 		return covers
 	}
 	return func(int) bool { return true }
 }
 
-func (s *steward) situation() situation {
+func (s *membershipChanger) situation() situation {
 	e := s.engine
 	now := situation{
 		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
@@ -225,8 +225,8 @@ func (s *steward) situation() situation {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.joiners, func(_ MemberID, j joiner) bool { return time.Since(j.asked) > joinerFresh })
-	maps.DeleteFunc(s.leavers, func(_ MemberID, l leaver) bool { return time.Since(l.asked) > 10*joinerFresh })
+	maps.DeleteFunc(s.joiners, func(_ MemberID, j joinRequest) bool { return time.Since(j.asked) > joinerFresh })
+	maps.DeleteFunc(s.leavers, func(_ MemberID, l leaveRequest) bool { return time.Since(l.asked) > 10*joinerFresh })
 	maps.DeleteFunc(s.unwanted, func(id MemberID, _ time.Time) bool { return now.covers(Ordinal(id.Pod())) })
 	for _, m := range now.servers {
 		id := MemberID(m.ID)

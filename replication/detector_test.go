@@ -25,8 +25,8 @@ func TestVigilDead(t *testing.T) {
 		"cut off":                  {[]error{context.DeadlineExceeded}, false},
 	} {
 		calls := 0
-		g := &vigil{engine: &engine{timing: Timing{Heartbeat: time.Second}}, port: &port{
-			origins: &origins{ips: map[string]string{}}, callers: map[MemberID]int{},
+		g := &failureDetector{engine: &engine{timing: Timing{Heartbeat: time.Second}}, port: &port{
+			recentAddresses: &recentAddresses{ips: map[string]string{}}, callers: map[MemberID]int{},
 			opts: &Options{
 				Resolver: func(string) (string, error) { return "127.0.0.1:1", nil },
 				Dial: func(context.Context, string) (net.Conn, error) {

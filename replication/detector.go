@@ -9,9 +9,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
-	"github.com/hashicorp/raft"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 	rankPause = 100 * time.Millisecond
 )
 
-// vigil notices a master whose process has died long before its heartbeats are
+// failureDetector notices a master whose process has died long before its heartbeats are
 // missed: the kernel closes the dead process' connections, and refuses new ones.
 //
 // The proof needed is that the master has no connection to this pod left, and
@@ -33,14 +34,14 @@ const (
 //
 // The voter of the lowest ordinal stands at once, the next ones only if no new
 // master came of it; together they would split the votes.
-type vigil struct {
+type failureDetector struct {
 	*engine
 	port *port
 	// inspect asks pods what they have.
 	inspect func(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse
 }
 
-func (g *vigil) run(ctx context.Context) {
+func (g *failureDetector) run(ctx context.Context) {
 	g.assemble(ctx)
 	for {
 		select {
@@ -53,7 +54,7 @@ func (g *vigil) run(ctx context.Context) {
 			}
 			if sleep(ctx, time.Duration(rank)*rankPause); ctx.Err() == nil && g.missed(gone) {
 				g.slog.Info("the master's process is gone; this pod stands for election", "master", gone)
-				g.stand()
+				g.campaign()
 			}
 		}
 	}
@@ -63,7 +64,7 @@ func (g *vigil) run(ctx context.Context) {
 // master: nobody has to be waited for then, and the one with the best log stands
 // at once. Raft lets anybody stand at any time; what the pods say of themselves
 // here only saves an election that nobody would win (TestAllStartTogether).
-func (g *vigil) assemble(ctx context.Context) {
+func (g *failureDetector) assemble(ctx context.Context) {
 	all := voters(g.raft.GetConfiguration().Configuration())
 	if !slices.Contains(all, g.self) {
 		return
@@ -82,7 +83,7 @@ func (g *vigil) assemble(ctx context.Context) {
 		if best, complete := g.best(all, seen); complete {
 			if best == g.self {
 				g.slog.Info("every voter has just started; this pod has the best log and stands for election")
-				g.stand()
+				g.campaign()
 			}
 			return
 		}
@@ -92,7 +93,7 @@ func (g *vigil) assemble(ctx context.Context) {
 // best is the voter that the others will vote for: the one with the latest
 // entry (Raft paper, 5.4.1), of those the lowest ordinal. It is known when all have told what they
 // have.
-func (g *vigil) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (best MemberID, complete bool) {
+func (g *failureDetector) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (best MemberID, complete bool) {
 	type candidate struct {
 		id          MemberID
 		index, term uint64
@@ -118,14 +119,14 @@ func (g *vigil) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (b
 // missed says whether m was the last master, and no other one is known. That
 // none is known at all is no reason to wait: a candidate with a shorter log
 // may have lost meanwhile.
-func (g *vigil) missed(m MemberID) bool {
+func (g *failureDetector) missed(m MemberID) bool {
 	v := g.views.load()
 	return !v.leads && v.last == m && (v.master == "" || v.master == m)
 }
 
 // rank is how many living voters come before this one.
-func (g *vigil) rank(gone MemberID) (rank int, votes bool) {
-	all := voters(g.roster.now.Load().Configuration)
+func (g *failureDetector) rank(gone MemberID) (rank int, votes bool) {
+	all := voters(g.membership.now.Load().Configuration)
 	slices.SortFunc(all, func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range all {
 		switch id {
@@ -141,7 +142,7 @@ func (g *vigil) rank(gone MemberID) (rank int, votes bool) {
 
 // dead looks again when a connection breaks at once: a process that ends closes
 // its connections and its listener one after the other.
-func (g *vigil) dead(ctx context.Context, m MemberID) bool {
+func (g *failureDetector) dead(ctx context.Context, m MemberID) bool {
 	refused := 0
 	for range probes {
 		if g.port.connected(m) {
@@ -160,7 +161,7 @@ func (g *vigil) dead(ctx context.Context, m MemberID) bool {
 	return false
 }
 
-func (g *vigil) probe(ctx context.Context, m MemberID) error {
+func (g *failureDetector) probe(ctx context.Context, m MemberID) error {
 	ctx, cancel := context.WithTimeout(ctx, g.timing.Heartbeat/2)
 	defer cancel()
 	conn, err := g.port.dial(ctx, handshake.Calls, m.Pod(), m)
@@ -170,14 +171,14 @@ func (g *vigil) probe(ctx context.Context, m MemberID) error {
 	return err
 }
 
-// stand makes this pod a candidate at once, as a master that hands over does
+// campaign makes this pod a candidate at once, as a master that hands over does
 // (thesis, 3.10): without the pre-vote, and asking for the votes of those, too, who
 // still believe in a master. So nothing but the votes themselves keeps two masters
 // out of one term, and one without what was committed out of any (paper, 5.2 and
 // 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep, TestLostVotes,
 // TestForgottenLogDoesNotVote). It also raises the term when it is in vain
 // (TestAPodReturnsInANewerTerm).
-func (g *vigil) stand() {
+func (g *failureDetector) campaign() {
 	err := g.transport.TimeoutNow(raft.ServerID(g.self), raft.ServerAddress(g.self), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
 	}, &raft.TimeoutNowResponse{})

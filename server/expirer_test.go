@@ -9,11 +9,11 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// clock is the leaser's in tests.
+// clock is the leaseExpirer's in tests.
 type clock struct{ now time.Duration }
 
-func testLeaser(s Store, c *clock) *leaser {
-	l := &leaser{store: s, clock: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
+func testLeaser(s Store, c *clock) *leaseExpirer {
+	l := &leaseExpirer{store: s, clock: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
 	l.load()
 	return l
 }
@@ -72,7 +72,7 @@ func TestNoLeaseEndsInDoubt(t *testing.T) {
 		}
 		return nil, errors.New("not now")
 	}
-	reign(t, p)
+	runMaster(t, p)
 	p.Withdraw("it may be wrong")
 	select {
 	case <-ended:
@@ -127,7 +127,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// A lease that was granted a moment ago, before the leaser has looked.
+// A lease that was granted a moment ago, before the leaseExpirer has looked.
 func TestKeepAliveOfAnUnseenLease(t *testing.T) {
 	s, c := newFakeStore(), &clock{}
 	l := testLeaser(s, c)
@@ -206,7 +206,7 @@ func TestRunMasterEndsLeases(t *testing.T) {
 	}
 	cancel()
 	<-ended
-	if p.leaser.Load() != nil {
-		t.Error("the leaser outlives the role")
+	if p.leaseExpirer.Load() != nil {
+		t.Error("the leaseExpirer outlives the role")
 	}
 }

@@ -10,34 +10,34 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// relayPatience is how long the master may take for one keep-alive before the
+// keepAlivePatience is how long the master may take for one keep-alive before the
 // stream to it is taken for dead.
-const relayPatience = 3 * time.Second
+const keepAlivePatience = 3 * time.Second
 
-// relay passes the keep-alives of a follower's clients to the master, those of
+// keepAliveForwarder passes the keep-alives of a follower's clients to the master, those of
 // all clients over one stream.
-type relay struct {
+type keepAliveForwarder struct {
 	*core
-	calls chan *relayed
+	calls chan *forwardedKeepAlive
 }
 
-// relayed is one keep-alive on its way.
-type relayed struct {
+// forwardedKeepAlive is one keep-alive on its way.
+type forwardedKeepAlive struct {
 	id     int64
-	answer chan relayAnswer // Buffered: whoever answers never waits.
+	answer chan keepAliveAnswer // Buffered: whoever answers never waits.
 }
 
-type relayAnswer struct {
+type keepAliveAnswer struct {
 	response *kvv1.KeepAliveResponse
 	err      error
 }
 
-func newRelay(c *core) *relay {
-	return &relay{core: c, calls: make(chan *relayed, maxKeepAliveQueue)}
+func newKeepAliveForwarder(c *core) *keepAliveForwarder {
+	return &keepAliveForwarder{core: c, calls: make(chan *forwardedKeepAlive, maxKeepAliveQueue)}
 }
 
-func (r *relay) keepAlive(ctx context.Context, id int64) (*kvv1.KeepAliveResponse, error) {
-	one := &relayed{id: id, answer: make(chan relayAnswer, 1)}
+func (r *keepAliveForwarder) keepAlive(ctx context.Context, id int64) (*kvv1.KeepAliveResponse, error) {
+	one := &forwardedKeepAlive{id: id, answer: make(chan keepAliveAnswer, 1)}
 	select {
 	case r.calls <- one:
 	default:
@@ -51,7 +51,7 @@ func (r *relay) keepAlive(ctx context.Context, id int64) (*kvv1.KeepAliveRespons
 	}
 }
 
-func (r *relay) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+func (r *keepAliveForwarder) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
 	log, err := r.needLog()
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (r *relay) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*k
 }
 
 // run keeps a stream to the master for as long as there is something to say.
-func (r *relay) run(ctx context.Context) {
+func (r *keepAliveForwarder) run(ctx context.Context) {
 	for {
 		select {
 		case first := <-r.calls:
@@ -84,18 +84,18 @@ func (r *relay) run(ctx context.Context) {
 // session is one stream, from its first call until it fails or the master is
 // another: then it returns the call that the next session begins with. All that
 // wait are told that there is no master; they may ask again.
-func (r *relay) session(ctx context.Context, first *relayed) (next *relayed) {
+func (r *keepAliveForwarder) session(ctx context.Context, first *forwardedKeepAlive) (next *forwardedKeepAlive) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	waiting := waiters{}
 	master, out, err := r.open(ctx)
 	if err != nil {
-		first.answer <- relayAnswer{err: err}
+		first.answer <- keepAliveAnswer{err: err}
 		return nil
 	}
-	answers := make(chan relayAnswer)
+	answers := make(chan keepAliveAnswer)
 	go receiveAnswers(ctx, out, answers)
-	patience := time.NewTicker(relayPatience)
+	patience := time.NewTicker(keepAlivePatience)
 	defer patience.Stop()
 	err = waiting.send(out, first)
 	for err == nil {
@@ -120,7 +120,7 @@ func (r *relay) session(ctx context.Context, first *relayed) (next *relayed) {
 	return next
 }
 
-func (r *relay) master() (string, bool) {
+func (r *keepAliveForwarder) master() (string, bool) {
 	log, err := r.needLog()
 	if err != nil {
 		return "", false
@@ -130,7 +130,7 @@ func (r *relay) master() (string, bool) {
 
 type keepAliveStream = grpc.BidiStreamingClient[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]
 
-func (r *relay) open(ctx context.Context) (string, keepAliveStream, error) {
+func (r *keepAliveForwarder) open(ctx context.Context) (string, keepAliveStream, error) {
 	master, ok := r.master()
 	if !ok {
 		return "", nil, replication.ErrNoMaster
@@ -139,7 +139,7 @@ func (r *relay) open(ctx context.Context) (string, keepAliveStream, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	patience, cancel := context.WithTimeout(ctx, relayPatience)
+	patience, cancel := context.WithTimeout(ctx, keepAlivePatience)
 	defer cancel()
 	conn, err := log.MasterConn(patience)
 	if err != nil {
@@ -153,11 +153,11 @@ func (r *relay) open(ctx context.Context) (string, keepAliveStream, error) {
 }
 
 // receiveAnswers ends with the stream, or with the session's context.
-func receiveAnswers(ctx context.Context, out keepAliveStream, answers chan<- relayAnswer) {
+func receiveAnswers(ctx context.Context, out keepAliveStream, answers chan<- keepAliveAnswer) {
 	for {
 		response, err := out.Recv()
 		select {
-		case answers <- relayAnswer{response: response, err: err}:
+		case answers <- keepAliveAnswer{response: response, err: err}:
 		case <-ctx.Done():
 			return
 		}
@@ -171,14 +171,14 @@ func receiveAnswers(ctx context.Context, out keepAliveStream, answers chan<- rel
 type waiters map[int64]*waiter
 
 type waiter struct {
-	calls []*relayed
-	// asked: a whole round of relayPatience has begun since it was sent.
+	calls []*forwardedKeepAlive
+	// asked: a whole round of keepAlivePatience has begun since it was sent.
 	asked bool
 }
 
 // send asks the master; answers for one lease come back in any order, and each
 // is as good for any of its waiters that were sent before it came.
-func (w waiters) send(out keepAliveStream, one *relayed) error {
+func (w waiters) send(out keepAliveStream, one *forwardedKeepAlive) error {
 	if w[one.id] == nil {
 		w[one.id] = &waiter{}
 	}
@@ -192,14 +192,14 @@ func (w waiters) take(response *kvv1.KeepAliveResponse) {
 	if found == nil {
 		return
 	}
-	found.calls[0].answer <- relayAnswer{response: response}
+	found.calls[0].answer <- keepAliveAnswer{response: response}
 	found.calls, found.asked = found.calls[1:], false
 	if len(found.calls) == 0 {
 		delete(w, response.GetId())
 	}
 }
 
-// check is called every relayPatience.
+// check is called every keepAlivePatience.
 func (w waiters) check() error {
 	for _, waits := range w {
 		if waits.asked {
@@ -213,7 +213,7 @@ func (w waiters) check() error {
 func (w waiters) fail(err error) {
 	for _, waits := range w {
 		for _, one := range waits.calls {
-			one.answer <- relayAnswer{err: err}
+			one.answer <- keepAliveAnswer{err: err}
 		}
 	}
 }
