@@ -46,7 +46,7 @@ func (t *transport) serve(pipelines *acceptor) {
 		t.serving.Go(func() {
 			from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(conn.from), Addr: []byte(conn.from)}
 			if err := logstream.Serve(t.ctx, conn, from, t.admit, t.received); err != nil {
-				t.slog.Debug("a pipeline has ended", "from", conn.from, "error", err)
+				t.logger.Debug("a pipeline has ended", "from", conn.from, "error", err)
 			}
 		})
 	}
@@ -111,7 +111,7 @@ func (t *transport) rebase(req *raft.AppendEntriesRequest) {
 	}
 	at := t.durable()
 	if term, ok := termAt(req, at.Index); ok && term != at.Term {
-		t.slog.Error("a master's log differs from what was applied here: its message is refused",
+		t.logger.Error("a master's log differs from what was applied here: its message is refused",
 			"master", string(req.ID), "term", req.Term, "index", at.Index, "its_entry_of_term", term, "own_entry_of_term", at.Term)
 		// There is no entry of term 0.
 		req.PrevLogEntry, req.PrevLogTerm, req.Entries = at.Index, 0, nil

@@ -53,7 +53,7 @@ func from(p *pod, req raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
 // pipelined: on a connection that carries many.
 func (p *pod) receives(pipelined bool, req *raft.AppendEntriesRequest) *raft.AppendEntriesResponse {
 	p.c.t.Helper()
-	t, self := p.node.engine.Load().transport, p.node.MemberID()
+	t, self := p.node.engine.Load().replica.transport, p.node.MemberID()
 	var resp raft.AppendEntriesResponse
 	if !pipelined {
 		if err := t.NetworkTransport.AppendEntries(raft.ServerID(self), raft.ServerAddress(self), req, &resp); err != nil {
@@ -123,7 +123,7 @@ func TestTheEndOfALogThatNobodyElseHasIsNotCommitted(t *testing.T) {
 		resp := p.receives(pipelined, from(m, raft.AppendEntriesRequest{
 			Term: term + 2, PrevLogEntry: last, PrevLogTerm: lastTerm, LeaderCommitIndex: last + 2,
 		}))
-		if got := p.node.engine.Load().raft.CommitIndex(); !resp.Success || got > last {
+		if got := p.node.engine.Load().replica.raft.CommitIndex(); !resp.Success || got > last {
 			t.Errorf("pipelined %t: to a message that ends at %d, whose commit index is %d, the answer is %t, and %d is committed",
 				pipelined, last, last+2, resp.Success, got)
 		}
@@ -142,10 +142,10 @@ func TestSentCommitIndexIsBounded(t *testing.T) {
 		c.master().mustPut("k", "v")
 	}
 	m, f := c.master(), c.follower()
-	tr, to := m.node.engine.Load().transport, f.node.MemberID()
+	tr, to := m.node.engine.Load().replica.transport, f.node.MemberID()
 	message := func() *raft.AppendEntriesRequest {
 		var e raft.Log
-		if err := m.node.engine.Load().storage.log.GetLog(2, &e); err != nil {
+		if err := m.node.engine.Load().replica.storage.log.GetLog(2, &e); err != nil {
 			t.Fatal(err)
 		}
 		return from(m, raft.AppendEntriesRequest{Term: m.node.Term(), PrevLogEntry: 2, PrevLogTerm: e.Term, LeaderCommitIndex: 100})
@@ -190,7 +190,7 @@ func TestAFirstEntryThatConflictsIsReplaced(t *testing.T) {
 	p.mustRead("k", "v")
 	var last uint64
 	c.eventually("the pod has all of the log on disk", func() error {
-		last, _ = m.node.engine.Load().storage.log.LastIndex()
+		last, _ = m.node.engine.Load().replica.storage.log.LastIndex()
 		if applied := p.machine.Applied(); applied != last {
 			return fmt.Errorf("it has %d, the log %d", applied, last)
 		}
@@ -215,7 +215,7 @@ func TestAFirstEntryThatConflictsIsReplaced(t *testing.T) {
 	if _, ok := p.machine.get("phantom"); ok {
 		t.Error("the entry was applied")
 	}
-	if first, _ := p.node.engine.Load().storage.log.FirstIndex(); first != last+1 {
+	if first, _ := p.node.engine.Load().replica.storage.log.FirstIndex(); first != last+1 {
 		t.Errorf("the log begins at %d, not after the database at %d", first, last)
 	}
 }
@@ -264,7 +264,7 @@ func TestRebase(t *testing.T) {
 			}
 		}
 		tr := &transport{
-			slog: logger(t, "kv-0"), log: l, applied: &appliedIndex{},
+			logger: logger(t, "kv-0"), log: l, applied: &appliedIndex{},
 			durable: func() Position { return Position{Index: 20, Term: 3} },
 		}
 		tr.applied.advance(20)
@@ -287,7 +287,7 @@ func TestADeposedMasterTellsNothing(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	m, f := c.master(), c.follower()
 	m.mustPut("k", "v")
-	tr, to := m.node.engine.Load().transport, f.node.MemberID()
+	tr, to := m.node.engine.Load().replica.transport, f.node.MemberID()
 	line, err := tr.AppendEntriesPipeline(raft.ServerID(to), raft.ServerAddress(to))
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func (p *pod) getsSnapshot(m *pod, term uint64) (resp raft.InstallSnapshotRespon
 		Configuration: at.Configuration, ConfigurationIndex: at.ConfigurationIndex,
 	}
 	id := p.node.MemberID()
-	err = p.node.engine.Load().transport.InstallSnapshot(raft.ServerID(id), raft.ServerAddress(id), req, &resp, snap)
+	err = p.node.engine.Load().replica.transport.InstallSnapshot(raft.ServerID(id), raft.ServerAddress(id), req, &resp, snap)
 	return resp, at, err
 }
 
@@ -359,7 +359,7 @@ func TestASnapshotWithNothingNewIsAcknowledged(t *testing.T) {
 	if err != nil || !resp.Success {
 		t.Errorf("it was answered with %+v, %v", resp, err)
 	}
-	if last, err := p.node.engine.Load().storage.log.LastIndex(); err != nil || last < at.Index {
+	if last, err := p.node.engine.Load().replica.storage.log.LastIndex(); err != nil || last < at.Index {
 		t.Errorf("the log ends at %d, %v", last, err)
 	}
 	m.mustPut("k", "w")
@@ -372,9 +372,9 @@ func TestAPodReturnsInANewerTerm(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	m, p := c.master(), c.follower()
 	c.net.isolate(p.name)
-	(&failureDetector{engine: p.node.engine.Load()}).campaign()
+	p.node.engine.Load().replica.campaign()
 	c.eventually("the pod is missed", func() error {
-		acks := m.node.engine.Load().acks
+		acks := m.node.engine.Load().replica.acks
 		acks.mu.Lock()
 		defer acks.mu.Unlock()
 		if acks.away[p.node.MemberID()] == nil {

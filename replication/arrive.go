@@ -35,7 +35,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 		if because != "" {
 			name.look(n, n.opts.Name)
 			if n.progress.wait(because) {
-				n.log.Info("this pod has no data, and waits", "because", because)
+				n.logger.Info("this pod has no data, and waits", "because", because)
 			}
 			sleep(ctx, pause)
 		}
@@ -116,7 +116,7 @@ func (n *Node) unwanted() bool {
 }
 
 func (n *Node) found(cluster string) error {
-	n.log.Info("this pod founds the cluster", "cluster", cluster)
+	n.logger.Info("this pod founds the cluster", "cluster", cluster)
 	return n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
 }
 
@@ -177,4 +177,39 @@ func (n *Node) mayBootstrap(seen map[string]*peerv1.InspectResponse) (because st
 		return "to found the cluster every peer must have said that it is empty; missing: " + strings.Join(silent, ", ")
 	}
 	return ""
+}
+
+// clone receives the database from the best source, or says what is missing.
+func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string, err error) {
+	master, ok := masterOf(seen)
+	if !ok {
+		return "the cluster has no master now", nil
+	}
+	sources := cloneSources(n.candidatePods(), seen, master)
+	if len(sources) == 0 {
+		return "no pod has a database that can be cloned", nil
+	}
+	r := &cloneReceiver{
+		opts: &n.opts, logger: n.logger, member: n.MemberID(), conn: n.calls.conn, progress: &n.progress,
+		master: func(ctx context.Context) (string, bool) { return masterOf(n.inspect(ctx, n.candidatePods())) },
+	}
+	if because, err := r.receive(ctx, master, sources); because != "" || err != nil {
+		return because, err
+	}
+	return "", n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data })
+}
+
+// cloneSources orders those who can give a clone; the master comes last, for
+// it has other work.
+func cloneSources(candidates []string, seen map[string]*peerv1.InspectResponse, master string) []string {
+	var sources []string
+	for _, pod := range candidates {
+		if s := seen[pod]; s != nil && s.Cloneable && pod != master {
+			sources = append(sources, pod)
+		}
+	}
+	if s := seen[master]; s != nil && s.Cloneable {
+		sources = append(sources, master)
+	}
+	return sources
 }

@@ -29,9 +29,12 @@ const (
 // membershipChanger changes the membership on the master, one change after the other,
 // each committed before the next.
 type membershipChanger struct {
-	engine   *engine
-	expected func() (covers func(int) bool, known bool)
-	wake     chan struct{}
+	replica *replica
+	lease   time.Duration
+	// confirmWithout returns nil when the others can commit without a member.
+	confirmWithout func(ctx context.Context, id MemberID) error
+	expected       func() (covers func(int) bool, known bool)
+	wake           chan struct{}
 
 	turn turn.Lock // Held from a decision until it is committed. It comes before mu.
 
@@ -59,9 +62,9 @@ type leaveRequest struct {
 	reclone bool
 }
 
-func newMembershipChanger(e *engine, expected func() (func(int) bool, bool)) *membershipChanger {
+func newMembershipChanger(r *replica, lease time.Duration, confirmWithout func(context.Context, MemberID) error, expected func() (func(int) bool, bool)) *membershipChanger {
 	return &membershipChanger{
-		engine: e, expected: expected, wake: make(chan struct{}, 1), turn: turn.New(),
+		replica: r, lease: lease, confirmWithout: confirmWithout, expected: expected, wake: make(chan struct{}, 1), turn: turn.New(),
 		joiners: map[MemberID]joinRequest{}, leavers: map[MemberID]leaveRequest{}, removed: map[MemberID]bool{},
 		unwanted: map[MemberID]time.Time{},
 	}
@@ -98,7 +101,7 @@ func (s *membershipChanger) leave(id MemberID, reclone bool) {
 func (s *membershipChanger) without(id MemberID, voteOnly bool) bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	for _, c := range []raft.Configuration{s.engine.membership.now.Load().Configuration, s.engine.raft.GetConfiguration().Configuration()} {
+	for _, c := range []raft.Configuration{s.replica.membership.now.Load().Configuration, s.replica.configuration()} {
 		if m, member := server(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
 			return false
 		}
@@ -137,28 +140,28 @@ func (s *membershipChanger) step(ctx context.Context) bool {
 		return false
 	}
 	if err := s.change(ctx, c); err != nil {
-		s.engine.slog.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
+		s.replica.logger.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
 		return false
 	}
-	s.engine.slog.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
+	s.replica.logger.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
 	return true
 }
 
 func (s *membershipChanger) change(ctx context.Context, c change) error {
-	r, id, addr := s.engine.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
+	r, id, addr := s.replica.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
 	switch c.do {
 	case addLearner:
 		return r.AddNonvoter(id, addr, 0, changeTimeout).Error()
 	case promote:
 		err := r.AddVoter(id, addr, 0, changeTimeout).Error()
 		if err == nil {
-			s.engine.storage.log.Release(string(c.id))
+			s.replica.storage.log.Release(string(c.id))
 		}
 		return err
 	case demote:
-		confirming, cancel := context.WithTimeout(ctx, 4*s.engine.timing.Lease)
+		confirming, cancel := context.WithTimeout(ctx, 4*s.lease)
 		defer cancel()
-		if err := s.engine.confirmWithout(confirming, c.id); err != nil {
+		if err := s.confirmWithout(confirming, c.id); err != nil {
 			return err
 		}
 		return r.DemoteVoter(id, 0, changeTimeout).Error()
@@ -213,15 +216,14 @@ func (s *membershipChanger) covers() func(ordinal int) bool {
 }
 
 func (s *membershipChanger) situation() situation {
-	e := s.engine
 	now := situation{
-		self: e.self, servers: e.raft.GetConfiguration().Configuration().Servers,
+		self: s.replica.self, servers: s.replica.configuration().Servers,
 		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, reclones: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
 		covers: s.covers(),
 	}
 	for _, m := range now.servers {
 		id := MemberID(m.ID)
-		now.alive[id] = id == e.self || e.acks.heard(id, 4*e.timing.Lease)
+		now.alive[id] = id == s.replica.self || s.replica.acks.heard(id, 4*s.lease)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/volume"
 )
 
 const (
@@ -30,108 +29,97 @@ const (
 	resumePause  = 100 * time.Millisecond
 )
 
-// clone receives the database from the best source, or says what is missing.
-func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string, err error) {
-	master, ok := masterOf(seen)
-	if !ok {
-		return "the cluster has no master now", nil
-	}
-	if err := n.keepLog(ctx, master); err != nil {
+// cloneReceiver receives the database from another pod, while the master keeps its
+// log for what follows.
+type cloneReceiver struct {
+	opts     *Options
+	logger   *slog.Logger
+	member   MemberID
+	conn     func(pod string) (*grpc.ClientConn, error)
+	master   func(ctx context.Context) (pod string, ok bool) // asks who it is now
+	progress *progress
+}
+
+// receive receives the database from the first source that gives a whole one, or
+// says what is missing.
+func (c *cloneReceiver) receive(ctx context.Context, master string, sources []string) (because string, err error) {
+	if err := c.keepLog(ctx, master); err != nil {
 		return "the master does not keep its log: " + err.Error(), nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	keeping := make(chan struct{})
 	go func() {
 		defer close(keeping)
-		n.keepLogs(ctx, master)
+		c.keepLogs(ctx, master)
 	}()
 	defer func() { cancel(); <-keeping }()
-	sources := cloneSources(n.candidatePods(), seen, master)
-	if len(sources) == 0 {
-		return "no pod has a database that can be cloned", nil
-	}
 	for _, source := range sources {
-		at, err := n.cloneFrom(ctx, source)
+		at, err := c.cloneFrom(ctx, source)
 		if err == nil {
-			n.log.Info("the database was cloned", "source", source, "index", at.Index)
-			return "", n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data })
+			c.logger.Info("the database was cloned", "source", source, "index", at.Index)
+			return "", nil
 		}
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		n.log.Warn("a clone was interrupted; the next source is tried", "source", source, "error", err)
+		c.logger.Warn("a clone was interrupted; the next source is tried", "source", source, "error", err)
 	}
 	return "no source could give a whole clone", nil
 }
 
-// cloneSources orders those who can give a clone; the master comes last, for
-// it has other work.
-func cloneSources(candidates []string, seen map[string]*peerv1.InspectResponse, master string) []string {
-	var sources []string
-	for _, pod := range candidates {
-		if s := seen[pod]; s != nil && s.Cloneable && pod != master {
-			sources = append(sources, pod)
-		}
-	}
-	if s := seen[master]; s != nil && s.Cloneable {
-		sources = append(sources, master)
-	}
-	return sources
-}
-
-func (n *Node) keepLog(ctx context.Context, master string) error {
+func (c *cloneReceiver) keepLog(ctx context.Context, master string) error {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	conn, err := n.calls.conn(master)
+	conn, err := c.conn(master)
 	if err != nil {
 		return err
 	}
-	_, err = peerv1.NewPeerServiceClient(conn).KeepLog(ctx, &peerv1.KeepLogRequest{MemberId: string(n.MemberID())})
+	_, err = peerv1.NewPeerServiceClient(conn).KeepLog(ctx, &peerv1.KeepLogRequest{MemberId: string(c.member)})
 	return err
 }
 
 // keepLogs repeats the request, at whichever pod is the master.
-func (n *Node) keepLogs(ctx context.Context, master string) {
+func (c *cloneReceiver) keepLogs(ctx context.Context, master string) {
 	for {
 		sleep(ctx, keepLogEvery)
 		if ctx.Err() != nil {
 			return
 		}
-		if n.keepLog(ctx, master) == nil {
+		if c.keepLog(ctx, master) == nil {
 			continue
 		}
-		if m, ok := masterOf(n.inspect(ctx, n.candidatePods())); ok {
+		if m, ok := c.master(ctx); ok {
 			master = m
-			if err := n.keepLog(ctx, master); err != nil {
-				n.log.Debug("the master does not keep its log", "error", err)
+			if err := c.keepLog(ctx, master); err != nil {
+				c.logger.Debug("the master does not keep its log", "error", err)
 			}
 		}
 	}
 }
 
-func (n *Node) cloneFrom(ctx context.Context, source string) (Position, error) {
+func (c *cloneReceiver) cloneFrom(ctx context.Context, source string) (Position, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(n.opts.Timing.CloneStall, func() {
-		cancel(fmt.Errorf("no progress for %s", n.opts.Timing.CloneStall))
+	stall := time.AfterFunc(c.opts.Timing.CloneStall, func() {
+		cancel(fmt.Errorf("no progress for %s", c.opts.Timing.CloneStall))
 	})
 	defer stall.Stop()
-	conn, err := n.calls.conn(source)
+	conn, err := c.conn(source)
 	if err != nil {
 		return Position{}, err
 	}
-	incoming := &incomingClone{ctx: ctx, from: peerv1.NewPeerServiceClient(conn), log: n.log}
+	incoming := &incomingClone{ctx: ctx, from: peerv1.NewPeerServiceClient(conn), logger: c.logger}
 	if err := incoming.open(); err != nil {
 		return Position{}, err
 	}
-	n.progress.begin(source)
-	defer n.progress.end()
-	at, err := n.opts.Receive(&cloneReader{
+	c.progress.begin(source)
+	defer c.progress.end()
+	at, err := c.opts.Receive(&cloneReader{
 		recv: incoming.recv,
 		got: func(bytes, total int64) {
-			stall.Reset(n.opts.Timing.CloneStall)
-			if p, due := n.progress.got(bytes, total); due {
-				n.log.Info("cloning", "source", p.Source, "bytes", p.Bytes, "total", p.Total, "bytes_per_second", p.BytesPerSecond)
+			stall.Reset(c.opts.Timing.CloneStall)
+			if p, due := c.progress.got(bytes, total); due {
+				c.logger.Info("cloning", "source", p.Source, "bytes", p.Bytes, "total", p.Total, "bytes_per_second", p.BytesPerSecond)
 			}
 		},
 		// What is left is this disk's work: it has no deadline.
@@ -150,7 +138,7 @@ func (n *Node) cloneFrom(ctx context.Context, source string) (Position, error) {
 type incomingClone struct {
 	ctx    context.Context
 	from   peerv1.PeerServiceClient
-	log    *slog.Logger
+	logger *slog.Logger
 	stream grpc.ServerStreamingClient[peerv1.CloneResponse]
 	id     string // empty until the first chunk
 	bytes  int64
@@ -170,7 +158,7 @@ func (c *incomingClone) recv() (*peerv1.CloneResponse, error) {
 		}
 		next, again := c.stream.Recv()
 		if again == nil || errors.Is(again, io.EOF) {
-			c.log.Info("a clone that was cut goes on", "bytes", c.bytes)
+			c.logger.Info("a clone that was cut goes on", "bytes", c.bytes)
 		}
 		if m, err = next, again; status.Code(again) == codes.FailedPrecondition {
 			break

@@ -139,7 +139,7 @@ func (p *pod) kill() {
 	<-p.started
 	p.node.port.close()
 	if e := p.node.engine.Load(); e != nil {
-		e.transport.CloseStreams()
+		e.replica.transport.CloseStreams()
 	}
 	if err := p.node.teardown(p.node.engine.Load()); err != nil {
 		p.c.t.Errorf("end %s: %v", p.name, err)

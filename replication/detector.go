@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
 )
@@ -35,8 +33,9 @@ const (
 // The voter of the lowest ordinal stands at once, the next ones only if no new
 // master came of it; together they would split the votes.
 type failureDetector struct {
-	*engine
-	port *port
+	replica *replica
+	timing  Timing
+	port    *port
 	// inspect asks pods what they have.
 	inspect func(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse
 }
@@ -53,8 +52,8 @@ func (g *failureDetector) run(ctx context.Context) {
 				continue
 			}
 			if sleep(ctx, time.Duration(rank)*rankPause); ctx.Err() == nil && g.missed(gone) {
-				g.slog.Info("the master's process is gone; this pod stands for election", "master", gone)
-				g.campaign()
+				g.replica.logger.Info("the master's process is gone; this pod stands for election", "master", gone)
+				g.replica.campaign()
 			}
 		}
 	}
@@ -65,25 +64,25 @@ func (g *failureDetector) run(ctx context.Context) {
 // at once. Raft lets anybody stand at any time; what the pods say of themselves
 // here only saves an election that nobody would win (TestAllStartTogether).
 func (g *failureDetector) assemble(ctx context.Context) {
-	all := voters(g.raft.GetConfiguration().Configuration())
-	if !slices.Contains(all, g.self) {
+	all := voters(g.replica.configuration())
+	if !slices.Contains(all, g.replica.self) {
 		return
 	}
 	var others []string
 	for _, m := range all {
-		if m != g.self {
+		if m != g.replica.self {
 			others = append(others, m.Pod())
 		}
 	}
 	for began := time.Now(); ctx.Err() == nil && time.Since(began) < 2*g.timing.Heartbeat; sleep(ctx, probePause) {
 		seen := g.inspect(ctx, others)
-		if g.views.load().last != "" || slices.ContainsFunc(all, func(m MemberID) bool { return seen[m.Pod()].GetMaster() }) {
+		if g.replica.views.load().last != "" || slices.ContainsFunc(all, func(m MemberID) bool { return seen[m.Pod()].GetMaster() }) {
 			return
 		}
 		if best, complete := g.best(all, seen); complete {
-			if best == g.self {
-				g.slog.Info("every voter has just started; this pod has the best log and stands for election")
-				g.campaign()
+			if best == g.replica.self {
+				g.replica.logger.Info("every voter has just started; this pod has the best log and stands for election")
+				g.replica.campaign()
 			}
 			return
 		}
@@ -101,8 +100,8 @@ func (g *failureDetector) best(all []MemberID, seen map[string]*peerv1.InspectRe
 	var candidates []candidate
 	for _, m := range all {
 		c := candidate{id: m}
-		if m == g.self {
-			c.index, c.term = g.lastEntry()
+		if m == g.replica.self {
+			c.index, c.term = g.replica.storage.lastEntry()
 		} else if s := seen[m.Pod()]; s.GetMemberId() == string(m) {
 			c.index, c.term = s.GetLastIndex(), s.GetLastLogTerm()
 		}
@@ -120,17 +119,17 @@ func (g *failureDetector) best(all []MemberID, seen map[string]*peerv1.InspectRe
 // none is known at all is no reason to wait: a candidate with a shorter log
 // may have lost meanwhile.
 func (g *failureDetector) missed(m MemberID) bool {
-	v := g.views.load()
+	v := g.replica.views.load()
 	return !v.leads && v.last == m && (v.master == "" || v.master == m)
 }
 
 // rank is how many living voters come before this one.
 func (g *failureDetector) rank(gone MemberID) (rank int, votes bool) {
-	all := voters(g.membership.now.Load().Configuration)
+	all := voters(g.replica.membership.now.Load().Configuration)
 	slices.SortFunc(all, func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range all {
 		switch id {
-		case g.self:
+		case g.replica.self:
 			return rank, true
 		case gone:
 		default:
@@ -169,20 +168,4 @@ func (g *failureDetector) probe(ctx context.Context, m MemberID) error {
 		conn.Close()
 	}
 	return err
-}
-
-// campaign makes this pod a candidate at once, as a master that hands over does
-// (thesis, 3.10): without the pre-vote, and asking for the votes of those, too, who
-// still believe in a master. So nothing but the votes themselves keeps two masters
-// out of one term, and one without what was committed out of any (paper, 5.2 and
-// 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep, TestLostVotes,
-// TestForgottenLogDoesNotVote). It also raises the term when it is in vain
-// (TestAPodReturnsInANewerTerm).
-func (g *failureDetector) campaign() {
-	err := g.transport.TimeoutNow(raft.ServerID(g.self), raft.ServerAddress(g.self), &raft.TimeoutNowRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
-	}, &raft.TimeoutNowResponse{})
-	if err != nil {
-		g.slog.Debug("standing for election", "error", err)
-	}
 }

@@ -25,7 +25,7 @@ func TestVigilDead(t *testing.T) {
 		"cut off":                  {[]error{context.DeadlineExceeded}, false},
 	} {
 		calls := 0
-		g := &failureDetector{engine: &engine{timing: Timing{Heartbeat: time.Second}}, port: &port{
+		g := &failureDetector{timing: Timing{Heartbeat: time.Second}, port: &port{
 			recentAddresses: &recentAddresses{ips: map[string]string{}}, callers: map[MemberID]int{},
 			opts: &Options{
 				Resolver: func(string) (string, error) { return "127.0.0.1:1", nil },

@@ -39,7 +39,7 @@ func (n *Node) candidatePods() []string {
 		}
 	}
 	if e := n.engine.Load(); e != nil {
-		for _, s := range e.membership.now.Load().Servers {
+		for _, s := range e.replica.membership.now.Load().Servers {
 			pods = append(pods, MemberID(s.ID).Pod())
 		}
 	}
@@ -109,7 +109,7 @@ func (n *Node) inspectThese(ctx context.Context, pods []string) map[string]*peer
 			}
 			answer, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{})
 			if err != nil {
-				n.log.Debug("a pod does not answer", "pod", pod, "error", err)
+				n.logger.Debug("a pod does not answer", "pod", pod, "error", err)
 				return
 			}
 			mu.Lock()
@@ -207,7 +207,7 @@ func (w *nameWatch) look(n *Node, pod string) {
 		w.missing = time.Now()
 	case time.Since(w.missing) > nameAfter && time.Since(w.said) > nameAfter:
 		w.said = time.Now()
-		n.log.Warn("a pod runs, and its name does not resolve, so others do not find it; in Kubernetes the governing Service needs publishNotReadyAddresses: true",
+		n.logger.Warn("a pod runs, and its name does not resolve, so others do not find it; in Kubernetes the governing Service needs publishNotReadyAddresses: true",
 			"pod", pod, "error", err)
 	}
 }

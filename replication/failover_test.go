@@ -128,7 +128,7 @@ func TestKilledMaster(t *testing.T) {
 	old := c.master()
 	began := time.Now()
 	old.node.port.close() // what a dead process' kernel does to its connections
-	old.node.engine.Load().transport.CloseStreams()
+	old.node.engine.Load().replica.transport.CloseStreams()
 	next := c.master(old.name)
 	t.Logf("replaced after %s", time.Since(began))
 	old.kill()

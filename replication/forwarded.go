@@ -1,9 +1,9 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -12,11 +12,10 @@ import (
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
 
-// Forward is the master's end of a forwarder's stream. No goroutine waits for
-// a command: its answer goes to the stream's outbox.
-func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse]) error {
-	s.node.forwards.Add(1)
-	defer s.node.forwards.Add(-1)
+// serveForwards is the master's end of a forwarder's stream. No goroutine waits for
+// a command: its answer goes to the stream's outbox. accept queues it, or
+// refuses it at once.
+func serveForwards(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse], accept func(*pending, *kvv1.Command) error) error {
 	out := &outbox{stream: stream, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	sent := make(chan struct{})
 	go func() {
@@ -34,34 +33,23 @@ func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequ
 		}
 		p := forwarded.Get().(*pending)
 		p.id, p.sink = req.Id, out.put
-		if err := s.accept(p, req.Command); err != nil {
+		if err := accept(p, req.Command); err != nil {
 			p.answer(nil, err)
 		}
 	}
 }
 
-// drainForwards waits until the followers have learned of the next master. What they
-// have sent here meanwhile is refused; cut off, nobody would know that it was not
-// applied.
-func (n *Node) drainForwards() {
-	for end := time.Now().Add(n.opts.Timing.Election); n.forwards.Load() > 0 && time.Now().Before(end); {
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-func (s *peerService) accept(p *pending, c *kvv1.Command) error {
-	e := s.node.engine.Load()
+// accept queues a follower's command.
+func (r *router) accept(p *pending, c *kvv1.Command) error {
 	switch {
-	case e == nil:
-		return ErrNotReady
-	case !e.views.load().leads:
+	case !r.replica.views.load().leads:
 		return errNotProposed // never a second hop
 	case c == nil || c.Command == nil:
 		return errNotProposed
 	case commandSize(c) > MaxCommandBytes:
 		return ErrTooLarge
 	}
-	return e.proposer.enqueue(p, c)
+	return r.proposer.enqueue(p, c)
 }
 
 // outbox are the answers that wait for their stream. It is bounded by the
@@ -122,4 +110,42 @@ func toWire(err error) *kvv1.Error {
 	}
 	// Refused before it was queued: only such errors are not in the list.
 	return &kvv1.Error{Code: uint32(codes.InvalidArgument), Reason: kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, Message: err.Error()}
+}
+
+// openStreams counts streams, and tells when there is none.
+type openStreams struct {
+	mu   sync.Mutex // guards the fields below
+	open int
+	none chan struct{} // closed when open falls to 0; nil: nobody waits
+}
+
+// add counts a stream until done is called.
+func (o *openStreams) add() (done func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open++
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.open--; o.open == 0 && o.none != nil {
+			close(o.none)
+			o.none = nil
+		}
+	}
+}
+
+// wait returns when there is no stream, or when ctx ends. One at a time waits.
+func (o *openStreams) wait(ctx context.Context) {
+	o.mu.Lock()
+	if o.open == 0 {
+		o.mu.Unlock()
+		return
+	}
+	none := make(chan struct{})
+	o.none = none
+	o.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
 }

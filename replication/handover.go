@@ -32,7 +32,7 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 	if e == nil {
 		return "", ErrNotReady
 	}
-	v := e.views.load()
+	v := e.replica.views.load()
 	if !v.leads {
 		if v.master == "" {
 			return "", ErrNoMaster
@@ -99,7 +99,7 @@ func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) 
 	}
 	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
 	defer cancel()
-	resume, err := e.proposer.pause(pausing)
+	resume, err := e.router.proposer.pause(pausing)
 	switch {
 	case err == nil:
 		defer resume()
@@ -107,13 +107,13 @@ func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) 
 		return "", fmt.Errorf("%w: the writes in flight do not end: %v", ErrNoHeir, err)
 	}
 	for _, successor := range successors {
-		if err = e.raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor)).Error(); err == nil {
+		if err = e.replica.raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor)).Error(); err == nil {
 			return e.awaitSuccessor(ctx, v)
 		}
 		if timedOut(err) {
-			e.handing.tooLate(successor, v.term, e.raft.LastIndex())
+			e.handing.tooLate(successor, v.term, e.replica.raft.LastIndex())
 		}
-		e.slog.Warn("a pod did not take the baton", "pod", successor.Pod(), "error", err)
+		e.logger.Warn("a pod did not take the baton", "pod", successor.Pod(), "error", err)
 		if ctx.Err() != nil {
 			break
 		}
@@ -123,7 +123,7 @@ func (e *engine) handOver(ctx context.Context, v *view, to string, anyway bool) 
 
 func (e *engine) awaitSuccessor(ctx context.Context, old *view) (string, error) {
 	for {
-		v := e.views.load()
+		v := e.replica.views.load()
 		if v.master != "" && v.term > old.term {
 			return v.master.Pod(), nil
 		}

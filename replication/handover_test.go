@@ -44,7 +44,7 @@ func TestHandOverToAPodThatHangs(t *testing.T) {
 func TestStuckInAHandOver(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	old, next := c.master(), c.follower()
-	state := reflect.ValueOf(next.node.engine.Load().raft).Elem().FieldByName("leaderState")
+	state := reflect.ValueOf(next.node.engine.Load().replica.raft).Elem().FieldByName("leaderState")
 	handsOver := (*int32)(state.FieldByName("leadershipTransferInProgress").Addr().UnsafePointer())
 	atomic.StoreInt32(handsOver, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -79,7 +79,7 @@ func (c *cluster) leadsAgain(master *pod, goOn func()) {
 	e := master.node.engine.Load()
 	c.net.isolate(master.name)
 	c.eventually("it does not lead", func() error {
-		if e.views.load().leads {
+		if e.replica.views.load().leads {
 			return errors.New("it leads")
 		}
 		return nil
@@ -88,7 +88,7 @@ func (c *cluster) leadsAgain(master *pod, goOn func()) {
 	c.master(master.name)
 	c.net.heal()
 	c.eventually("it leads again", func() error {
-		if e.raft.State() == raft.Leader {
+		if e.replica.raft.State() == raft.Leader {
 			return nil
 		}
 		for _, p := range c.pods {

@@ -27,8 +27,8 @@ const (
 // joiner looks after this pod's own membership: asks to be taken in until
 // it votes, and finds out when it was removed.
 type joiner struct {
-	node *Node
-	*engine
+	node   *Node
+	engine *engine
 	// absent is since when no master is known; zero: one is.
 	absent time.Time
 	said   bool // what this pod has, since then
@@ -46,12 +46,12 @@ func (a *joiner) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		votes, err := a.review(ctx)
 		if err != nil {
-			a.slog.Debug("the joiner ends", "error", err)
+			a.engine.logger.Debug("the joiner ends", "error", err)
 			return
 		}
-		if a.views.load().master != "" {
+		if a.engine.replica.views.load().master != "" {
 			a.absent, a.said = time.Time{}, false
-			a.cold.Store(false)
+			a.engine.cold.Store(false)
 		} else {
 			if a.absent.IsZero() {
 				a.absent = time.Now()
@@ -68,7 +68,7 @@ func (a *joiner) run(ctx context.Context) {
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-a.membership.changed:
+		case <-a.engine.replica.membership.changed:
 		case <-t.C:
 		}
 		t.Stop()
@@ -94,57 +94,57 @@ func (a *joiner) sayWhatThereIs() {
 		return
 	}
 	a.said = true
-	a.slog.Warn("there is no master: a majority of the voters must run and reach each other. If the volumes of a majority are lost, "+
+	a.engine.logger.Warn("there is no master: a majority of the voters must run and reach each other. If the volumes of a majority are lost, "+
 		"run kvd recover --lost, with the names of their pods, in the pod with the highest last_log_term and, of those, the highest last_index", a.node.inventory(a.engine)...)
 }
 
 // review compares the committed membership with what this pod knows of itself.
 func (a *joiner) review(ctx context.Context) (votes bool, err error) {
-	m := a.membership.now.Load()
+	m := a.engine.replica.membership.now.Load()
 	joined := a.node.volume.Identity().JoinedIndex
-	me, member := server(m.Configuration, a.self)
+	me, member := server(m.Configuration, a.engine.self)
 	switch {
 	case member && joined == 0:
 		if err := a.node.volume.Update(func(id *volume.Identity) { id.JoinedIndex = m.index }); err != nil {
-			a.slog.Debug("that this pod has joined is not noted yet", "error", err) // The next review tries it again.
+			a.engine.logger.Debug("that this pod has joined is not noted yet", "error", err) // The next review tries it again.
 		}
 	case !member && joined > 0 && m.index > joined:
-		err = a.node.retire(ctx, fmt.Sprintf("%s was removed from the membership at index %d", a.self, m.index))
+		err = a.node.retire(ctx, fmt.Sprintf("%s was removed from the membership at index %d", a.engine.self, m.index))
 	}
 	return member && me.Suffrage == raft.Voter, err
 }
 
 // ask asks the master to take this pod in, or whether it still is a member.
 func (a *joiner) ask(ctx context.Context) {
-	pod := a.views.load().master.Pod()
+	pod := a.engine.replica.views.load().master.Pod()
 	if pod == "" {
 		seen := a.node.inspect(ctx, a.node.candidatePods())
 		var ok bool
 		if pod, ok = masterOf(seen); !ok {
-			a.cold.Store(a.quorumAbsent(seen))
+			a.engine.cold.Store(a.quorumAbsent(seen))
 			return
 		}
 	}
-	if pod == a.self.Pod() || a.node.condemned() != "" {
+	if pod == a.engine.self.Pod() || a.node.condemned() != "" {
 		return // With data of no use it asks to be let go, see Reclone.
 	}
-	conn, err := a.conn(pod)
+	conn, err := a.engine.conn(pod)
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	answer, err := peerv1.NewPeerServiceClient(conn).Join(ctx, &peerv1.JoinRequest{
-		MemberId: string(a.self), Address: string(a.self),
-		Index:     a.applied.value.Load(),
+		MemberId: string(a.engine.self), Address: string(a.engine.self),
+		Index:     a.engine.replica.applied.value.Load(),
 		Returning: a.node.volume.Identity().JoinedIndex > 0,
 	})
 	switch {
 	case err != nil:
-		a.slog.Debug("the master does not take this pod in now", "master", pod, "error", err)
+		a.engine.logger.Debug("the master does not take this pod in now", "master", pod, "error", err)
 	case answer.Removed:
 		// The next review ends the joiner.
-		a.node.retire(ctx, fmt.Sprintf("%s says that %s was removed from the membership", pod, a.self))
+		a.node.retire(ctx, fmt.Sprintf("%s says that %s was removed from the membership", pod, a.engine.self))
 	}
 }
 
@@ -156,14 +156,14 @@ func (a *joiner) ask(ctx context.Context) {
 func (a *joiner) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
 	// The latest one in the log, by which votes go: after a crash what was applied
 	// lags, and nothing is applied without a quorum.
-	all := voters(a.raft.GetConfiguration().Configuration())
+	all := voters(a.engine.replica.configuration())
 	running, absent := 0, 0
 	for _, id := range all {
 		s := seen[id.Pod()]
 		switch {
-		case id == a.self || has(s, id):
+		case id == a.engine.self || has(s, id):
 			running++
-		case s != nil || id.Pod() == a.self.Pod(): // another disk, or one that is damaged
+		case s != nil || id.Pod() == a.engine.self.Pod(): // another disk, or one that is damaged
 		case a.node.absent(id.Pod()):
 			absent++
 		default:
@@ -184,8 +184,8 @@ func (a *joiner) catchUp(ctx context.Context) {
 			sleep(ctx, a.node.opts.Timing.Retry)
 			continue
 		}
-		if round++; time.Since(asked) < a.timing.Election/4 || round == catchUpRounds {
-			a.caught.Store(true)
+		if round++; time.Since(asked) < a.engine.timing.Election/4 || round == catchUpRounds {
+			a.engine.caught.Store(true)
 			return
 		}
 	}

@@ -278,7 +278,7 @@ func TestWhoHasMore(t *testing.T) {
 	c := newCluster(t, 1).boot()
 	e := c.pods["kv-0"].node.engine.Load()
 	c.pods["kv-0"].mustPut("k", "v")
-	index, term := e.lastEntry()
+	index, term := e.replica.storage.lastEntry()
 	if index == 0 || term == 0 {
 		t.Fatalf("the last entry is %d of term %d", index, term)
 	}
@@ -453,7 +453,7 @@ func TestRemovedBeforeItKnew(t *testing.T) {
 	}
 	is := func(member bool) func() error {
 		return func() error {
-			if _, latest := server(e.raft.GetConfiguration().Configuration(), id); latest != member {
+			if _, latest := server(e.replica.configuration(), id); latest != member {
 				return fmt.Errorf("a member: %t", latest)
 			}
 			if member && join().Removed {
@@ -495,7 +495,7 @@ func TestColdBesideADiskThatCannotVote(t *testing.T) {
 		{"its old disk voted", "kv-1/new", &peerv1.InspectResponse{MemberId: first}, true},
 		{"the other is damaged", e.self, &peerv1.InspectResponse{MemberId: first, Condemned: true}, true},
 	} {
-		a := &joiner{engine: &engine{self: tc.self, raft: e.raft}, node: n}
+		a := &joiner{engine: &engine{self: tc.self, replica: e.replica}, node: n}
 		if cold := a.quorumAbsent(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0}); cold != tc.cold {
 			t.Errorf("%s: cold %t", tc.what, cold)
 		}

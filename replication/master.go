@@ -14,7 +14,7 @@ import (
 
 // followLeadership follows the library's word on who leads, and runs a leadership for each time
 // that this pod does, one after the other.
-func (e *engine) followLeadership(ctx context.Context, runMaster func(context.Context)) {
+func (e *engine) followLeadership(ctx context.Context, runMaster func(context.Context), fail func(error)) {
 	before := make(chan struct{})
 	close(before)
 	cancel := func() {}
@@ -23,36 +23,36 @@ func (e *engine) followLeadership(ctx context.Context, runMaster func(context.Co
 		select {
 		case <-ctx.Done():
 			return
-		case leads := <-e.leading:
+		case leads := <-e.replica.leading:
 			cancel()
 			if leads {
-				cancel, before = e.beginLeading(ctx, before, runMaster)
+				cancel, before = e.beginLeading(ctx, before, runMaster, fail)
 			}
 		}
 	}
 }
 
 // beginLeading starts a leadership that waits for the end of the one before.
-func (e *engine) beginLeading(ctx context.Context, before <-chan struct{}, runMaster func(context.Context)) (cancel func(), ended chan struct{}) {
+func (e *engine) beginLeading(ctx context.Context, before <-chan struct{}, runMaster func(context.Context), fail func(error)) (cancel func(), ended chan struct{}) {
 	ctx, cancel = context.WithCancel(ctx)
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		<-before
-		e.lead(ctx, runMaster)
+		e.lead(ctx, runMaster, fail)
 	}()
 	return cancel, ended
 }
 
 // lead is all that only the master does. It returns after ctx has ended.
-func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
-	term, ok := e.commitFirstEntry(ctx)
+func (e *engine) lead(ctx context.Context, runMaster func(context.Context), fail func(error)) {
+	term, ok := e.commitFirstEntry(ctx, fail)
 	if !ok {
 		return
 	}
-	e.views.markReady(e.raft, term)
-	e.slog.Info("this pod is the master", "term", term)
-	defer e.slog.Info("this pod is no longer the master", "term", term)
+	e.replica.views.markReady(e.replica.raft, term)
+	e.logger.Info("this pod is the master", "term", term)
+	defer e.logger.Info("this pod is no longer the master", "term", term)
 	var wg sync.WaitGroup
 	wg.Go(func() { e.changer.run(ctx) })
 	if runMaster != nil {
@@ -68,17 +68,17 @@ func (e *engine) lead(ctx context.Context, runMaster func(context.Context)) {
 //
 // A pod that has just been elected hands over to nobody. If its Raft says so for
 // long, it is stuck for ever (see lateSuccessor), and the process must end.
-func (e *engine) commitFirstEntry(ctx context.Context) (term uint64, ok bool) {
+func (e *engine) commitFirstEntry(ctx context.Context, fail func(error)) (term uint64, ok bool) {
 	data := []byte{entry.Version}
 	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier leadership may be about to end.
 	for ctx.Err() == nil {
-		term := e.raft.CurrentTerm()
-		err := e.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
-		if err == nil && term == e.raft.CurrentTerm() {
+		term := e.replica.raft.CurrentTerm()
+		err := e.replica.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
+		if err == nil && term == e.replica.raft.CurrentTerm() {
 			return term, true
 		}
 		if errors.Is(err, raft.ErrLeadershipTransferInProgress) && time.Now().After(stuck) {
-			e.fail(fmt.Errorf("the log takes no writes: %w, and will be for ever", err))
+			fail(fmt.Errorf("the log takes no writes: %w, and will be for ever", err))
 			return 0, false
 		}
 		sleep(ctx, 10*time.Millisecond)

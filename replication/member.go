@@ -75,9 +75,3 @@ func voters(c raft.Configuration) []MemberID {
 	}
 	return ids
 }
-
-// otherVoters are the voters beside this pod, by the newest membership.
-func (e *engine) otherVoters() []MemberID {
-	all := voters(e.raft.GetConfiguration().Configuration())
-	return slices.DeleteFunc(all, func(id MemberID) bool { return id == e.self })
-}

@@ -279,10 +279,10 @@ func TestReadWhileTheOtherVoterIsRemoved(t *testing.T) {
 	defer cancel()
 	read := make(chan error, 1)
 	go func() {
-		_, err := e.confirmIndex(ctx)
+		_, err := e.reader.confirmIndex(ctx)
 		read <- err
 	}()
-	if err := e.raft.RemoveServer(raft.ServerID(other.node.MemberID()), 0, patient).Error(); err != nil {
+	if err := e.replica.raft.RemoveServer(raft.ServerID(other.node.MemberID()), 0, patient).Error(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-read; err != nil {

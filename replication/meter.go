@@ -8,9 +8,10 @@ import (
 
 // meter are the counters; the gauges are read from Status when asked for.
 type meter struct {
-	commands, entries, refused, readIndexes prometheus.Counter
-	handshakes                              *prometheus.CounterVec
-	cloneSent, cloneWaited                  prometheus.Counter
+	proposals   proposalMeter
+	clones      cloneMeter
+	readIndexes prometheus.Counter
+	handshakes  *prometheus.CounterVec
 }
 
 func newMeter() *meter {
@@ -18,12 +19,16 @@ func newMeter() *meter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "baton_replication_" + name, Help: help})
 	}
 	return &meter{
-		commands:    counter("proposed_commands_total", "Commands that this pod put into the log as the master."),
-		entries:     counter("proposed_entries_total", "Log entries that they were gathered into."),
-		refused:     counter("overloaded_commands_total", "Commands refused because the queue was full."),
+		proposals: proposalMeter{
+			commands: counter("proposed_commands_total", "Commands that this pod put into the log as the master."),
+			entries:  counter("proposed_entries_total", "Log entries that they were gathered into."),
+			refused:  counter("overloaded_commands_total", "Commands refused because the queue was full."),
+		},
+		clones: cloneMeter{
+			sent:   counter("clone_sent_bytes_total", "Bytes of its database that this pod sent to others."),
+			waited: counter("clone_throttled_seconds_total", "Time that clones were held back because this pod had writes to apply."),
+		},
 		readIndexes: counter("read_indexes_total", "Read indexes got, each for one or many reads."),
-		cloneSent:   counter("clone_sent_bytes_total", "Bytes of its database that this pod sent to others."),
-		cloneWaited: counter("clone_throttled_seconds_total", "Time that clones were held back because this pod had writes to apply."),
 		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "baton_replication_handshakes_refused_total",
 			Help: "Peer connections refused, by this pod (in) or because of what the other said (out).",
@@ -102,5 +107,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 }
 
 func (m *meter) all() []prometheus.Collector {
-	return []prometheus.Collector{m.commands, m.entries, m.refused, m.readIndexes, m.handshakes, m.cloneSent, m.cloneWaited}
+	return []prometheus.Collector{
+		m.proposals.commands, m.proposals.entries, m.proposals.refused, m.readIndexes, m.handshakes, m.clones.sent, m.clones.waited,
+	}
 }

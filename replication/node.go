@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -20,15 +21,14 @@ import (
 // goroutine; Open, Arrive, RegisterPeerService and Start in this order by one.
 type Node struct {
 	opts     Options
-	log      *slog.Logger
+	logger   *slog.Logger
 	volume   *volume.Volume
 	port     *port
 	calls    *calls
 	meter    *meter
 	progress progress
 	callers  callers
-	clones   clones       // that this pod sends
-	forwards atomic.Int64 // streams of commands from followers
+	forwards openStreams // of commands from followers
 
 	// engine is there once Start has returned.
 	engine atomic.Pointer[engine]
@@ -57,7 +57,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{opts: o, volume: v, meter: newMeter(), callers: callers{last: map[string]time.Time{}}, failed: make(chan error, 1)}
-	n.log = o.Logger.With("member", v.Identity().MemberID)
+	n.logger = o.Logger.With("member", v.Identity().MemberID)
 	n.port = newPort(&n.opts, v.Identity, n.meter.handshakeRefused)
 	n.calls = newCalls(n.port)
 	if o.Registerer != nil {
@@ -136,11 +136,11 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // the others from choosing another one.
 func (n *Node) fail(err error) {
 	n.once.Do(func() {
-		n.log.Error("replication has failed; the process must end", "error", err)
+		n.logger.Error("replication has failed; the process must end", "error", err)
 		n.failed <- err
 		n.port.close()
 		if e := n.engine.Load(); e != nil {
-			e.transport.CloseStreams()
+			e.replica.transport.CloseStreams()
 		}
 	})
 }
@@ -162,12 +162,12 @@ func (n *Node) retire(ctx context.Context, reason string) error {
 func (n *Node) Close(ctx context.Context) error {
 	e := n.engine.Load()
 	if e != nil {
-		if v := e.views.load(); v.leads && len(voters(e.raft.GetConfiguration().Configuration())) > 1 {
+		if v := e.replica.views.load(); v.leads && len(voters(e.replica.configuration())) > 1 {
 			handing, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
 			if to, err := n.HandOver(handing, ""); err != nil {
-				n.log.Warn("the baton could not be handed over; the others will notice the absence", "error", err)
+				n.logger.Warn("the baton could not be handed over; the others will notice the absence", "error", err)
 			} else {
-				n.log.Info("handed the baton over", "to", to)
+				n.logger.Info("handed the baton over", "to", to)
 			}
 			cancel()
 		}
@@ -184,13 +184,17 @@ func (n *Node) Close(ctx context.Context) error {
 
 func (n *Node) teardown(e *engine) error {
 	if e != nil {
-		e.stopProposing()
+		// Without a quorum they end when the lease does.
+		ending, cancel := context.WithTimeout(context.Background(), 4*e.timing.Election)
+		e.replica.views.close()
+		e.router.refuse(ending)
+		cancel()
 		n.drainForwards()
 	}
 	n.server.stop()
-	n.clones.close()
 	var err error
 	if e != nil {
+		e.sender.close()
 		err = e.stop()
 	}
 	n.port.close()
@@ -202,6 +206,15 @@ func (n *Node) teardown(e *engine) error {
 		}
 	}
 	return errors.Join(err, n.volume.Close())
+}
+
+// drainForwards waits until the followers have learned of the next master. What they
+// have sent here meanwhile is refused; cut off, nobody would know that it was not
+// applied.
+func (n *Node) drainForwards() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.opts.Timing.Election)
+	defer cancel()
+	n.forwards.wait(ctx)
 }
 
 // PeerConn is a gRPC connection to a pod's peer port. The node closes it.
@@ -216,23 +229,69 @@ func (n *Node) MasterConn(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	var w masterWait
 	for {
-		v := e.views.load()
+		v := e.replica.views.load()
 		switch {
 		case v.leads:
 			return nil, nil
 		case v.master != "":
 			return n.calls.conn(v.master.Pod())
 		}
-		if err := w.wait(ctx, e, v); err != nil {
+		if err := w.wait(ctx, e.replica.views, v); err != nil {
 			return nil, err
 		}
 	}
 }
 
+// Propose puts a command into the log and returns what applying it gave. It
+// works on any pod: a follower forwards to the master. A command that certainly
+// was not proposed is tried again, with the next master, for about three
+// seconds; then it is ErrNoMaster.
+//
+// The command must not be changed, not even afterwards.
+func (n *Node) Propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+	e := n.engine.Load()
+	if e == nil {
+		return nil, ErrNotReady
+	}
+	return e.router.propose(ctx, c)
+}
+
+// ProposeAsMaster is Propose for what only the master may decide, such as the
+// end of a lease: it is never forwarded. A pod that was the master when it
+// decided, and is no more, gets ErrNoMaster, and nothing was applied.
+func (n *Node) ProposeAsMaster(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
+	e := n.engine.Load()
+	if e == nil {
+		return nil, ErrNotReady
+	}
+	return e.router.proposeAsMaster(ctx, c)
+}
+
+// LinearizableRead returns when this pod's copy shows every write that was
+// acknowledged before the call, with ErrDiffers when this pod has applied
+// something else than the master.
+func (n *Node) LinearizableRead(ctx context.Context) error {
+	e := n.engine.Load()
+	if e == nil {
+		return ErrNotReady
+	}
+	return e.reader.linearizable(ctx)
+}
+
+// BoundedRead returns when this pod's copy is at most maxStaleness old; with
+// errors as LinearizableRead.
+func (n *Node) BoundedRead(ctx context.Context, maxStaleness time.Duration) error {
+	e := n.engine.Load()
+	if e == nil {
+		return ErrNotReady
+	}
+	return e.reader.bounded(ctx, maxStaleness)
+}
+
 // IsMaster says whether this pod is the master, and ready to lead.
 func (n *Node) IsMaster() bool {
 	e := n.engine.Load()
-	return e != nil && e.views.load().ready
+	return e != nil && e.replica.views.load().ready
 }
 
 // Master is the pod that this one takes for the master.
@@ -241,14 +300,14 @@ func (n *Node) Master() (pod string, ok bool) {
 	if e == nil {
 		return "", false
 	}
-	m := e.views.load().master
+	m := e.replica.views.load().master
 	return m.Pod(), m != ""
 }
 
 // Term is Raft's; 0 before Start.
 func (n *Node) Term() uint64 {
 	if e := n.engine.Load(); e != nil {
-		return e.raft.CurrentTerm()
+		return e.replica.raft.CurrentTerm()
 	}
 	return 0
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -45,8 +46,16 @@ type outgoingClone struct {
 	kept [][]byte
 }
 
-// clones keeps the one clone that was cut last.
-type clones struct {
+// cloneMeter counts what a cloneSender sends, in bytes, and waits, in seconds.
+type cloneMeter struct{ sent, waited prometheus.Counter }
+
+// cloneSender sends the database to other pods. It keeps the one clone that was
+// cut last.
+type cloneSender struct {
+	replica *replica
+	queued  func() int // commands that wait to be proposed
+	meter   cloneMeter
+
 	mu     sync.Mutex // guards the fields below
 	parked *outgoingClone
 	expiry *time.Timer
@@ -54,7 +63,7 @@ type clones struct {
 }
 
 // park keeps a clone for a while; the one that was kept before ends.
-func (c *clones) park(o *outgoingClone) {
+func (c *cloneSender) park(o *outgoingClone) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dropLocked()
@@ -72,7 +81,7 @@ func (c *clones) park(o *outgoingClone) {
 	})
 }
 
-func (c *clones) dropLocked() {
+func (c *cloneSender) dropLocked() {
 	if c.parked != nil {
 		c.expiry.Stop()
 		c.parked.snap.Close()
@@ -81,7 +90,7 @@ func (c *clones) dropLocked() {
 }
 
 // close ends what is kept.
-func (c *clones) close() {
+func (c *cloneSender) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -89,7 +98,7 @@ func (c *clones) close() {
 }
 
 // take gives a kept clone out again, if its stream still has what follows offset.
-func (c *clones) take(id string, offset int64) *outgoingClone {
+func (c *cloneSender) take(id string, offset int64) *outgoingClone {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parked == nil || c.parked.id != id || !c.parked.has(offset) {
@@ -143,19 +152,34 @@ func (o *outgoingClone) next() ([]byte, error) {
 	return chunk[:n], err
 }
 
+// serve answers a request for a clone: the database as it is on disk.
+func (c *cloneSender) serve(req *peerv1.CloneRequest, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
+	o, err := c.outgoing(stream.Context(), req)
+	if err != nil {
+		return err
+	}
+	if err := c.send(o, req.GetOffset(), stream); err != nil {
+		c.park(o)
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	o.snap.Close()
+	return nil
+}
+
 // outgoing is the clone that a pod asks for: a new one, or one that was cut.
-func (n *Node) outgoing(ctx context.Context, e *engine, req *peerv1.CloneRequest) (*outgoingClone, error) {
+func (c *cloneSender) outgoing(ctx context.Context, req *peerv1.CloneRequest) (*outgoingClone, error) {
 	if req.GetCloneId() != "" {
-		o := n.clones.take(req.GetCloneId(), req.GetOffset())
+		o := c.take(req.GetCloneId(), req.GetOffset())
 		if o == nil {
 			return nil, status.Error(codes.FailedPrecondition, "the clone cannot be resumed any more: begin again")
 		}
 		return o, nil
 	}
-	if err := e.storage.sm.Flush(ctx, e.storage.sm.Applied()); err != nil {
+	sm := c.replica.storage.sm
+	if err := sm.Flush(ctx, sm.Applied()); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	snap, err := e.storage.sm.Snapshot()
+	snap, err := sm.Snapshot()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
@@ -163,9 +187,9 @@ func (n *Node) outgoing(ctx context.Context, e *engine, req *peerv1.CloneRequest
 }
 
 // send sends a clone from offset to its end.
-func (n *Node) send(e *engine, o *outgoingClone, offset int64, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
+func (c *cloneSender) send(o *outgoingClone, offset int64, stream grpc.ServerStreamingServer[peerv1.CloneResponse]) error {
 	put := func(chunk []byte) error {
-		n.meter.cloneSent.Add(float64(len(chunk)))
+		c.meter.sent.Add(float64(len(chunk)))
 		return stream.Send(&peerv1.CloneResponse{CloneId: o.id, TotalBytes: o.snap.Size(), Chunk: chunk})
 	}
 	for _, chunk := range o.since(offset) {
@@ -173,10 +197,11 @@ func (n *Node) send(e *engine, o *outgoingClone, offset int64, stream grpc.Serve
 			return err
 		}
 	}
-	pace := &pace{engine: e, applied: e.applied.value.Load()}
+	pace := &pace{behind: c.behind, index: c.replica.applied.value.Load}
+	pace.applied = pace.index()
 	for {
 		waited := pace.wait(stream.Context())
-		n.meter.cloneWaited.Add(waited.Seconds())
+		c.meter.waited.Add(waited.Seconds())
 		chunk, err := o.next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -190,12 +215,18 @@ func (n *Node) send(e *engine, o *outgoingClone, offset int64, stream grpc.Serve
 	}
 }
 
+// behind says whether the writes wait already.
+func (c *cloneSender) behind() bool {
+	return c.replica.raft.CommitIndex() > c.replica.applied.value.Load()+applyBacklog || c.queued() > proposeBacklog
+}
+
 // pace holds a clone back while its source has writes to apply.
 type pace struct {
-	*engine
-	applied uint64    // at the chunk before
-	wrote   time.Time // when that had grown
-	due     time.Time // when the next chunk may be sent, of a busy pod
+	behind  func() bool   // the writes wait
+	index   func() uint64 // what is applied
+	applied uint64        // at the chunk before
+	wrote   time.Time     // when that had grown
+	due     time.Time     // when the next chunk may be sent, of a busy pod
 }
 
 // wait returns when the next chunk may be sent.
@@ -205,7 +236,7 @@ func (p *pace) wait(ctx context.Context) (waited time.Duration) {
 		sleep(ctx, backlogPause)
 	}
 	now := time.Now()
-	if applied := p.engine.applied.value.Load(); applied != p.applied {
+	if applied := p.index(); applied != p.applied {
 		p.applied, p.wrote = applied, now
 	}
 	if now.Sub(p.wrote) > busyFor {
@@ -225,9 +256,4 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// behind says whether the writes wait already.
-func (p *pace) behind() bool {
-	return p.raft.CommitIndex() > p.engine.applied.value.Load()+applyBacklog || p.proposer.queue.len() > proposeBacklog
 }

@@ -34,7 +34,7 @@ func newBytesSnapshot(data []byte) *bytesSnapshot {
 // sent, of which the receiver gets the first part.
 type cutSource struct {
 	peerv1.PeerServiceClient
-	clones   clones
+	clones   cloneSender
 	data     []byte
 	sent     []int // chunks sent on each connection
 	lost     int   // chunks lost of each
@@ -105,7 +105,7 @@ func TestCloneGoesOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.data = data
-			in := &incomingClone{ctx: t.Context(), from: s, log: slog.New(slog.DiscardHandler)}
+			in := &incomingClone{ctx: t.Context(), from: s, logger: slog.New(slog.DiscardHandler)}
 			if err := in.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +126,7 @@ func TestCloneGoesOn(t *testing.T) {
 // Scenario: S28
 func TestCloneCannotGoOn(t *testing.T) {
 	s := &cutSource{data: make([]byte, 40*cloneChunk), sent: []int{39}, lost: keptChunks + 1}
-	in := &incomingClone{ctx: t.Context(), from: s, log: slog.New(slog.DiscardHandler)}
+	in := &incomingClone{ctx: t.Context(), from: s, logger: slog.New(slog.DiscardHandler)}
 	if err := in.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestCloneCannotGoOn(t *testing.T) {
 
 // One clone is kept; the others' databases are closed.
 func TestParkedClones(t *testing.T) {
-	var c clones
+	var c cloneSender
 	first, second := newBytesSnapshot(nil), newBytesSnapshot(nil)
 	c.park(&outgoingClone{id: "a", snap: first})
 	c.park(&outgoingClone{id: "b", snap: second})

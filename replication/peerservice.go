@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/volume"
 )
@@ -25,7 +26,7 @@ var errNotMaster = status.Error(codes.Unavailable, "this pod is not the master")
 // master is the engine, if this pod is the master.
 func (s *peerService) master() (*engine, error) {
 	e := s.node.engine.Load()
-	if e == nil || !e.views.load().ready {
+	if e == nil || !e.replica.views.load().ready {
 		return nil, errNotMaster
 	}
 	return e, nil
@@ -45,16 +46,28 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 		return answer, nil
 	}
 	answer.Cold = e.cold.Load() || condemned && s.node.AwaitsNext()
-	v := e.views.load()
-	_, member := server(e.membership.now.Load().Configuration, e.self)
+	v := e.replica.views.load()
+	_, member := server(e.replica.membership.now.Load().Configuration, e.self)
 	answer.MasterPod = v.master.Pod()
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && !condemned
-	answer.Term = e.raft.CurrentTerm()
-	answer.LastIndex, answer.LastLogTerm = e.lastEntry()
+	answer.Term = e.replica.raft.CurrentTerm()
+	answer.LastIndex, answer.LastLogTerm = e.replica.storage.lastEntry()
 	if s.node.opts.PodStatus != nil {
 		answer.Revision = s.node.PodStatus(context.Background()).Revision
 	}
 	return answer, nil
+}
+
+// Forward is the master's end of a forwarder's stream.
+func (s *peerService) Forward(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1.ForwardResponse]) error {
+	defer s.node.forwards.add()()
+	return serveForwards(stream, func(p *pending, c *kvv1.Command) error {
+		e := s.node.engine.Load()
+		if e == nil {
+			return ErrNotReady
+		}
+		return e.router.accept(p, c)
+	})
 }
 
 func (s *peerService) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest) (*peerv1.ReadIndexResponse, error) {
@@ -65,8 +78,8 @@ func (s *peerService) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest)
 	// Before the index is got: what was applied here is committed, so whoever has
 	// applied the index has applied this. Whatever this master has acknowledged by
 	// now is in it, for a write is answered when it is applied.
-	applied := e.trail.last()
-	g, err := e.confirms.get(ctx)
+	applied := e.replica.trail.last()
+	g, err := e.reader.confirms.get(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
@@ -79,13 +92,13 @@ func (s *peerService) Compare(ctx context.Context, req *peerv1.CompareRequest) (
 		return nil, status.Error(codes.Unavailable, "this pod has no database yet")
 	}
 	theirs := markOf(req.GetOwn())
-	if err := e.applied.wait(ctx, theirs.Index); err != nil {
+	if err := e.replica.applied.wait(ctx, theirs.Index); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
-	if err := e.agree(req.GetPod(), theirs); err != nil {
-		e.slog.Debug("asked by a pod that differs", "error", err)
+	if err := e.reader.agree(req.GetPod(), theirs); err != nil {
+		e.logger.Debug("asked by a pod that differs", "error", err)
 	}
-	return &peerv1.CompareResponse{Mark: e.trail.at(theirs.Index).proto()}, nil
+	return &peerv1.CompareResponse{Mark: e.replica.trail.at(theirs.Index).proto()}, nil
 }
 
 func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
@@ -98,12 +111,12 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	s.node.callers.note(id.Pod())
-	_, committed := server(e.membership.now.Load().Configuration, id)
-	m, latest := server(e.raft.GetConfiguration().Configuration(), id)
+	_, committed := server(e.replica.membership.now.Load().Configuration, id)
+	m, latest := server(e.replica.configuration(), id)
 	// Who was taken in and out again before it heard of either does not know that
 	// it is one that returns.
 	if returns := req.Returning || e.changer.hasRemoved(id); returns && !committed && !latest {
-		if err := e.stillLeads(ctx); err != nil {
+		if err := stillLeads(ctx, e); err != nil {
 			return nil, err
 		}
 		return &peerv1.JoinResponse{Removed: true}, nil
@@ -111,8 +124,8 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 	if latest && m.Suffrage == raft.Voter {
 		return &peerv1.JoinResponse{}, nil
 	}
-	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
-	e.changer.join(id, req.Index, e.raft.CommitIndex())
+	e.replica.storage.log.Hold(req.MemberId, 0, keepLogFor)
+	e.changer.join(id, req.Index, e.replica.raft.CommitIndex())
 	return &peerv1.JoinResponse{}, nil
 }
 
@@ -128,12 +141,12 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 	e.changer.leave(id, req.Reclone)
 	for {
 		if e.changer.without(id, req.Reclone) {
-			if err := e.stillLeads(ctx); err != nil {
+			if err := stillLeads(ctx, e); err != nil {
 				return nil, err
 			}
 			return &peerv1.LeaveResponse{}, nil
 		}
-		if !e.views.load().ready {
+		if !e.replica.views.load().ready {
 			return nil, errNotMaster
 		}
 		if because := e.changer.situation().mustStay(id); req.Reclone && because != "" {
@@ -151,8 +164,8 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 // pod leads: what it knew of the membership before the call was true. A master
 // that was paused, or cut off, knows only what was, and whoever is told that it is
 // out gives up its data.
-func (e *engine) stillLeads(ctx context.Context) error {
-	if _, err := e.confirms.get(ctx); err != nil {
+func stillLeads(ctx context.Context, e *engine) error {
+	if _, err := e.reader.confirms.get(ctx); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return nil
@@ -166,7 +179,7 @@ func (s *peerService) KeepLog(_ context.Context, req *peerv1.KeepLogRequest) (*p
 	if !MemberID(req.MemberId).valid() {
 		return nil, status.Errorf(codes.InvalidArgument, "%q is not a member id", req.MemberId)
 	}
-	e.storage.log.Hold(req.MemberId, 0, keepLogFor)
+	e.replica.storage.log.Hold(req.MemberId, 0, keepLogFor)
 	return &peerv1.KeepLogResponse{}, nil
 }
 
@@ -177,16 +190,7 @@ func (s *peerService) Clone(req *peerv1.CloneRequest, stream grpc.ServerStreamin
 	if e == nil {
 		return status.Error(codes.Unavailable, "this pod has no database yet")
 	}
-	o, err := s.node.outgoing(stream.Context(), e, req)
-	if err != nil {
-		return err
-	}
-	if err := s.node.send(e, o, req.GetOffset(), stream); err != nil {
-		s.node.clones.park(o)
-		return status.Error(codes.Unavailable, err.Error())
-	}
-	o.snap.Close()
-	return nil
+	return e.sender.serve(req, stream)
 }
 
 func (s *peerService) PodStatus(ctx context.Context, _ *peerv1.PodStatusRequest) (*peerv1.PodStatusResponse, error) {
@@ -200,7 +204,7 @@ func (s *peerService) HandOver(ctx context.Context, req *peerv1.HandOverRequest)
 	if e == nil {
 		return nil, notMaster
 	}
-	v := e.views.load()
+	v := e.replica.views.load()
 	if !v.leads {
 		return nil, notMaster
 	}

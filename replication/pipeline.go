@@ -65,9 +65,7 @@ func (t *transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 		}
 		return nil
 	})
-	ctx, cancel := context.WithCancel(t.ctx)
-	go func() { <-p.Closed(); cancel() }()
-	go p.tellCommitted(ctx, t)
+	t.serving.Go(func() { p.tellCommitted(t) })
 	return p, nil
 }
 
@@ -99,7 +97,10 @@ func (p *pipeline) note(req *raft.AppendEntriesRequest) {
 
 // tellCommitted sends what the library sends when its CommitTimeout is over, a
 // request without entries, as soon as there is news.
-func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
+func (p *pipeline) tellCommitted(t *transport) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	t.serving.Go(func() { <-p.Closed(); cancel() })
 	for {
 		select {
 		case <-p.confirmed:
@@ -109,8 +110,8 @@ func (p *pipeline) tellCommitted(ctx context.Context, t *transport) {
 		if t.applied.wait(ctx, p.stored.Load()) != nil {
 			return
 		}
-		for quiet := time.Duration(0); quiet < tellAfter && !p.lone(); quiet = p.quiet() {
-			time.Sleep(tellAfter - quiet)
+		for quiet := time.Duration(0); quiet < tellAfter && !p.lone() && ctx.Err() == nil; quiet = p.quiet() {
+			sleep(ctx, tellAfter-quiet)
 		}
 		if p.tell(t) != nil {
 			return // The library will find out as well.

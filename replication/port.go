@@ -30,7 +30,7 @@ type port struct {
 	opts     *Options
 	identity func() volume.Identity
 	refusals func(side string, reason handshake.Reason)
-	log      *slog.Logger
+	logger   *slog.Logger
 
 	recentAddresses *recentAddresses
 	greeting        chan struct{}
@@ -48,7 +48,7 @@ type port struct {
 
 func newPort(o *Options, identity func() volume.Identity, refusals func(string, handshake.Reason)) *port {
 	p := &port{
-		opts: o, identity: identity, refusals: refusals, log: o.Logger,
+		opts: o, identity: identity, refusals: refusals, logger: o.Logger,
 		recentAddresses: &recentAddresses{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
 		listeners: map[handshake.Kind]*acceptor{}, conns: map[*trackedConn]struct{}{},
 		callers: map[MemberID]int{}, left: make(chan MemberID, 16),
@@ -113,7 +113,7 @@ func (p *port) accept() {
 			return
 		}
 		if err != nil {
-			p.log.Warn("the peer port cannot accept a connection", "error", err)
+			p.logger.Warn("the peer port cannot accept a connection", "error", err)
 			time.Sleep(50 * time.Millisecond) // out of file descriptors: do not spin
 			continue
 		}
@@ -302,9 +302,9 @@ func (p *port) refused(side string, r handshake.Reason, message string, conn net
 	}
 	p.mu.Unlock()
 	if r == handshake.NotStarted {
-		p.log.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
+		p.logger.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
 	} else if !quiet {
-		p.log.Warn("a peer connection was refused; if it goes on, look at what the pods' names resolve to",
+		p.logger.Warn("a peer connection was refused; if it goes on, look at what the pods' names resolve to",
 			"side", side, "reason", r, "because", message, "address", conn.RemoteAddr())
 	}
 }

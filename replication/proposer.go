@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -29,14 +30,18 @@ const (
 type proposer struct {
 	raft  *raft.Raft
 	queue *queue
-	meter *meter
+	meter proposalMeter
 	// slots has a token for each entry in flight.
 	slots    chan struct{}
 	inflight chan inflight
+	answered chan struct{} // closed when finish has returned
 
 	// batches are recycled.
 	batches sync.Pool
 }
+
+// proposalMeter counts what a proposer does.
+type proposalMeter struct{ commands, entries, refused prometheus.Counter }
 
 type inflight struct {
 	future raft.ApplyFuture
@@ -50,13 +55,15 @@ var (
 	buffers   = sync.Pool{New: func() any { return new([]byte) }}
 )
 
-func newProposer(r *raft.Raft, m *meter) *proposer {
-	return &proposer{
+func newProposer(r *raft.Raft, m proposalMeter) *proposer {
+	p := &proposer{
 		raft: r, meter: m, queue: newQueue(),
 		slots:    make(chan struct{}, maxInFlight),
-		inflight: make(chan inflight, maxInFlight),
-		batches:  sync.Pool{New: func() any { return new([]*pending) }},
+		inflight: make(chan inflight, maxInFlight), answered: make(chan struct{}),
+		batches: sync.Pool{New: func() any { return new([]*pending) }},
 	}
+	go p.finish() // close waits for it
+	return p
 }
 
 // propose puts c into the log. errNotProposed: it certainly is not there.
@@ -173,8 +180,16 @@ func (p *proposer) submit() bool {
 	return true
 }
 
+// close returns when what run has proposed is answered. Run has ended, and so has
+// Raft: nothing is in flight for ever.
+func (p *proposer) close() {
+	close(p.inflight)
+	<-p.answered
+}
+
 // finish answers what run has proposed, until the channel is closed.
 func (p *proposer) finish() {
+	defer close(p.answered)
 	for f := range p.inflight {
 		results, err := outcome(f.future)
 		if err == nil && len(results) != len(*f.items) {

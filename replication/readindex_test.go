@@ -10,7 +10,7 @@ import (
 // that it must see may have been acknowledged in between.
 func TestAReaderUsesNoEarlierIndex(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan uint64)
-	r := newReadIndexer(newMeter(), func(context.Context) (readIndex, error) {
+	r := newReadIndexer(newMeter().readIndexes, func(context.Context) (readIndex, error) {
 		asked <- struct{}{}
 		return readIndex{index: <-answer}, nil
 	})
@@ -50,9 +50,9 @@ func TestAReaderUsesNoEarlierIndex(t *testing.T) {
 // The commit index of a master that has committed nothing in its own term may be
 // behind what was acknowledged.
 func TestNotReadyMasterGivesNoIndex(t *testing.T) {
-	e := &engine{standing: standing{views: newViews("kv-0/a")}}
-	e.views.now.Store(&view{leads: true, master: "kv-0/a", term: 2, changed: make(chan struct{})})
-	if index, err := e.confirmIndex(t.Context()); !errors.Is(err, ErrNoMaster) {
+	r := &reader{replica: &replica{views: newViews("kv-0/a", 0)}}
+	r.replica.views.now.Store(&view{leads: true, master: "kv-0/a", term: 2, changed: make(chan struct{})})
+	if index, err := r.confirmIndex(t.Context()); !errors.Is(err, ErrNoMaster) {
 		t.Errorf("it gave %v, %v", index, err)
 	}
 }

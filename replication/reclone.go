@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc/status"
 
@@ -58,7 +57,7 @@ func (n *Node) askToReclone(ctx context.Context, reason string) error {
 		refused = err
 		because := fmt.Sprintf("its data is of no use (%s); it is kept until the others can do without it: %s", reason, status.Convert(err).Message())
 		if n.progress.wait(because) {
-			n.log.Warn("this pod does not serve: " + because)
+			n.logger.Warn("this pod does not serve: " + because)
 		}
 		sleep(ctx, n.opts.Timing.Retry)
 	}
@@ -68,7 +67,7 @@ func (n *Node) askToReclone(ctx context.Context, reason string) error {
 func (n *Node) goOnRecloning(ctx context.Context) {
 	if reason := n.condemned(); reason != "" {
 		if err := n.Reclone(ctx, reason); err != nil {
-			n.log.Debug("the data is kept", "error", err)
+			n.logger.Debug("the data is kept", "error", err)
 		}
 	}
 }
@@ -92,7 +91,7 @@ func (n *Node) note(ctx context.Context, change func(*volume.Identity)) error {
 		}
 		because := "what becomes of its data cannot be written to the disk: " + err.Error()
 		if n.progress.wait(because) {
-			n.log.Warn("this pod does not serve: " + because)
+			n.logger.Warn("this pod does not serve: " + because)
 		}
 		sleep(ctx, n.opts.Timing.Retry)
 	}
@@ -118,9 +117,9 @@ func (n *Node) askOut(ctx context.Context, reclone bool) error {
 // masterToAsk is a master that is another pod.
 func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 	if e := n.engine.Load(); e != nil {
-		v := e.views.load()
+		v := e.replica.views.load()
 		if v.leads {
-			if len(e.otherVoters()) == 0 {
+			if len(e.replica.otherVoters()) == 0 {
 				return "", errAlone
 			}
 			ctx, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
@@ -138,35 +137,4 @@ func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 		return "", ErrNoMaster
 	}
 	return pod, nil
-}
-
-// confirmWithout returns nil when every voter but this pod and id has, from now
-// on, confirmed that it follows this pod: they can commit without id.
-func (e *engine) confirmWithout(ctx context.Context, id MemberID) error {
-	v := e.views.load()
-	if !v.ready {
-		return ErrNoMaster
-	}
-	since := time.Now()
-	e.raft.VerifyLeader() // for an immediate round of heartbeats
-	again := time.NewTicker(e.timing.Lease / 8)
-	defer again.Stop()
-	for {
-		silent := MemberID("")
-		for _, other := range e.otherVoters() {
-			if other != id && !e.acks.confirmed("", []MemberID{other}, v.term, since) {
-				silent = other
-			}
-		}
-		if silent == "" {
-			return nil
-		}
-		select {
-		case <-again.C:
-		case <-v.changed:
-			return ErrNoMaster
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer", silent)
-		}
-	}
 }

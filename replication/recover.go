@@ -83,7 +83,7 @@ func useless(s *peerv1.InspectResponse) bool { return s.Condemned && s.Term == 0
 // votersOf are the voters of the newest membership in the node's log.
 func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
 	if e := n.engine.Load(); e != nil {
-		return voters(e.raft.GetConfiguration().Configuration()), nil
+		return voters(e.replica.configuration()), nil
 	}
 	membership, err := r.read()
 	if err != nil || len(membership) == 0 {
@@ -170,19 +170,8 @@ func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, se
 // longer says whether a pod's log has more than this one's, as votes go: by the
 // term of the last entry first, for a longer log may end in what nobody confirmed.
 func longer(s *peerv1.InspectResponse, e *engine) bool {
-	index, term := e.lastEntry()
+	index, term := e.replica.storage.lastEntry()
 	return cmp.Or(cmp.Compare(s.LastLogTerm, term), cmp.Compare(s.LastIndex, index)) > 0
-}
-
-// lastEntry is the end of the log, or of the database if the log is empty.
-func (e *engine) lastEntry() (index, term uint64) {
-	var last raft.Log
-	index, err := e.storage.log.LastIndex()
-	if err == nil && index > 0 && e.storage.log.GetLog(index, &last) == nil {
-		return last.Index, last.Term
-	}
-	at := e.storage.sm.Durable()
-	return at.Index, at.Term
 }
 
 // Recovery is what CheckRecovery and Recover need.
@@ -322,14 +311,14 @@ func eachEntry(log *raftlog.Log, after uint64, do func(*raft.Log) error) error {
 // inventory says what this pod has, for a person who looks at all of them.
 func (n *Node) inventory(e *engine) []any {
 	disk := n.Disk()
-	index, term := e.lastEntry()
+	index, term := e.replica.storage.lastEntry()
 	var missing []string
-	for _, id := range e.otherVoters() {
+	for _, id := range e.replica.otherVoters() {
 		missing = append(missing, id.Pod())
 	}
 	return []any{
-		"cluster", disk.Cluster, "term", e.raft.CurrentTerm(), "last_log_term", term, "last_index", index,
-		"applied_index", e.applied.value.Load(), "revision", n.PodStatus(context.Background()).Revision,
+		"cluster", disk.Cluster, "term", e.replica.raft.CurrentTerm(), "last_log_term", term, "last_index", index,
+		"applied_index", e.replica.applied.value.Load(), "revision", n.PodStatus(context.Background()).Revision,
 		"other_voters", strings.Join(missing, ", "),
 	}
 }

@@ -237,10 +237,10 @@ func (t *transport) checkOwn(refuses MemberID) {
 		return
 	}
 	t.audited = time.Now()
-	t.slog.Warn("a pod finds this pod's snapshot damaged; the database is checked", "pod", refuses.Pod())
+	t.logger.Warn("a pod finds this pod's snapshot damaged; the database is checked", "pod", refuses.Pod())
 	t.serving.Go(func() {
 		if err := t.audit(t.ctx); err != nil && t.ctx.Err() == nil {
-			t.slog.Error("the database was checked", "error", err)
+			t.logger.Error("the database was checked", "error", err)
 		}
 	})
 }

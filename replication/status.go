@@ -54,15 +54,15 @@ func (n *Node) Status() Status {
 	if e == nil {
 		return n.arrivingStatus()
 	}
-	v := e.views.load()
+	v := e.replica.views.load()
 	s := Status{
 		Master: v.master.Pod(),
-		Term:   e.raft.CurrentTerm(), Last: e.raft.LastIndex(),
-		Commit: e.raft.CommitIndex(), Applied: e.applied.value.Load(),
-		LogBytes: e.storage.log.Bytes(),
-		Queued:   e.proposer.queue.len() + e.forwarder.queue.len(),
+		Term:   e.replica.raft.CurrentTerm(), Last: e.replica.raft.LastIndex(),
+		Commit: e.replica.raft.CommitIndex(), Applied: e.replica.applied.value.Load(),
+		LogBytes: e.replica.storage.log.Bytes(),
+		Queued:   e.router.queued(),
 	}
-	me, member := server(e.membership.now.Load().Configuration, e.self)
+	me, member := server(e.replica.membership.now.Load().Configuration, e.self)
 	switch {
 	case !member:
 	case v.ready:
@@ -72,7 +72,7 @@ func (n *Node) Status() Status {
 	default:
 		s.Role = RoleLearner
 	}
-	if at := e.raft.LastContact(); !v.leads && !at.IsZero() {
+	if at := e.replica.raft.LastContact(); !v.leads && !at.IsZero() {
 		s.LastContact = time.Since(at)
 	}
 	s.Because = n.notReady(e, v, s)
@@ -100,7 +100,7 @@ func (n *Node) arrivingStatus() Status {
 
 func (n *Node) notReady(e *engine, v *view, s Status) string {
 	switch {
-	case e.isStopped():
+	case e.replica.views.isClosed():
 		return "it stops"
 	case n.volume.Identity().Retired != "":
 		return "its member is retired: " + n.volume.Identity().Retired
@@ -132,7 +132,7 @@ func (n *Node) Members() []Member {
 		return nil
 	}
 	var members []Member
-	for _, s := range e.membership.now.Load().Servers {
+	for _, s := range e.replica.membership.now.Load().Servers {
 		id := MemberID(s.ID)
 		m := Member{ID: id, Pod: id.Pod(), Ordinal: Ordinal(id.Pod()), Voter: s.Suffrage == raft.Voter}
 		if addr, err := n.opts.Resolver(m.Pod); err == nil {

@@ -39,7 +39,7 @@ func TestTruncationAndInstallSnapshot(t *testing.T) {
 		c.master().mustPut(fmt.Sprint("big", i), big)
 	}
 	c.eventually("the log is truncated", func() error {
-		first, err := c.master().node.engine.Load().storage.log.FirstIndex()
+		first, err := c.master().node.engine.Load().replica.storage.log.FirstIndex()
 		if n := c.master().node.Status().LogBytes; err != nil || first < 20 || n > 2<<20 {
 			return fmt.Errorf("it begins at %d with %d bytes, %v", first, n, err)
 		}
@@ -78,7 +78,7 @@ func TestADamagedSnapshot(t *testing.T) {
 		m.mustPut(fmt.Sprint("big", i), big)
 	}
 	c.eventually("the log is truncated", func() error {
-		if first, err := m.node.engine.Load().storage.log.FirstIndex(); err != nil || first < 20 {
+		if first, err := m.node.engine.Load().replica.storage.log.FirstIndex(); err != nil || first < 20 {
 			return fmt.Errorf("it begins at %d, %v", first, err)
 		}
 		return nil
@@ -106,7 +106,7 @@ func TestUnknownEntryStopsThePod(t *testing.T) {
 	e := p.node.engine.Load()
 	before := p.machine.Applied()
 	data := []byte{entry.Version + 1, 1, 2, 3}
-	e.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
+	e.replica.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
 	select {
 	case err := <-p.node.Failed():
 		if !errors.Is(err, entry.ErrUnknown) {

@@ -68,8 +68,8 @@ func (e *engine) successors(ctx context.Context, term uint64, to string) []Membe
 	var found []successor
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, id := range e.otherVoters() {
-		if to != "" && id.Pod() != to || !e.acks.heard(id, e.timing.Lease) {
+	for _, id := range e.replica.otherVoters() {
+		if to != "" && id.Pod() != to || !e.replica.acks.heard(id, e.timing.Lease) {
 			continue
 		}
 		wg.Go(func() {
@@ -87,5 +87,5 @@ func (e *engine) successors(ctx context.Context, term uint64, to string) []Membe
 		})
 	}
 	wg.Wait()
-	return rankSuccessors(e.self, e.raft.LastIndex(), found)
+	return rankSuccessors(e.self, e.replica.raft.LastIndex(), found)
 }

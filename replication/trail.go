@@ -1,10 +1,8 @@
 package replication
 
 import (
-	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
@@ -13,8 +11,6 @@ const (
 	// trailLength is how many entries another pod may be behind and still be
 	// compared with: about a second of a full load.
 	trailLength = 8192
-	// compareTick is how often a follower that nobody reads from compares.
-	compareTick = time.Second
 )
 
 // Mark is what a pod had after it applied an entry: the same on every pod (Raft
@@ -64,67 +60,4 @@ func (t *trail) at(index uint64) Mark {
 		return m
 	}
 	return Mark{}
-}
-
-// agree holds what this pod had after an entry to what another pod had. It
-// returns ErrDiffers unless they are the same, or one is not known, or
-// Options.Differs says that this pod may serve all the same.
-func (r *reading) agree(pod string, theirs Mark) error {
-	own := r.trail.at(theirs.Index)
-	if own.Index == 0 || own == theirs {
-		return nil
-	}
-	err := fmt.Errorf("%w: after entry %d this pod had %s, %s had %s", ErrDiffers, own.Index, own, pod, theirs)
-	if r.differs != nil && r.differs(pod, err.Error()) {
-		return nil
-	}
-	return err
-}
-
-// compareIdly compares with the master what nobody reads: local reads and watches
-// ask nobody, and a master that differs hears of it from a follower.
-func (n *Node) compareIdly(ctx context.Context) {
-	e := n.engine.Load()
-	tick := time.NewTicker(compareTick)
-	defer tick.Stop()
-	compared := uint64(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		last := e.trail.last().Index
-		if last == compared || e.views.load().leads {
-			continue
-		}
-		reading, cancel := context.WithTimeout(ctx, compareTick)
-		if n.LinearizableRead(reading) == nil {
-			compared = last
-		}
-		cancel()
-	}
-}
-
-// Mark is that of the entry that this pod has applied last.
-func (n *Node) Mark() Mark {
-	if e := n.engine.Load(); e != nil {
-		return e.trail.last()
-	}
-	return Mark{}
-}
-
-// CompareWith asks a pod what it had after the entry of own, and tells it what
-// this pod had. The pod answers when it has applied the entry; with index 0 when
-// it does not remember.
-func (n *Node) CompareWith(ctx context.Context, pod string, own Mark) (Mark, error) {
-	conn, err := n.calls.conn(pod)
-	if err != nil {
-		return Mark{}, err
-	}
-	answer, err := peerv1.NewPeerServiceClient(conn).Compare(ctx, &peerv1.CompareRequest{Pod: n.opts.Name, Own: own.proto()})
-	if err != nil {
-		return Mark{}, err
-	}
-	return markOf(answer.GetMark()), nil
 }

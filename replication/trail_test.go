@@ -142,7 +142,7 @@ func TestTrail(t *testing.T) {
 	if tr.at(1).Index != 0 || tr.at(2).Revision != 2 || tr.last().Index != trailLength+1 {
 		t.Error(tr.at(1), tr.at(2), tr.last())
 	}
-	r := &reading{trail: tr}
+	r := &reader{replica: &replica{trail: tr}}
 	for _, same := range []Mark{{}, {Index: 1, Revision: 8}, {Index: 2, Revision: 2}, {Index: 1 << 40}} {
 		if err := r.agree("kv-1", same); err != nil {
 			t.Errorf("%+v: %v", same, err)

@@ -31,7 +31,7 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 type transport struct {
 	*raft.NetworkTransport
 	port    *port
-	slog    *slog.Logger
+	logger  *slog.Logger
 	timeout time.Duration
 	acks    *acks
 	proven  *proven
@@ -55,23 +55,30 @@ type transport struct {
 	serving sync.WaitGroup
 }
 
-func newTransport(n *Node, e *engine) *transport {
+func newTransport(o replicaOptions, r *replica, p *proven) *transport {
 	t := &transport{
-		port: n.port, slog: n.log, timeout: n.opts.Timing.Transport,
-		acks: e.acks, proven: e.proven, log: e.storage.log, applied: e.applied, durable: e.storage.sm.Durable, audit: e.storage.sm.Check, fail: n.fail, received: make(chan raft.RPC),
+		port: o.port, logger: o.logger, timeout: o.Timing.Transport, fail: o.fail,
+		acks: r.acks, proven: p, log: r.storage.log, applied: r.applied,
+		durable: r.storage.sm.Durable, audit: r.storage.sm.Check, received: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: &streams{n.port.listen(handshake.Raft), n.port}, Logger: slogger.New(n.log),
-			MaxPool: 3, Timeout: n.opts.Timing.Transport,
+			Stream: &streams{o.port.listen(handshake.Raft), o.port}, Logger: slogger.New(o.logger),
+			MaxPool: 3, Timeout: o.Timing.Transport,
 		}),
 	}
 	// At least 64 KiB in each Timeout while a snapshot is sent.
 	t.TimeoutScale = 64 << 10
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	pipelines := n.port.listen(handshake.Append)
+	pipelines := o.port.listen(handshake.Append)
 	context.AfterFunc(t.ctx, func() { pipelines.Close() })
 	t.serving.Go(func() { t.serve(pipelines) })
 	t.serving.Go(t.relay)
 	return t
+}
+
+// wait returns when nothing is received or sent any more.
+func (t *transport) wait() {
+	t.CloseStreams()
+	t.serving.Wait()
 }
 
 // Consumer implements raft.Transport.

@@ -11,7 +11,7 @@ import (
 // proposes.
 func TestAHeartbeatOfANewerTermWaitsItsTurn(t *testing.T) {
 	c := newCluster(t, 1).boot()
-	r := c.pods["kv-0"].node.engine.Load().raft
+	r := c.pods["kv-0"].node.engine.Load().replica.raft
 	t0 := &transport{received: make(chan raft.RPC, 1)}
 	t0.ctx, t0.cancel = context.WithCancel(t.Context())
 	t0.raft.Store(r)

@@ -1,8 +1,11 @@
 package replication
 
 import (
+	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -22,17 +25,29 @@ type view struct {
 	changed chan struct{}
 }
 
+const (
+	// patience is how many election timeouts a call waits for a master.
+	patience = 6
+	// retryPause is waited when the master that is known refuses: it has not
+	// noticed yet that it leads, or no more does.
+	retryPause = 20 * time.Millisecond
+)
+
 // views keeps the present view.
 type views struct {
 	self MemberID
-	now  atomic.Pointer[view]
+	// patience is how long a call waits for a master.
+	patience time.Duration
+	now      atomic.Pointer[view]
+	// closed is closed when nobody waits for a master any more.
+	closed chan struct{}
 
 	mu        sync.Mutex // serialises changes
 	readyTerm uint64
 }
 
-func newViews(self MemberID) *views {
-	v := &views{self: self}
+func newViews(self MemberID, election time.Duration) *views {
+	v := &views{self: self, patience: patience * election, closed: make(chan struct{})}
 	v.now.Store(&view{changed: make(chan struct{})})
 	return v
 }
@@ -100,4 +115,45 @@ func (v *views) observe(r *raft.Raft, done <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// close ends the waits for a master, and those to come, with ErrClosed. It is
+// called once.
+func (v *views) close() { close(v.closed) }
+
+func (v *views) isClosed() bool {
+	select {
+	case <-v.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// masterWait is the patience of one call with the absence of a master.
+type masterWait struct{ until time.Time }
+
+// wait returns when it is time to try again, after an attempt by the view seen.
+func (w *masterWait) wait(ctx context.Context, views *views, seen *view) error {
+	if w.until.IsZero() {
+		w.until = time.Now().Add(views.patience)
+	}
+	left := time.Until(w.until)
+	if left <= 0 {
+		return fmt.Errorf("%w: none within %s", ErrNoMaster, views.patience)
+	}
+	if seen.master != "" {
+		left = min(left, retryPause)
+	}
+	t := time.NewTimer(left)
+	defer t.Stop()
+	select {
+	case <-seen.changed:
+	case <-t.C:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: not applied: %w", ErrNoMaster, ctx.Err())
+	case <-views.closed:
+		return ErrClosed
+	}
+	return nil
 }
