@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
+)
+
+// Clients decide by code and reason whether to repeat a request and where: none
+// may change.
+func TestClientsGetTheseCodesAndReasons(t *testing.T) {
+	refusedWith := func(reason kvv1.ErrorReason) error {
+		return refused(&kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: reason, Message: "m"}}})
+	}
+	wrap := func(err error) error { return fmt.Errorf("%w: %w", err, context.DeadlineExceeded) }
+	for _, test := range []struct {
+		err    error
+		code   codes.Code
+		reason string
+	}{
+		{errInvalid("key", "is empty"), codes.InvalidArgument, "INVALID_REQUEST"},
+		{errTooLarge("key", 1, 2), codes.InvalidArgument, "TOO_LARGE"},
+		{errTooMany("watches", 1), codes.ResourceExhausted, "TOO_MANY"},
+		{errNotReady("it is starting"), codes.Unavailable, "NOT_READY"},
+		{errLeaseNotFound(1), codes.NotFound, "LEASE_NOT_FOUND"},
+		{errOtherCluster("a", "b"), codes.FailedPrecondition, "OTHER_CLUSTER"},
+		{errStopping, codes.Unavailable, "NOT_READY"},
+		{errMasterSilent, codes.Unavailable, "NO_MASTER"},
+		{fromMaster(status.Error(codes.Unavailable, "refused")), codes.Unavailable, "NO_MASTER"},
+
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST), codes.InvalidArgument, "INVALID_REQUEST"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_TOO_LARGE), codes.InvalidArgument, "TOO_LARGE"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_COMPACTED), codes.OutOfRange, "COMPACTED"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION), codes.OutOfRange, "FUTURE_REVISION"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND), codes.NotFound, "LEASE_NOT_FOUND"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS), codes.AlreadyExists, "LEASE_EXISTS"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED), codes.FailedPrecondition, "REQUEST_ID_EXPIRED"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND), codes.NotFound, "KEY_NOT_FOUND"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN), codes.Unknown, "OUTCOME_UNKNOWN"},
+		{refusedWith(kvv1.ErrorReason_ERROR_REASON_NO_SPACE), codes.ResourceExhausted, "NO_SPACE"},
+		{refusedWith(kvv1.ErrorReason(99)), codes.Internal, ""},
+
+		{replication.ErrUnknown, codes.Unknown, "OUTCOME_UNKNOWN"},
+		{replication.ErrNoMaster, codes.Unavailable, "NO_MASTER"},
+		{replication.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED"},
+		{replication.ErrTooLarge, codes.InvalidArgument, "TOO_LARGE"},
+		{replication.ErrDiffers, codes.Unavailable, "NOT_READY"},
+		{replication.ErrNoHeir, codes.FailedPrecondition, "NO_HEIR"},
+		{replication.ErrNotReady, codes.Unavailable, "NOT_READY"},
+		{replication.ErrClosed, codes.Unavailable, "NOT_READY"},
+		{replication.ErrRetired, codes.Internal, ""},
+		{replication.ErrDamaged, codes.Internal, ""},
+		{replication.ErrLocked, codes.Internal, ""},
+		{replication.ErrForeign, codes.Internal, ""},
+		{store.ErrClosed, codes.Unavailable, "NOT_READY"},
+		{store.ErrCorrupt, codes.DataLoss, "CORRUPT"},
+
+		{wrap(replication.ErrUnknown), codes.Unknown, "OUTCOME_UNKNOWN"},
+		{wrap(replication.ErrNoMaster), codes.Unavailable, "NO_MASTER"},
+		{fmt.Errorf("%w: %w", replication.ErrUnknown, store.ErrClosed), codes.Unknown, "OUTCOME_UNKNOWN"},
+		{wrap(errors.New("not applied")), codes.DeadlineExceeded, ""},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},
+		{context.Canceled, codes.Canceled, ""},
+		{errors.New("a surprise"), codes.Internal, ""},
+		{status.Error(codes.Aborted, "from another pod"), codes.Aborted, ""},
+	} {
+		if code, reason, _ := info(testCore().statusOf(test.err)); code != test.code || reason != test.reason {
+			t.Errorf("%v: %v %q, want %v %q", test.err, code, reason, test.code, test.reason)
+		}
+	}
+}
