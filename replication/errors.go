@@ -3,6 +3,8 @@ package replication
 import (
 	"errors"
 
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/volume"
 )
@@ -10,25 +12,25 @@ import (
 var (
 	// ErrNoMaster is returned when no master is known or reached in time.
 	// Nothing was applied.
-	ErrNoMaster = errors.New("no master")
+	ErrNoMaster = refused(kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "no master")
 	// ErrUnknown is returned when the master was lost, or the caller's context
 	// ended, with the write in flight: it may or may not be applied.
-	ErrUnknown = errors.New("the outcome of the write is unknown")
+	ErrUnknown = refused(kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, "the outcome of the write is unknown")
 	// ErrOverloaded is returned at once when the queue of writes is full.
 	// Nothing was applied.
-	ErrOverloaded = errors.New("too many writes are waiting")
+	ErrOverloaded = refused(kvv1.ErrorReason_ERROR_REASON_OVERLOADED, "too many writes are waiting")
 	// ErrTooLarge is returned for a command over MaxCommandBytes. Nothing was applied.
-	ErrTooLarge = errors.New("the command is too large")
+	ErrTooLarge = refused(kvv1.ErrorReason_ERROR_REASON_TOO_LARGE, "the command is too large")
 	// ErrNotReady is returned when the node was not started. Nothing was applied.
-	ErrNotReady = errors.New("not ready")
+	ErrNotReady = refused(kvv1.ErrorReason_ERROR_REASON_NOT_READY, "not ready")
 	// ErrClosed is returned after Close. Nothing was applied.
-	ErrClosed = errors.New("closed")
+	ErrClosed = refused(kvv1.ErrorReason_ERROR_REASON_NOT_READY, "closed")
 	// ErrDiffers is returned by reads when this pod has applied something else
 	// than the master. Another pod may answer.
-	ErrDiffers = errors.New("this pod's data differs")
+	ErrDiffers = refused(kvv1.ErrorReason_ERROR_REASON_NOT_READY, "this pod's data differs")
 	// ErrNoHeir is returned when nobody can take the baton, or not now. It stays
 	// where it is.
-	ErrNoHeir = errors.New("there is no successor")
+	ErrNoHeir = refused(kvv1.ErrorReason_ERROR_REASON_NO_HEIR, "there is no successor")
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")
@@ -47,4 +49,8 @@ var errReplaced = errors.New("a snapshot has replaced the end of the log; a rest
 
 // errNotProposed is returned inside the package for a command that certainly
 // did not reach the log, and may be proposed again elsewhere.
-var errNotProposed = errors.New("not proposed")
+var errNotProposed = refused(kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "not proposed")
+
+func refused(reason kvv1.ErrorReason, message string) error {
+	return &refusal.Error{Reason: reason, Message: message}
+}

@@ -3,11 +3,14 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 )
@@ -101,15 +104,31 @@ func (o *outbox) run() {
 	}
 }
 
-// toWire is the opposite of fromWire.
+// forwardable are the errors that mean something at the other end. Any other is an
+// unknown outcome there.
+var forwardable = []error{errNotProposed, ErrOverloaded, ErrTooLarge, ErrNotReady, ErrUnknown}
+
+// toWire gives an error the form that pods of every version send. Only the reason
+// is read at the other end; the code is not.
 func toWire(err error) *kvv1.Error {
-	for _, w := range wireReasons {
-		if errors.Is(err, w.err) {
-			return &kvv1.Error{Code: uint32(codes.Unavailable), Reason: w.reason, Message: err.Error()}
+	sent := &kvv1.Error{Code: uint32(codes.Unavailable), Reason: refusal.Reason(err), Message: err.Error()}
+	switch {
+	case errors.Is(err, ErrClosed): // the next master may take what this one did not
+		sent.Reason = kvv1.ErrorReason_ERROR_REASON_NO_MASTER
+	case !slices.ContainsFunc(forwardable, func(f error) bool { return refusal.Reason(f) == sent.Reason }):
+		sent.Code, sent.Reason = uint32(codes.InvalidArgument), kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN
+	}
+	return sent
+}
+
+// fromWire reads an error of the master.
+func fromWire(e *kvv1.Error) error {
+	for _, f := range forwardable {
+		if refusal.Reason(f) == e.Reason {
+			return fmt.Errorf("%w: %s", f, e.Message)
 		}
 	}
-	// Refused before it was queued: only such errors are not in the list.
-	return &kvv1.Error{Code: uint32(codes.InvalidArgument), Reason: kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, Message: err.Error()}
+	return fmt.Errorf("%w: %s", ErrUnknown, e.Message)
 }
 
 // openStreams counts streams, and tells when there is none.

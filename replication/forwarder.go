@@ -209,28 +209,3 @@ func (p *pending) reply(r *kvv1.Result, err error) {
 		p.answer(r, err)
 	}
 }
-
-// wireReasons pairs the errors with what stands for them between pods.
-var wireReasons = []struct {
-	err    error
-	reason kvv1.ErrorReason
-}{
-	{errNotProposed, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
-	{ErrNoMaster, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
-	{ErrClosed, kvv1.ErrorReason_ERROR_REASON_NO_MASTER},
-	{ErrOverloaded, kvv1.ErrorReason_ERROR_REASON_OVERLOADED},
-	{ErrTooLarge, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE},
-	{ErrNotReady, kvv1.ErrorReason_ERROR_REASON_NOT_READY},
-	{ErrUnknown, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN},
-}
-
-// fromWire reads an error of the master; what is not known to be "not
-// applied" is unknown.
-func fromWire(e *kvv1.Error) error {
-	for _, w := range wireReasons {
-		if w.reason == e.Reason {
-			return fmt.Errorf("%w: %s", w.err, e.Message)
-		}
-	}
-	return fmt.Errorf("%w: %s", ErrUnknown, e.Message)
-}

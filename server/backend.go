@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -13,7 +12,7 @@ import (
 
 // Backend is what services of other packages stand on, so that they have the
 // same log, the same copy of the data and the same rules as Baton's own. All
-// methods may be called by any goroutine; their errors are for Describe.
+// methods may be called by any goroutine; their errors are for package refusal.
 type Backend struct {
 	core    *core
 	cluster *clusterService
@@ -88,13 +87,6 @@ func (b *Backend) Pod() string { return b.core.options.Name }
 // returned function frees it.
 func (b *Backend) StreamContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return b.core.streamContext(ctx)
-}
-
-// Describe says what an error of these methods, of the Store or of the Log is.
-// The reason is 0 when the code says all.
-func (b *Backend) Describe(err error) (codes.Code, kvv1.ErrorReason) {
-	code, reason, _ := describe(err)
-	return code, reason
 }
 
 // Waiter is a service with unary calls that get no deadline of the server's:

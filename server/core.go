@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
@@ -104,12 +105,13 @@ func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error
 // would read as "something failed here", not as that.
 func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
 	if err == nil {
-		err = refused(result)
+		refused := refusal.In(result)
+		if refused == nil {
+			return result, nil
+		}
+		err = refused
 	}
-	if err == nil {
-		return result, nil
-	}
-	if code, reason, _ := describe(err); reason == 0 && code == codes.Internal {
+	if refusal.Code(err) == codes.Internal {
 		err = fmt.Errorf("%w: %w", replication.ErrUnknown, err)
 	}
 	return nil, err

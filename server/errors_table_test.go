@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
@@ -18,7 +19,7 @@ import (
 // may change.
 func TestClientsGetTheseCodesAndReasons(t *testing.T) {
 	refusedWith := func(reason kvv1.ErrorReason) error {
-		return refused(&kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: reason, Message: "m"}}})
+		return refusal.In(&kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: reason, Message: "m"}}})
 	}
 	wrap := func(err error) error { return fmt.Errorf("%w: %w", err, context.DeadlineExceeded) }
 	for _, test := range []struct {
@@ -30,7 +31,7 @@ func TestClientsGetTheseCodesAndReasons(t *testing.T) {
 		{errTooLarge("key", 1, 2), codes.InvalidArgument, "TOO_LARGE"},
 		{errTooMany("watches", 1), codes.ResourceExhausted, "TOO_MANY"},
 		{errNotReady("it is starting"), codes.Unavailable, "NOT_READY"},
-		{errLeaseNotFound(1), codes.NotFound, "LEASE_NOT_FOUND"},
+		{refusal.LeaseNotFound(1), codes.NotFound, "LEASE_NOT_FOUND"},
 		{errOtherCluster("a", "b"), codes.FailedPrecondition, "OTHER_CLUSTER"},
 		{errStopping, codes.Unavailable, "NOT_READY"},
 		{errMasterSilent, codes.Unavailable, "NO_MASTER"},

@@ -10,9 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
-	"github.com/batondb/baton/store"
 )
 
 // info takes a status apart as a client does.
@@ -29,7 +29,7 @@ func info(err error) (codes.Code, string, map[string]string) {
 func wantReason(t *testing.T, err error, want kvv1.ErrorReason) map[string]string {
 	t.Helper()
 	code, reason, metadata := info(err)
-	if reason != reasonName(want) || code != codeOf[want] {
+	if reason != reasonName(want) || code != refusal.Code(&refusal.Error{Reason: want}) {
 		t.Fatalf("got %v %s (%v), want %v", code, reason, err, want)
 	}
 	return metadata
@@ -39,8 +39,7 @@ func testCore() *core {
 	return New(Options{Name: "kv-0"}).core
 }
 
-// Every reason has a code, and comes back from the wire as it went in,
-// whichever part below it came from.
+// Every reason comes back from the wire as it went in, wrapped or inside an answer.
 func TestEveryReasonBothWays(t *testing.T) {
 	c := testCore()
 	for number := range kvv1.ErrorReason_name {
@@ -48,38 +47,15 @@ func TestEveryReasonBothWays(t *testing.T) {
 		if reason == 0 {
 			continue
 		}
-		if _, ok := codeOf[reason]; !ok {
-			t.Errorf("%v has no code", reason)
-			continue
+		refused := &refusal.Error{Reason: reason, Message: "m", Metadata: map[string]string{"a": "b"}}
+		if got := wantReason(t, c.statusOf(fmt.Errorf("wrapped: %w", refused)), reason); got["a"] != "b" {
+			t.Errorf("%v: metadata %v", reason, got)
 		}
-		if codeOf[reason] == codes.OK || codeOf[reason] == codes.Internal {
-			t.Errorf("%v has the code %v", reason, codeOf[reason])
-		}
-		want := map[string]string{"a": "b"}
-		for _, err := range []error{
-			&refusal{reason: reason, message: "m", metadata: want},
-			fmt.Errorf("wrapped: %w", &store.Error{Reason: reason, Message: "m", Metadata: want}),
-			refused(&kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Reason: reason, Message: "m", Metadata: want}}}),
-		} {
-			if got := wantReason(t, c.statusOf(err), reason); got["a"] != "b" {
-				t.Errorf("%v: metadata %v", reason, got)
-			}
-			e := c.errorOf(err)
-			if e.GetReason() != reason || codes.Code(e.GetCode()) != codeOf[reason] || e.GetMetadata()["a"] != "b" {
-				t.Errorf("%v inside an answer: %v", reason, e)
-			}
+		e := c.errorOf(refused)
+		if e.GetReason() != reason || codes.Code(e.GetCode()) != refusal.Code(refused) || e.GetMetadata()["a"] != "b" {
+			t.Errorf("%v inside an answer: %v", reason, e)
 		}
 	}
-}
-
-func TestSentinels(t *testing.T) {
-	c := testCore()
-	for _, s := range sentinels {
-		wantReason(t, c.statusOf(fmt.Errorf("proposing: %w", s.err)), s.reason)
-	}
-	// An unknown outcome stays one when a deadline is the cause.
-	err := fmt.Errorf("%w: %w", replication.ErrUnknown, context.DeadlineExceeded)
-	wantReason(t, c.statusOf(err), kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN)
 }
 
 func TestErrorsWithoutReason(t *testing.T) {
@@ -136,7 +112,7 @@ func TestARefusedHandOverHasAReason(t *testing.T) {
 // The status of another pod passes through with its reason.
 func TestForwardedReason(t *testing.T) {
 	c := testCore()
-	first := c.statusOf(errLeaseNotFound(3))
+	first := c.statusOf(refusal.LeaseNotFound(3))
 	if got := wantReason(t, c.statusOf(first), kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND); got["lease"] != "3" {
 		t.Error(got)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
@@ -218,7 +219,7 @@ func (w waiters) fail(err error) {
 	}
 }
 
-var errMasterSilent = &refusal{
-	reason:  kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
-	message: "the master does not answer keep-alives",
+var errMasterSilent = &refusal.Error{
+	Reason:  kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
+	Message: "the master does not answer keep-alives",
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
@@ -165,7 +166,7 @@ func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 	}
 	ttl, left, ok := l.remaining(req.GetId())
 	if !ok {
-		return nil, errLeaseNotFound(req.GetId())
+		return nil, refusal.LeaseNotFound(req.GetId())
 	}
 	response := &kvv1.TimeToLiveResponse{
 		Header:            s.header(st),
@@ -199,9 +200,9 @@ func leaseKeys(st Store, id int64) ([][]byte, error) {
 // fromMaster makes "no connection" of gRPC's the reason that clients know.
 func fromMaster(err error) error {
 	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && len(s.Details()) == 0 {
-		return &refusal{
-			reason:  kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
-			message: "the master could not be asked: " + s.Message(),
+		return &refusal.Error{
+			Reason:  kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
+			Message: "the master could not be asked: " + s.Message(),
 		}
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -20,7 +21,7 @@ type space struct {
 	// low: this pod's volume is nearly full.
 	low atomic.Bool
 	// full is what writes are refused with; nil: they are not.
-	full atomic.Pointer[refusal]
+	full atomic.Pointer[refusal.Error]
 }
 
 // Space is how much room a volume has, in bytes.
@@ -83,9 +84,9 @@ func (c *core) lookAtSpace() {
 	slices.Sort(pods)
 	names := strings.Join(pods, ", ")
 	c.metrics.full.Set(1)
-	c.space.full.Store(&refusal{
-		reason:   kvv1.ErrorReason_ERROR_REASON_NO_SPACE,
-		message:  fmt.Sprintf("the volume of %s is nearly full: only deletes, revocations and compaction are accepted", names),
-		metadata: map[string]string{"pods": names},
+	c.space.full.Store(&refusal.Error{
+		Reason:   kvv1.ErrorReason_ERROR_REASON_NO_SPACE,
+		Message:  fmt.Sprintf("the volume of %s is nearly full: only deletes, revocations and compaction are accepted", names),
+		Metadata: map[string]string{"pods": names},
 	})
 }

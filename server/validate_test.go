@@ -2,9 +2,9 @@ package server
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -109,9 +109,9 @@ func TestLimitsAtAndOver(t *testing.T) {
 		{"hurried progress", checkWatch(&kvv1.WatchRequest{Key: filled(1), ProgressIntervalMs: 99}), invalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, reason, metadata := describe(test.err)
-			if test.err == nil {
-				reason = fine
+			reason, metadata := fine, map[string]string(nil)
+			if e := refusal.Of(test.err); e != nil {
+				reason, metadata = e.Reason, e.Metadata
 			}
 			if reason != test.want {
 				t.Fatalf("%v, want %v", test.err, test.want)
@@ -146,8 +146,7 @@ func TestNoKeyIsWrittenTwiceOnAPath(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := checkTxn(test.txn, false)
-			var refused *refusal
-			if test.ok != (err == nil) || err != nil && !errors.As(err, &refused) {
+			if test.ok != (err == nil) || err != nil && refusal.Of(err) == nil {
 				t.Fatal(err)
 			}
 		})

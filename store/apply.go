@@ -3,13 +3,12 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
-	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/refusal"
 	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -120,13 +119,13 @@ func (a *applier) end(index, term uint64, before int64) {
 func (a *applier) fail(err error, commands int) []*kvv1.Result {
 	a.broken = true
 	a.store.fail(err)
+	unknown := &refusal.Error{
+		Reason:  kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
+		Message: fmt.Sprintf("this pod's store failed: %v", err),
+	}
 	results := make([]*kvv1.Result, commands)
 	for i := range results {
-		results[i] = &kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{
-			Code:    uint32(codes.Unknown),
-			Reason:  kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
-			Message: fmt.Sprintf("this pod's store failed: %v", err),
-		}}}
+		results[i] = &kvv1.Result{Result: &kvv1.Result_Error{Error: unknown.Proto()}}
 	}
 	return results
 }
@@ -165,34 +164,10 @@ func (a *applier) refusal(result *kvv1.Result, err error) (*kvv1.Result, error) 
 	if err == nil {
 		return result, nil
 	}
-	var refused *Error
-	if errors.As(err, &refused) {
-		return &kvv1.Result{Result: &kvv1.Result_Error{Error: refused.proto()}}, nil
+	if refused := refusal.Of(err); refused != nil && refused.Everywhere() {
+		return &kvv1.Result{Result: &kvv1.Result_Error{Error: refused.Proto()}}, nil
 	}
 	return nil, err
-}
-
-func (e *Error) proto() *kvv1.Error {
-	return &kvv1.Error{
-		Code:     uint32(refusalCode(e.Reason)),
-		Reason:   e.Reason,
-		Message:  e.Message,
-		Metadata: e.Metadata,
-	}
-}
-
-func refusalCode(reason kvv1.ErrorReason) codes.Code {
-	switch reason {
-	case kvv1.ErrorReason_ERROR_REASON_COMPACTED, kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION:
-		return codes.OutOfRange
-	case kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND, kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:
-		return codes.NotFound
-	case kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS:
-		return codes.AlreadyExists
-	case kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED:
-		return codes.FailedPrecondition
-	}
-	return codes.InvalidArgument
 }
 
 func requestID(command *kvv1.Command) *kvv1.RequestId {
@@ -331,11 +306,11 @@ func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
 	resp := &kvv1.WriteBatchResult{Results: make([]*kvv1.WriteResult, len(writes))}
 	for i, write := range writes {
 		if err := a.batched(write, &results[i]); err != nil {
-			var refused *Error
-			if !errors.As(err, &refused) {
+			refused := refusal.Of(err)
+			if refused == nil || !refused.Everywhere() {
 				return nil, err
 			}
-			results[i].Result = &kvv1.WriteResult_Error{Error: refused.proto()}
+			results[i].Result = &kvv1.WriteResult_Error{Error: refused.Proto()}
 		}
 		results[i].Revision = a.st.Revision
 		resp.Results[i] = &results[i]

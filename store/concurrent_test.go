@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -72,8 +73,7 @@ type concurrentRun struct {
 
 // excused errors are what a compaction or the end does to a reader.
 func (c *concurrentRun) excused(err error) bool {
-	var refused *Error
-	return errors.Is(err, context.Canceled) || errors.As(err, &refused) && refused.Reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED
+	return errors.Is(err, context.Canceled) || refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED
 }
 
 func (c *concurrentRun) write() {

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -13,17 +14,17 @@ import (
 func TestRefusedResultsHaveTheseCodes(t *testing.T) {
 	a := &applier{}
 	for _, test := range []struct {
-		err  *Error
+		err  *refusal.Error
 		code codes.Code
 	}{
 		{errInvalid("f", "m"), codes.InvalidArgument},
 		{errTooLarge("m", 1, 2), codes.InvalidArgument},
 		{errCompacted(1, 2), codes.OutOfRange},
 		{errFuture(2, 1), codes.OutOfRange},
-		{errLeaseNotFound(1), codes.NotFound},
+		{refusal.LeaseNotFound(1), codes.NotFound},
 		{errRequestExpired(1), codes.FailedPrecondition},
-		{&Error{Reason: kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND}, codes.NotFound},
-		{&Error{Reason: kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS}, codes.AlreadyExists},
+		{&refusal.Error{Reason: kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND}, codes.NotFound},
+		{&refusal.Error{Reason: kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS}, codes.AlreadyExists},
 	} {
 		result, err := a.refusal(nil, test.err)
 		if err != nil {

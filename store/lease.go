@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -79,7 +80,7 @@ func (s *Store) LeaseChanges() uint64 {
 // all). It fails with LEASE_NOT_FOUND.
 func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 	if !s.leases.has(id) {
-		return nil, errLeaseNotFound(id)
+		return nil, refusal.LeaseNotFound(id)
 	}
 	v, err := s.view(context.Background())
 	if err != nil {
@@ -152,7 +153,7 @@ func (a *applier) grant(req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 		return nil, errInvalid("ttl_seconds", "a lease needs an id and a time to live above 0, not %d and %d", req.GetId(), req.GetTtlSeconds())
 	}
 	if a.store.leases.has(req.Id) {
-		return nil, &Error{
+		return nil, &refusal.Error{
 			Reason:  kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS,
 			Message: "a lease with this id exists already",
 		}
@@ -172,7 +173,7 @@ func (a *applier) setLease(id int64, lease *kvv1.Lease) {
 func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
 	lease := a.store.leases.get(req.GetId())
 	if lease == nil || (req.GrantedIndex != 0 && lease.GrantedIndex != req.GrantedIndex) {
-		return nil, errLeaseNotFound(req.GetId())
+		return nil, refusal.LeaseNotFound(req.GetId())
 	}
 	keys, err := a.view.leaseKeys(req.Id)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -37,9 +38,9 @@ func newModel() *model {
 	return &model{revision: 1, at: []contents{nil, {}}, events: make([][]*kvv1.Event, 2), leases: map[int64]int64{}}
 }
 
-// refusal is a result: Message and Metadata are not modelled.
-func refusal(reason kvv1.ErrorReason) *kvv1.Result {
-	return &kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Code: uint32(refusalCode(reason)), Reason: reason}}}
+// refused is a result: Message and Metadata are not modelled.
+func refused(reason kvv1.ErrorReason) *kvv1.Result {
+	return &kvv1.Result{Result: &kvv1.Result_Error{Error: &kvv1.Error{Code: uint32(refusal.Code(&refusal.Error{Reason: reason})), Reason: reason}}}
 }
 
 // oldestRequest is the number of the oldest request that is remembered.
@@ -53,7 +54,7 @@ func (m *model) apply(command *kvv1.Command) *kvv1.Result {
 		return m.run(command)
 	}
 	if len(id.ClientId) != clientIDBytes {
-		return refusal(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
+		return refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 	}
 	name, oldest := string(id.ClientId)+string(orderKey(id.Sequence)), m.oldestRequest()
 	for i := len(m.requests) - 1; i >= oldest; i-- {
@@ -66,7 +67,7 @@ func (m *model) apply(command *kvv1.Command) *kvv1.Result {
 		}
 	}
 	if oldest > 0 && id.KnownRevision < m.requests[oldest-1].revision {
-		return refusal(kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED)
+		return refused(kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED)
 	}
 	result := m.run(command)
 	if couldChange(command) {
@@ -90,17 +91,17 @@ func (m *model) run(command *kvv1.Command) *kvv1.Result {
 		return &kvv1.Result{Result: &kvv1.Result_Batch{Batch: resp}}
 	case *kvv1.Command_Grant:
 		if c.Grant.Id <= 0 || c.Grant.TtlSeconds <= 0 {
-			return refusal(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
+			return refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 		}
 		if m.leases[c.Grant.Id] != 0 {
-			return refusal(kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS)
+			return refused(kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS)
 		}
 		m.leases[c.Grant.Id] = c.Grant.TtlSeconds
 		return &kvv1.Result{Result: &kvv1.Result_Grant{Grant: &kvv1.GrantResponse{
 			Header: m.header(), Id: c.Grant.Id, TtlSeconds: c.Grant.TtlSeconds}}}
 	case *kvv1.Command_Revoke:
 		if m.leases[c.Revoke.Id] == 0 {
-			return refusal(kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND)
+			return refused(kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND)
 		}
 		m.begin()
 		deleted := int64(0)
@@ -113,36 +114,36 @@ func (m *model) run(command *kvv1.Command) *kvv1.Result {
 		return &kvv1.Result{Result: &kvv1.Result_Revoke{Revoke: &kvv1.RevokeResponse{Header: m.header(), Deleted: deleted}}}
 	case *kvv1.Command_Compact:
 		if c.Compact.Revision > m.revision {
-			return refusal(kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION)
+			return refused(kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION)
 		}
 		if c.Compact.Revision <= m.compacted {
-			return refusal(kvv1.ErrorReason_ERROR_REASON_COMPACTED)
+			return refused(kvv1.ErrorReason_ERROR_REASON_COMPACTED)
 		}
 		m.compacted = c.Compact.Revision
 		return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: &kvv1.CompactResponse{Header: m.header()}}}
 	case *kvv1.Command_Put:
 		result, reason := m.alone(&kvv1.Op{Op: &kvv1.Op_Put{Put: c.Put}})
 		if reason != 0 {
-			return refusal(reason)
+			return refused(reason)
 		}
 		result.GetPut().Header = m.header()
 		return &kvv1.Result{Result: &kvv1.Result_Put{Put: result.GetPut()}}
 	case *kvv1.Command_Delete:
 		result, reason := m.alone(&kvv1.Op{Op: &kvv1.Op_Delete{Delete: c.Delete}})
 		if reason != 0 {
-			return refusal(reason)
+			return refused(reason)
 		}
 		result.GetDelete().Header = m.header()
 		return &kvv1.Result{Result: &kvv1.Result_Delete{Delete: result.GetDelete()}}
 	case *kvv1.Command_Txn:
 		result, reason := m.alone(&kvv1.Op{Op: &kvv1.Op_Txn{Txn: c.Txn}})
 		if reason != 0 {
-			return refusal(reason)
+			return refused(reason)
 		}
 		result.GetTxn().Header = m.header()
 		return &kvv1.Result{Result: &kvv1.Result_Txn{Txn: result.GetTxn()}}
 	}
-	return refusal(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
+	return refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 }
 
 func (m *model) batched(write *kvv1.Write) *kvv1.WriteResult {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -108,8 +109,7 @@ func (r *randomRun) read(d *driver) {
 	for pages := 0; ; pages++ {
 		got, err := d.s.Range(context.Background(), req)
 		if want := r.readRefusal(d, req.Revision); want != 0 {
-			var refused *Error
-			if !errors.As(err, &refused) || refused.Reason != want {
+			if refusal.Reason(err) != want {
 				r.t.Fatalf("range %v: %v, want %v", req, err, want)
 			}
 			return
@@ -299,8 +299,7 @@ func (r *randomRun) watcher(s *Store) *testWatcher {
 	}
 	w, err := s.Watch(req)
 	if err != nil {
-		var refused *Error
-		if !errors.As(err, &refused) || req.StartRevision >= s.Status().Compacted {
+		if refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_COMPACTED || req.StartRevision >= s.Status().Compacted {
 			r.t.Fatalf("watch %v: %v", req, err)
 		}
 		return &testWatcher{}
@@ -353,8 +352,7 @@ func (w *testWatcher) again(t testing.TB, s *Store) bool {
 	w.w.Close()
 	w.req.StartRevision = w.seen + 1
 	watcher, err := s.Watch(w.req)
-	var refused *Error
-	if errors.As(err, &refused) && w.seen+1 < s.Status().Compacted {
+	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && w.seen+1 < s.Status().Compacted {
 		return false
 	}
 	if err != nil {
@@ -379,12 +377,11 @@ func (w *testWatcher) drain(t testing.TB, s *Store, m *model) {
 	var got []*kvv1.Event
 	for {
 		resp, err := w.w.Next(cancelled)
-		var refused *Error
-		if errors.As(err, &refused) && refused.Reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+		if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
 			if w.seen+1 >= m.compacted {
 				t.Fatalf("watch %v has seen %d, is told %v", w.req, w.seen, err)
 			}
-			if _, again := w.w.Next(cancelled); !errors.As(again, &refused) {
+			if _, again := w.w.Next(cancelled); refusal.Reason(again) != kvv1.ErrorReason_ERROR_REASON_COMPACTED {
 				t.Fatalf("watch goes on after %v: %v", err, again)
 			}
 			w.w.Close()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -25,7 +26,7 @@ const (
 var errAgain = errors.New("compaction overtook the read")
 
 // Range reads a page. The header of the answer says the revision. It fails
-// with *Error for a revision that is not there, and when data is corrupt. Any
+// with *refusal.Error for a revision that is not there, and when data is corrupt. Any
 // goroutine may call it.
 func (s *Store) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
 	for {
@@ -47,8 +48,7 @@ func (s *Store) rangeOnce(ctx context.Context, req *kvv1.RangeRequest) (resp *kv
 		return nil, err
 	}
 	resp, err = v.page(ctx, req, pageLimits{keys: pageKeys(req.Limit), bytes: MaxPageBytes})
-	var refused *Error
-	if req.Revision == 0 && errors.As(err, &refused) && refused.Reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+	if req.Revision == 0 && refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
 		return nil, errAgain
 	}
 	if err != nil {

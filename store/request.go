@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -87,8 +88,8 @@ func (w *requestWindow) take(revision int64) uint64 {
 	return number
 }
 
-func errRequestExpired(revision int64) *Error {
-	return &Error{
+func errRequestExpired(revision int64) *refusal.Error {
+	return &refusal.Error{
 		Reason:   kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED,
 		Message:  "the request id is older than what is remembered; whether it was applied is not known",
 		Metadata: map[string]string{"revision": strconv.FormatInt(revision, 10)},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -339,12 +340,11 @@ func parseCompare(fields []string) *kvv1.Compare {
 }
 
 func failure(err error) string {
-	var refused *Error
-	if errors.As(err, &refused) {
-		return showError(refused.Reason, refused.Message)
-	}
 	if errors.Is(err, ErrCorrupt) {
 		return "corrupt"
+	}
+	if refused := refusal.Of(err); refused != nil {
+		return showError(refused.Reason, refused.Message)
 	}
 	return "error: " + err.Error()
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -14,14 +15,14 @@ func (a *applier) checkPut(req *kvv1.PutRequest) error {
 		return errInvalid("key", "a key must not be empty")
 	}
 	if req.Lease != 0 && !req.IgnoreLease && !a.store.leases.has(req.Lease) {
-		return errLeaseNotFound(req.Lease)
+		return refusal.LeaseNotFound(req.Lease)
 	}
 	if !req.IgnoreValue && !req.IgnoreLease {
 		return nil
 	}
 	_, found, err := a.view.get(req.Key, a.st.Revision)
 	if err == nil && !found {
-		return &Error{
+		return &refusal.Error{
 			Reason:  kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND,
 			Message: "ignore_value and ignore_lease need a key that exists",
 		}

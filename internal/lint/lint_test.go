@@ -32,16 +32,17 @@ const (
 var allowed = map[string][]string{
 	"cmd/kvd":     {"server", "server/etcd", "replication", "store", "kubernetes", "proto"},
 	"cmd/kvctl":   {"client", "store", "replication", "proto"}, // store, replication: `snapshot verify` and `restore` work on files
-	"server":      {"replication", "store", "proto"},
-	"server/etcd": {"server", "replication", "store", "proto"},
-	"replication": {"proto", "internal/turn"},
+	"server":      {"replication", "store", "proto", "internal/refusal"},
+	"server/etcd": {"server", "replication", "store", "proto", "internal/refusal"},
+	"replication": {"proto", "internal/turn", "internal/refusal"},
 	// It has a file of votes that is no concern of the rest.
 	"replication/internal/raftlog": {"internal/turn"},
-	"store":                        {"proto", "internal/turn"},
+	"store":                        {"proto", "internal/turn", "internal/refusal"},
 	"client":                       {"proto"},
 	"kubernetes":                   {},
 	"proto":                        {},
 	"internal/turn":                {},
+	"internal/refusal":             {"proto"},
 	// Not part of the product:
 	"internal/lint":  {},
 	"internal/image": {},
@@ -65,9 +66,6 @@ var forbidden = map[string][]string{
 	"client":      {"github.com/hashicorp/raft", "go.etcd.io/bbolt", "github.com/prometheus"},
 	"proto":       {"github.com/hashicorp/raft", "go.etcd.io/bbolt"},
 }
-
-// excepted from forbidden: the names of codes are no transport.
-var excepted = map[string]bool{"google.golang.org/grpc/codes": true}
 
 // source is one Go file.
 type source struct {
@@ -161,7 +159,7 @@ func TestImportsGoDown(t *testing.T) {
 				continue
 			}
 			for _, prefix := range forbidden[rule] {
-				if strings.HasPrefix(path, prefix) && !excepted[path] && !s.test() {
+				if strings.HasPrefix(path, prefix) && !s.test() {
 					t.Errorf("%s imports %s, which %s must not know", s.path, path, rule)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -44,7 +45,7 @@ func (p *pod) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = context.Cause(ctx) // The pod stops, or the client has gone.
 	}
-	code, reason := p.Describe(err)
+	reason, code := refusal.Reason(err), refusal.Code(err)
 	if known := errorOf[reason]; known != nil {
 		return known
 	}

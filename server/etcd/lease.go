@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
 )
@@ -80,7 +81,7 @@ func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToL
 	}
 	lease, err := s.TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: req.GetID(), Keys: req.GetKeys()})
 	if err != nil {
-		if _, reason := s.Describe(err); reason == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND || status.Code(err) == codes.NotFound {
+		if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND || status.Code(err) == codes.NotFound {
 			return none, nil
 		}
 		return nil, s.fail(ctx, err)
@@ -178,7 +179,7 @@ func (s *keepAliveStream) renew(ctx context.Context, lease int64) (ttl int64, er
 	defer cancel()
 	for {
 		ttl, err = s.KeepAlive(ctx, lease)
-		if code, _ := s.Describe(err); err == nil || code != codes.Unavailable && status.Code(err) != codes.Unavailable {
+		if err == nil || refusal.Code(err) != codes.Unavailable && status.Code(err) != codes.Unavailable {
 			return ttl, err
 		}
 		select {

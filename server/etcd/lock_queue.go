@@ -143,7 +143,7 @@ func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func
 			enough, err = see(response)
 		}
 	}
-	if _, reason := q.Describe(err); reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+	if compacted(err) {
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil {

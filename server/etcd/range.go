@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
 )
@@ -24,7 +25,7 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	}
 	for {
 		found, err := read(ctx, st, req, max(req.GetRevision(), 0))
-		if err != nil && req.GetRevision() <= 0 && s.compacted(err) {
+		if err != nil && req.GetRevision() <= 0 && compacted(err) {
 			continue // A compaction overtook a read of several parts: begin anew.
 		}
 		if err != nil {
@@ -39,9 +40,8 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	}
 }
 
-func (s *kvService) compacted(err error) bool {
-	_, reason := s.Describe(err)
-	return reason == kvv1.ErrorReason_ERROR_REASON_COMPACTED
+func compacted(err error) bool {
+	return refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED
 }
 
 func freshness(serializable bool) *kvv1.ReadOptions {

@@ -22,7 +22,7 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRes
 	}
 	for {
 		response, err := readTxnAt(ctx, st, req, st.Revision())
-		if err != nil && s.compacted(err) {
+		if err != nil && compacted(err) {
 			continue // The revision was compacted away meanwhile: take the newest.
 		}
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
 )
@@ -167,11 +168,11 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 		return err
 	}
 	w := newWatch(req)
-	if refusal := s.check(w, req); refusal != "" {
-		return s.refuse(newest, refusal)
+	if why := s.check(w, req); why != "" {
+		return s.refuse(newest, why)
 	}
 	w.cursor, err = s.Watch(w.changes)
-	switch _, reason := s.Describe(err); {
+	switch reason := refusal.Reason(err); {
 	case err == nil:
 	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
 		return s.refuse(newest, rpctypes.ErrTooManyRequests.Error())

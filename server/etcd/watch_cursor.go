@@ -141,7 +141,7 @@ func (s *watchStream) deliver(ctx context.Context) error {
 // lose ends a watch that compaction was faster than. Another error ends the
 // stream.
 func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
-	if _, reason := s.Describe(err); reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+	if !compacted(err) {
 		return err
 	}
 	s.drop(w)
