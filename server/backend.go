@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
 )
 
 // Backend is what services of other packages stand on, so that they have the
@@ -33,13 +33,13 @@ func (b *Backend) ProposeSharedDeadline(ctx context.Context, command *kvv1.Comma
 
 // Read returns this pod's copy of the data when it is as fresh as the options
 // ask; nil asks for every write that was acknowledged before.
-func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (*store.Store, error) {
 	return b.core.prepareRead(ctx, options)
 }
 
 // Watch returns a cursor over this pod's changes; it must be closed. It is
 // TOO_MANY when the pod has all the watches that it can have.
-func (b *Backend) Watch(req *kvv1.WatchRequest) (Watcher, error) { return b.core.watch(req) }
+func (b *Backend) Watch(req *kvv1.WatchRequest) (*Watcher, error) { return b.core.watch(req) }
 
 // Log is NOT_READY while the pod starts.
 func (b *Backend) Log() (Log, error) { return b.core.needLog() }
@@ -145,5 +145,3 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 }
 
 var _ grpc.ServiceRegistrar = instrumented{}
-
-var _ Log = (*replication.Node)(nil)

@@ -123,7 +123,7 @@ func (s *clusterService) complete(status *kvv1.PodStatus) {
 	status.ClientAddress = s.options.ClientAddress
 	status.PeerAddress = s.options.PeerAddress
 	if st := s.store.Load(); st != nil {
-		now := (*st).Status()
+		now := st.Status()
 		status.Revision = now.Revision
 		status.DbSizeBytes = now.FileBytes
 		status.OldestRevision = now.Compacted

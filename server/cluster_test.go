@@ -43,6 +43,9 @@ func runMaster(t *testing.T, p *fakePod) {
 func TestStatusOfEveryMember(t *testing.T) {
 	pods := three(t)
 	pods[1].log.peers["kv-2"].Close() // One that cannot be reached.
+	for range 3 {
+		pods[1].store.put("v") // Of five entries; see fakeLog.Status.
+	}
 	response, err := kvv1.NewClusterServiceClient(pods[1].conn).Status(within5s(t), &kvv1.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +57,7 @@ func TestStatusOfEveryMember(t *testing.T) {
 	if all[0].GetRole() != kvv1.PodStatus_ROLE_MASTER || !all[0].GetReady() || all[0].GetVersion() != "test" {
 		t.Errorf("the master: %v", all[0])
 	}
-	if all[1].GetRevision() != 7 || all[1].GetLag() != 2 {
+	if all[1].GetRevision() != pods[1].store.Revision() || all[1].GetLag() != 2 {
 		t.Errorf("itself: %v", all[1])
 	}
 	if all[2].GetReady() || !strings.HasPrefix(all[2].GetNotReadyBecause(), "does not answer") {
@@ -86,8 +89,9 @@ func TestStatusOfJoiningPods(t *testing.T) {
 // stream; when the master is another, the next one goes there.
 func TestKeepAliveThroughAFollower(t *testing.T) {
 	pods := three(t)
-	pods[0].store.setLease(5, 3)
-	pods[2].store.setLease(5, 4)
+	pods[0].store.grant(5, 3)
+	pods[0].store.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k"), Lease: 5}}})
+	pods[2].store.grant(5, 4)
 	runMaster(t, pods[0])
 	client := kvv1.NewLeaseServiceClient(pods[1].conn)
 	keepAlive := func(id int64) (*kvv1.KeepAliveResponse, error) {
@@ -134,7 +138,7 @@ func TestKeepAliveThroughAFollower(t *testing.T) {
 // A master that has lost the baton and does not know it promises nothing.
 func TestKeepAliveNeedsAConfirmedMaster(t *testing.T) {
 	pods := three(t)
-	pods[0].store.setLease(5, 3)
+	pods[0].store.grant(5, 3)
 	runMaster(t, pods[0])
 	pods[0].log.mu.Lock()
 	pods[0].log.readErr = replication.ErrNoMaster

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
 )
 
 // compactor forgets old history while this pod is the master. It remembers
@@ -13,7 +14,7 @@ import (
 // that memory, so history may be kept for one age longer, and never shorter.
 type compactor struct {
 	*core
-	store   Store
+	store   *store.Store
 	elapsed func() time.Duration // Of the monotonic clock.
 	samples []sample             // Oldest first.
 }
@@ -38,7 +39,7 @@ const (
 // compactionTimeout bounds one proposal; the next step tries again.
 const compactionTimeout = 30 * time.Second
 
-func newCompactor(c *core, st Store) *compactor {
+func newCompactor(c *core, st *store.Store) *compactor {
 	start := time.Now()
 	return &compactor{core: c, store: st, elapsed: func() time.Duration { return time.Since(start) }}
 }

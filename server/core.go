@@ -12,13 +12,14 @@ import (
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
 )
 
 // core is what the services share: the way to the log and to the store.
 type core struct {
 	options *Options
-	log     atomic.Pointer[Log]   // nil until UseLog
-	store   atomic.Pointer[Store] // nil until UseStore
+	log     atomic.Pointer[Log]         // nil until UseLog
+	store   atomic.Pointer[store.Store] // nil until UseStore
 	// stopping ends when the pod stops: streams end with NOT_READY then, so
 	// that their clients go on elsewhere.
 	stopping     context.Context
@@ -44,7 +45,7 @@ func (c *core) needLog() (Log, error) {
 
 // needStore returns the store, or NOT_READY while the pod clones, once its data
 // turned out to differ, and while it may be that which differs.
-func (c *core) needStore() (Store, error) {
+func (c *core) needStore() (*store.Store, error) {
 	if why := c.withheld(); why != nil {
 		return nil, errNotReady(*why)
 	}
@@ -60,7 +61,7 @@ func (c *core) needStore() (Store, error) {
 		}
 		return nil, errNotReady(because)
 	}
-	return *st, nil
+	return st, nil
 }
 
 // withheld is why this pod's data must not be served, now or any more; or nil.
@@ -137,7 +138,7 @@ func (c *core) admit(command *kvv1.Command) error {
 }
 
 // prepareRead returns the store when it is as fresh as the options ask.
-func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (*store.Store, error) {
 	st, err := c.needStore()
 	if err != nil {
 		return nil, err
@@ -180,7 +181,7 @@ func checkCluster(log Log, asked string) error {
 
 // prepareStream is prepareRead for a stream, which has no deadline of its own
 // and needs none once it has begun.
-func (c *core) prepareStream(ctx context.Context, options *kvv1.ReadOptions) (Store, error) {
+func (c *core) prepareStream(ctx context.Context, options *kvv1.ReadOptions) (*store.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
 	defer cancel()
 	return c.prepareRead(ctx, options)
@@ -196,7 +197,7 @@ func (c *core) stamp(header *kvv1.ResponseHeader) *kvv1.ResponseHeader {
 }
 
 // header is for answers that no read or write gave one.
-func (c *core) header(st Store) *kvv1.ResponseHeader {
+func (c *core) header(st *store.Store) *kvv1.ResponseHeader {
 	return &kvv1.ResponseHeader{Revision: st.Revision(), Pod: c.options.Name}
 }
 

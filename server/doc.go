@@ -4,7 +4,7 @@
 //
 // Its nouns:
 //
-//   - Store and Log are what the server needs of the parts below it. They
+//   - The Log is what the server needs of the replicated log. It and the store
 //     appear while the process starts: a Server answers from its first moment,
 //     with NOT_READY until UseLog and UseStore were called, so that probes and
 //     status work while the pod clones.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 // time in which this pod is in doubt about its data: nobody can keep a lease alive
 // then, nor is it known whether there is one.
 type leaseExpirer struct {
-	store Store
+	store *store.Store
 	clock func() time.Duration
 
 	mu      sync.Mutex // guards the fields below
@@ -51,7 +52,7 @@ type lease struct {
 	place  int  // In the queue.
 }
 
-func newLeaseExpirer(st Store) *leaseExpirer {
+func newLeaseExpirer(st *store.Store) *leaseExpirer {
 	start := time.Now()
 	l := &leaseExpirer{store: st, clock: func() time.Duration { return time.Since(start) }, leases: map[int64]*lease{}}
 	l.mu.Lock()

@@ -12,17 +12,17 @@ import (
 // clock is the leaseExpirer's in tests.
 type clock struct{ now time.Duration }
 
-func testLeaser(s Store, c *clock) *leaseExpirer {
-	l := &leaseExpirer{store: s, clock: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
+func testExpirer(s *testStore, c *clock) *leaseExpirer {
+	l := &leaseExpirer{store: s.Store, clock: func() time.Duration { return c.now }, leases: map[int64]*lease{}}
 	l.load()
 	return l
 }
 
 // Scenario: S37
 func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	s.setLease(1, 10)
-	l := testLeaser(s, c)
+	s, c := newStore(t), &clock{}
+	s.grant(1, 10)
+	l := testExpirer(s, c)
 	c.now = 10*time.Second - 1
 	if over := l.over(); len(over) != 0 {
 		t.Fatalf("ended early: %v", over)
@@ -42,7 +42,7 @@ func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
 	if c.now += endingTimeout; len(l.over()) != 1 {
 		t.Error("the end is not tried again")
 	}
-	s.setLease(1, 0)
+	s.revoke(1)
 	l.refresh()
 	if len(l.leases) != 0 || len(l.queue) != 0 {
 		t.Error("a revoked lease is still held")
@@ -51,9 +51,9 @@ func TestLeaseEndsAfterItsTimeAndNotBefore(t *testing.T) {
 
 // What passes while the master is in doubt about its data is no time of a lease's.
 func TestNoLeaseEndsInDoubt(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	s.setLease(1, 10)
-	l := testLeaser(s, c)
+	s, c := newStore(t), &clock{}
+	s.grant(1, 10)
+	l := testExpirer(s, c)
 	for at, doubt := range []bool{false, false, false, false, true, true, true, true, true, true, true, true, false} {
 		c.now = time.Duration(at) * time.Second
 		l.tick(doubt)
@@ -63,7 +63,7 @@ func TestNoLeaseEndsInDoubt(t *testing.T) {
 	}
 
 	p := three(t)[0]
-	p.store.setLease(5, 1)
+	p.store.grant(5, 1)
 	ended := make(chan struct{}, 1)
 	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
 		select {
@@ -90,14 +90,14 @@ func TestNoLeaseEndsInDoubt(t *testing.T) {
 // A lease that was revoked and granted again before anybody looked has its own
 // time, and is not about to end because the one before was.
 func TestGrantedAgain(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	s.setLease(1, 10)
-	l := testLeaser(s, c)
+	s, c := newStore(t), &clock{}
+	s.grant(1, 10)
+	l := testExpirer(s, c)
 	if c.now = 10 * time.Second; len(l.over()) != 1 {
 		t.Fatal("it does not end")
 	}
-	s.setLease(1, 0)
-	s.setLease(1, 20)
+	s.revoke(1)
+	s.grant(1, 20)
 	if ttl, left, ok := l.remaining(1); !ok || ttl != 20*time.Second || left != ttl {
 		t.Errorf("granted again: %v, %v left, %v", ttl, left, ok)
 	}
@@ -107,10 +107,10 @@ func TestGrantedAgain(t *testing.T) {
 }
 
 func TestKeepAlive(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	s.setLease(1, 10)
-	s.setLease(2, 15)
-	l := testLeaser(s, c)
+	s, c := newStore(t), &clock{}
+	s.grant(1, 10)
+	s.grant(2, 15)
+	l := testExpirer(s, c)
 	c.now = 9 * time.Second
 	if got := l.keepAlive(1); got != 10*time.Second {
 		t.Fatal(got)
@@ -129,10 +129,10 @@ func TestKeepAlive(t *testing.T) {
 
 // A lease that was granted a moment ago, before the leaseExpirer has looked.
 func TestKeepAliveOfAnUnseenLease(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	l := testLeaser(s, c)
+	s, c := newStore(t), &clock{}
+	l := testExpirer(s, c)
 	c.now = time.Second
-	s.setLease(5, 3)
+	s.grant(5, 3)
 	if got := l.keepAlive(5); got != 3*time.Second {
 		t.Fatal(got)
 	}
@@ -140,21 +140,21 @@ func TestKeepAliveOfAnUnseenLease(t *testing.T) {
 
 // A new master gives every lease its full time again.
 func TestTakeover(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
-	s.setLease(1, 10)
-	testLeaser(s, c)
-	next := testLeaser(s, &clock{now: 9 * time.Second})
+	s, c := newStore(t), &clock{}
+	s.grant(1, 10)
+	testExpirer(s, c)
+	next := testExpirer(s, &clock{now: 9 * time.Second})
 	if _, left, _ := next.remaining(1); left != 10*time.Second {
 		t.Fatal(left)
 	}
 }
 
 func TestManyLeasesEndInBoundedLots(t *testing.T) {
-	s, c := newFakeStore(), &clock{}
+	s, c := newStore(t), &clock{}
 	for id := int64(1); id <= 3*maxEndings; id++ {
-		s.setLease(id, 1)
+		s.grant(id, 1)
 	}
-	l := testLeaser(s, c)
+	l := testExpirer(s, c)
 	c.now = time.Second
 	for range 3 {
 		if got := len(l.over()); got != maxEndings {
@@ -168,9 +168,9 @@ func TestManyLeasesEndInBoundedLots(t *testing.T) {
 
 // The longest time to live does not overflow.
 func TestLongestLease(t *testing.T) {
-	s := newFakeStore()
-	s.setLease(1, MaxTTLSeconds)
-	l := testLeaser(s, &clock{now: 365 * 24 * time.Hour})
+	s := newStore(t)
+	s.grant(1, MaxTTLSeconds)
+	l := testExpirer(s, &clock{now: 365 * 24 * time.Hour})
 	if _, left, _ := l.remaining(1); left != MaxTTLSeconds*time.Second {
 		t.Fatal(left)
 	}
@@ -182,16 +182,16 @@ func TestRunMasterEndsLeases(t *testing.T) {
 	revoked := make(chan int64, 1)
 	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 		if r := command.GetRevoke(); r != nil {
-			if r.GetGrantedIndex() != 3 {
+			if r.GetGrantedIndex() != 1 {
 				t.Errorf("%v may end another lease of this id", r)
 			}
-			p.store.setLease(r.GetId(), 0)
+			p.store.revoke(r.GetId())
 			revoked <- r.GetId()
 			return &kvv1.Result{Result: &kvv1.Result_Revoke{Revoke: &kvv1.RevokeResponse{}}}, nil
 		}
 		return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: &kvv1.CompactResponse{}}}, nil
 	}
-	p.store.setLease(8, 1)
+	p.store.grant(8, 1) // Its index is 1.
 	ctx, cancel := context.WithCancel(within5s(t))
 	ended := make(chan struct{})
 	start := time.Now()

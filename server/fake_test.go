@@ -1,11 +1,9 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -24,112 +22,48 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// fakeStore has leases, one hash and a watch that the test feeds.
-type fakeStore struct {
-	mu       sync.Mutex
-	revision int64
-	leases   map[int64]*kvv1.Lease
-	changes  uint64
-	hash     uint64
-	events   chan *kvv1.WatchResponse
-	scanned  []*kvv1.KeyValue
+// testStore is a store that the test applies commands to.
+type testStore struct {
+	*store.Store
+	mu    sync.Mutex // guards index, and orders what is applied
+	index uint64
 }
 
-func newFakeStore() *fakeStore {
-	return &fakeStore{revision: 7, leases: map[int64]*kvv1.Lease{}, changes: 1, hash: 42, events: make(chan *kvv1.WatchResponse)}
-}
-
-func (s *fakeStore) setLease(id, ttl int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leases[id] = &kvv1.Lease{Id: id, TtlSeconds: ttl, GrantedIndex: 3}
-	if ttl == 0 {
-		delete(s.leases, id)
+func newStore(t *testing.T) *testStore {
+	t.Helper()
+	st, err := store.Open(store.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.changes++
-}
-
-func (s *fakeStore) Range(_ context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
-	kv := &kvv1.KeyValue{Key: req.GetKey(), Value: []byte("v"), ModRevision: s.revision}
-	return &kvv1.RangeResponse{Header: &kvv1.ResponseHeader{Revision: s.revision}, Kvs: []*kvv1.KeyValue{kv}, Count: 1}, nil
-}
-
-func (s *fakeStore) Scan(_ context.Context, _ *kvv1.RangeRequest, emit func(int64, []*kvv1.KeyValue) error) error {
-	return emit(s.revision, s.scanned)
-}
-
-func (s *fakeStore) Watch(*kvv1.WatchRequest) (Watcher, error) { return &fakeWatcher{s}, nil }
-
-func (s *fakeStore) Leases() ([]*kvv1.Lease, uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []*kvv1.Lease
-	for _, lease := range s.leases {
-		all = append(all, lease)
-	}
-	return all, s.changes
-}
-
-func (s *fakeStore) LeaseChanges() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changes
-}
-
-func (s *fakeStore) LeaseKeys(int64, int) ([][]byte, error) { return [][]byte{[]byte("k")}, nil }
-
-func (s *fakeStore) Hash(revision int64) (int64, uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if revision == 0 {
-		revision = s.revision
-	}
-	return revision, s.hash, nil
-}
-
-func (s *fakeStore) Status() store.Status {
-	return store.Status{Revision: s.revision, Compacted: 1, FileBytes: 4096, Applied: 3}
-}
-
-func (s *fakeStore) Revision() int64 { return s.revision }
-
-func (s *fakeStore) WaitRevision(ctx context.Context, revision int64) error {
-	if revision <= s.revision {
-		return nil
-	}
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-func (s *fakeStore) WaitScrubbed(context.Context, int64) error { return nil }
-
-func (s *fakeStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
-	data := bytes.Repeat([]byte("x"), 3*SnapshotChunkBytes/2)
-	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
-}
-
-type fakeWatcher struct{ store *fakeStore }
-
-func (w *fakeWatcher) Start() int64    { return w.store.revision }
-func (w *fakeWatcher) Progress() int64 { return w.store.revision + 1 }
-func (w *fakeWatcher) OnReady(func())  {}
-func (w *fakeWatcher) Poll(context.Context) (*kvv1.WatchResponse, bool, error) {
-	return nil, false, nil
-}
-func (w *fakeWatcher) Close() {}
-func (w *fakeWatcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
-	select {
-	case r, ok := <-w.store.events:
-		if !ok {
-			return nil, store.ErrClosed
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
 		}
-		return r, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	})
+	return &testStore{Store: st}
 }
 
-// fakeLog applies nothing: it answers with what propose gives.
+func (s *testStore) apply(command *kvv1.Command) *kvv1.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index++
+	return s.Apply(s.index, 1, []*kvv1.Command{command})[0]
+}
+
+func (s *testStore) put(value string) {
+	s.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k"), Value: []byte(value)}}})
+}
+
+func (s *testStore) grant(id, ttl int64) {
+	s.apply(&kvv1.Command{Command: &kvv1.Command_Grant{Grant: &kvv1.GrantRequest{Id: id, TtlSeconds: ttl}}})
+}
+
+func (s *testStore) revoke(id int64) {
+	s.apply(&kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: id}}})
+}
+
+// fakeLog answers with what propose gives: unless a test changes that, what is
+// proposed is applied to this pod's store, and to no other.
 type fakeLog struct {
 	name    string
 	propose func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error)
@@ -290,11 +224,11 @@ func (l *fakeLog) Reclone(_ context.Context, reason string) error {
 	return nil
 }
 
-// fakePod is a server with a client connection, over fakes.
+// fakePod is a server with a client connection, over a fake log.
 type fakePod struct {
 	*Server
 	log   *fakeLog
-	store *fakeStore
+	store *testStore
 	space atomic.Pointer[Space]
 	conn  *grpc.ClientConn // To the client port.
 	peer  *grpc.ClientConn // To the peer port.
@@ -307,14 +241,14 @@ func newPod(t *testing.T, name string) *fakePod {
 	t.Helper()
 	p := &fakePod{
 		log:   &fakeLog{name: name, master: name, members: []string{name}, peers: map[string]*grpc.ClientConn{}, mark: replication.Mark{Index: 9, Revision: 7, Hash: 42}},
-		store: newFakeStore(),
+		store: newStore(t),
 	}
 	p.space.Store(&Space{})
 	space := func() (Space, error) { return *p.space.Load(), nil }
 	p.Server = New(Options{Name: name, ClientAddress: name + ":7400", Version: "test", Space: space})
 	p.log.server = p.Server
-	p.log.propose = func(context.Context, *kvv1.Command) (*kvv1.Result, error) {
-		return &kvv1.Result{Result: &kvv1.Result_Put{Put: &kvv1.PutResponse{Header: &kvv1.ResponseHeader{Revision: 9}}}}, nil
+	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+		return p.store.apply(command), nil
 	}
 	client, web, peer := bufconn.Listen(1<<20), bufconn.Listen(1<<20), bufconn.Listen(1<<20)
 	p.Start(client, web)
@@ -335,7 +269,7 @@ func newPod(t *testing.T, name string) *fakePod {
 
 func (p *fakePod) use() *fakePod {
 	p.UseLog(p.log)
-	p.UseStore(p.store)
+	p.UseStore(p.store.Store)
 	return p
 }
 

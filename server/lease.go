@@ -13,6 +13,7 @@ import (
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
 )
 
 // leaseService answers baton.kv.v1.LeaseService, on the client port and, with
@@ -134,7 +135,7 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 // lead returns the leaseExpirer after the cluster has confirmed, during this call,
 // that this pod is the master. A master that was replaced and does not know it
 // could otherwise promise time that the new one does not give.
-func (s *leaseService) lead(ctx context.Context) (Store, *leaseExpirer, error) {
+func (s *leaseService) lead(ctx context.Context) (*store.Store, *leaseExpirer, error) {
 	l := s.leaseExpirer.Load()
 	if l == nil {
 		return nil, nil, replication.ErrNoMaster
@@ -183,7 +184,7 @@ func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 	return response, nil
 }
 
-func leaseKeys(st Store, id int64) ([][]byte, error) {
+func leaseKeys(st *store.Store, id int64) ([][]byte, error) {
 	keys, err := st.LeaseKeys(id, maxLeaseKeys)
 	if err != nil {
 		return nil, err

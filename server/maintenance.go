@@ -112,7 +112,7 @@ func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotReq
 	if err != nil {
 		return err
 	}
-	database, size, err := st.Snapshot(ctx)
+	database, err := st.SnapshotNow(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotReq
 		chunk := make([]byte, SnapshotChunkBytes)
 		n, err := io.ReadFull(database, chunk)
 		if n > 0 {
-			if err := out.Send(&kvv1.SnapshotResponse{TotalBytes: size, Chunk: chunk[:n]}); err != nil {
+			if err := out.Send(&kvv1.SnapshotResponse{TotalBytes: database.Size(), Chunk: chunk[:n]}); err != nil {
 				return err
 			}
 		}

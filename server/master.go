@@ -10,11 +10,10 @@ import (
 // all that it has started has ended. It is called by replication, each time
 // that this pod holds the baton.
 func (s *Server) RunMaster(ctx context.Context) {
-	loaded := s.core.store.Load()
-	if loaded == nil || s.core.diverged.Load() != nil {
+	st := s.core.store.Load() // Also in doubt: that may end, and this pod goes on leading.
+	if st == nil || s.core.diverged.Load() != nil {
 		return // Its data turned out to differ: the pod is about to end.
 	}
-	st := *loaded // Also in doubt: that may end, and this pod goes on leading.
 	leases := newLeaseExpirer(st)
 	s.leaseExpirer.Store(leases)
 	defer s.leaseExpirer.Store(nil)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
 )
 
 // Options of a Server.
@@ -151,7 +152,7 @@ func (s *Server) CompleteStatus(status *kvv1.PodStatus) { s.cluster.complete(sta
 func (s *Server) UseLog(log Log) { s.core.log.Store(&log) }
 
 // UseStore gives the server the store, as soon as there is one.
-func (s *Server) UseStore(st Store) { s.core.store.Store(&st) }
+func (s *Server) UseStore(st *store.Store) { s.core.store.Store(st) }
 
 // Wait says why the pod waits before it opens its data; empty: it does not.
 func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }

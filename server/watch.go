@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
 )
 
 // watchService answers baton.kv.v1.WatchService. A watch holds no events: the
@@ -76,12 +77,12 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 }
 
 // watch counts the watchers, those of all services together.
-func (c *core) watch(req *kvv1.WatchRequest) (Watcher, error) {
+func (c *core) watch(req *kvv1.WatchRequest) (*Watcher, error) {
 	if c.watches.Add(1) > maxWatches {
 		c.watches.Add(-1)
 		return nil, errTooMany("watches", maxWatches)
 	}
-	var watcher Watcher
+	var watcher *store.Watcher
 	st, err := c.needStore()
 	if err == nil {
 		watcher, err = st.Watch(req)
@@ -91,16 +92,17 @@ func (c *core) watch(req *kvv1.WatchRequest) (Watcher, error) {
 		return nil, err
 	}
 	c.metrics.watches.Inc()
-	return countedWatcher{watcher, c}, nil
+	return &Watcher{watcher, c}, nil
 }
 
-// countedWatcher is one of a limited number.
-type countedWatcher struct {
-	Watcher
+// Watcher is the store's, and one of a limited number until it is closed.
+type Watcher struct {
+	*store.Watcher
 	core *core
 }
 
-func (w countedWatcher) Close() {
+// Close ends the watch, and makes room for another one.
+func (w *Watcher) Close() {
 	w.Watcher.Close()
 	w.core.watches.Add(-1)
 	w.core.metrics.watches.Dec()
@@ -114,7 +116,7 @@ func (s *watchService) progressAt(revision int64) *kvv1.WatchResponse {
 // errQuiet is returned by next when there was nothing for a while.
 var errQuiet = errors.New("no events")
 
-func next(ctx context.Context, watcher Watcher, interval time.Duration) (*kvv1.WatchResponse, error) {
+func next(ctx context.Context, watcher *Watcher, interval time.Duration) (*kvv1.WatchResponse, error) {
 	patience, cancel := context.WithTimeoutCause(ctx, interval, errQuiet)
 	defer cancel()
 	response, err := watcher.Next(patience)

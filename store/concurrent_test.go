@@ -11,6 +11,7 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // The applier of TestConcurrent moves amounts between accounts, so the sum of
@@ -117,8 +118,8 @@ func (c *concurrentRun) restore() {
 		c.t.Fatal(err)
 	}
 	defer closeChecked(c.t, other)
-	snapshotTo(c.t, c.s, func(snapshot *Snapshot) error { return other.Restore(snapshot) })
-	snapshotTo(c.t, other, func(snapshot *Snapshot) error { return c.s.Restore(snapshot) })
+	snapshotTo(c.t, c.s, func(snapshot replication.Snapshot) error { return other.Restore(snapshot) })
+	snapshotTo(c.t, other, func(snapshot replication.Snapshot) error { return c.s.Restore(snapshot) })
 }
 
 func sumIs(revision int64, sum int64) error {

@@ -1,5 +1,5 @@
 // Package store is a multi-version key-value store that a replicated log
-// drives. It knows no Raft, no gRPC and no clock.
+// drives, see replication.StateMachine. It knows no Raft, no gRPC and no clock.
 //
 // Its nouns:
 //

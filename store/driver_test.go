@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store/internal/faultfs"
 )
 
@@ -296,7 +297,7 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-func snapshotTo(t testing.TB, s *Store, receive func(*Snapshot) error) Position {
+func snapshotTo(t testing.TB, s *Store, receive func(replication.Snapshot) error) replication.Position {
 	t.Helper()
 	snapshot, err := s.Snapshot()
 	if err != nil {
@@ -306,7 +307,7 @@ func snapshotTo(t testing.TB, s *Store, receive func(*Snapshot) error) Position 
 	if err := errors.Join(err, snapshot.Close()); err != nil {
 		t.Fatalf("snapshot: %v", err)
 	}
-	return snapshot.Position
+	return snapshot.Position()
 }
 
 func databaseOf(dir string) string { return filepath.Join(dir, FileName) }

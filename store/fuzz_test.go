@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // FuzzPlace: the codec gives back what went in, byte order is the order of
@@ -183,10 +184,10 @@ func snapshotFile(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	var stream bytes.Buffer
-	snapshotTo(t, d.s, func(snapshot *Snapshot) error {
+	snapshotTo(t, d.s, func(snapshot replication.Snapshot) error {
 		n, err := io.Copy(&stream, snapshot)
-		if n != snapshot.Size {
-			t.Fatalf("the snapshot has %d bytes, it said %d", n, snapshot.Size)
+		if n != snapshot.Size() {
+			t.Fatalf("the snapshot has %d bytes, it said %d", n, snapshot.Size())
 		}
 		return err
 	})

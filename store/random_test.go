@@ -12,6 +12,7 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // TestRandom does random things to a store that is killed, and to a follower of
@@ -218,8 +219,8 @@ func (r *randomRun) restore() {
 	r.t.Helper()
 	follower := r.follower.s
 	watcher := r.watcher(follower)
-	position := snapshotTo(r.t, r.master.s, func(snapshot *Snapshot) error {
-		if snapshot.Position.Index < follower.Applied() {
+	position := snapshotTo(r.t, r.master.s, func(snapshot replication.Snapshot) error {
+		if snapshot.Position().Index < follower.Applied() {
 			return nil
 		}
 		return follower.Restore(snapshot)
@@ -243,10 +244,10 @@ func (r *randomRun) clone() {
 		}
 		r.follower.options.Dir = dir
 	}
-	snapshotTo(r.t, r.master.s, func(snapshot *Snapshot) error {
+	snapshotTo(r.t, r.master.s, func(snapshot replication.Snapshot) error {
 		position, err := Receive(r.follower.options.Dir, snapshot)
-		if err == nil && position.Index != snapshot.Position.Index {
-			r.t.Fatalf("received position %v, the snapshot has %v", position, snapshot.Position)
+		if err == nil && position.Index != snapshot.Position().Index {
+			r.t.Fatalf("received position %v, the snapshot has %v", position, snapshot.Position())
 		}
 		return err
 	})

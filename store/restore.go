@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/batondb/baton/replication"
 )
 
 // Restore replaces the content of an open store by that of a snapshot stream,
@@ -19,6 +21,14 @@ import (
 // with the new content; open snapshots end. It must not run at the same time as
 // Apply.
 func (s *Store) Restore(r io.Reader) error {
+	err := s.restore(r)
+	if errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", replication.ErrDamaged, err)
+	}
+	return err
+}
+
+func (s *Store) restore(r io.Reader) error {
 	temporary := s.path() + ".receiving"
 	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
 	if err == nil && st.Revision < s.revision.Load() {

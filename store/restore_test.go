@@ -123,8 +123,8 @@ func save(t *testing.T, s *Store, path string) {
 		t.Fatal(err)
 	}
 	n, err := io.Copy(file, snapshot)
-	if err != nil || n != snapshot.Size {
-		t.Fatalf("copied %d of %d bytes: %v", n, snapshot.Size, err)
+	if err != nil || n != snapshot.Size() {
+		t.Fatalf("copied %d of %d bytes: %v", n, snapshot.Size(), err)
 	}
 	if err := file.Close(); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // TestScenarios runs the scripts in testdata. Rewrite what they expect with
@@ -256,7 +257,7 @@ func (s *scenario) files(a arguments) string {
 		return "ok"
 	case "snapshot":
 		var stream bytes.Buffer
-		position := snapshotTo(s.t, s.s, func(snapshot *Snapshot) error { _, err := io.Copy(&stream, snapshot); return err })
+		position := snapshotTo(s.t, s.s, func(snapshot replication.Snapshot) error { _, err := io.Copy(&stream, snapshot); return err })
 		s.snapshots[name] = stream.Bytes()
 		return fmt.Sprintf("index %d, term %d", position.Index, position.Term)
 	case "damage":

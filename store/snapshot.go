@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"sync"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/batondb/baton/replication"
 )
 
 // A snapshot stream is the database file in frames:
@@ -33,30 +36,32 @@ func streamSize(fileSize int64) int64 {
 	return int64(snapshotHeader) + fileSize + (frames+1)*frameHeader
 }
 
-// Snapshot is a stream of the whole database as one bbolt transaction sees it.
+// snapshot is a stream of the whole database as one bbolt transaction sees it.
 // It copies nothing until it is read. For one goroutine.
-type Snapshot struct {
-	// Position is that of the very transaction that is streamed.
-	Position Position
-	Revision int64
-	// Size is the exact length of the stream in bytes.
-	Size int64
-
+type snapshot struct {
 	io.Reader
-	cancel func(error)
-	ended  chan struct{}
-	once   sync.Once
+	position replication.Position
+	size     int64
+	cancel   func(error)
+	ended    chan struct{}
+	once     sync.Once
 }
+
+// Position is where the log was in the very transaction that is streamed.
+func (s *snapshot) Position() replication.Position { return s.position }
+
+// Size is the exact length of the stream in bytes.
+func (s *snapshot) Size() int64 { return s.size }
 
 // snapshots are the open ones; each holds a transaction of the file.
 type snapshots struct {
 	mu   sync.Mutex
-	open map[*Snapshot]struct{}
+	open map[*snapshot]struct{}
 }
 
 // Snapshot opens a stream of what is durable. It holds the file's pages as they
 // are: writes go on, and the file grows, until it is closed. It must be closed.
-func (s *Store) Snapshot() (*Snapshot, error) {
+func (s *Store) Snapshot() (replication.Snapshot, error) {
 	s.swap.RLock()
 	defer s.swap.RUnlock()
 	if s.closed {
@@ -75,31 +80,40 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 		return nil, errors.Join(err, tx.Rollback())
 	}
 	r, w := io.Pipe()
-	snapshot := &Snapshot{
-		Position: st.position(), Revision: st.Revision, Size: streamSize(tx.Size()),
-		Reader: r, cancel: func(err error) { _ = w.CloseWithError(err) }, ended: make(chan struct{}),
+	opened := &snapshot{
+		Reader: r, position: st.position(), size: streamSize(tx.Size()),
+		cancel: func(err error) { _ = w.CloseWithError(err) }, ended: make(chan struct{}),
 	}
 	go func() {
-		defer close(snapshot.ended)
+		defer close(opened.ended)
 		err := careful(func() error { return writeStream(w, tx) })
 		_ = w.CloseWithError(errors.Join(err, tx.Rollback()))
 	}()
-	s.streams.add(snapshot)
-	return snapshot, nil
+	s.streams.add(opened)
+	return opened, nil
+}
+
+// SnapshotNow is Snapshot of all that was applied before the call, which it waits
+// for to be on disk.
+func (s *Store) SnapshotNow(ctx context.Context) (replication.Snapshot, error) {
+	if err := s.Flush(ctx, s.Applied()); err != nil {
+		return nil, err
+	}
+	return s.Snapshot()
 }
 
 // Close ends the stream; it returns when the transaction has ended.
-func (s *Snapshot) Close() error {
+func (s *snapshot) Close() error {
 	s.once.Do(func() { s.cancel(ErrClosed) })
 	<-s.ended
 	return nil
 }
 
-func (s *snapshots) add(snapshot *Snapshot) {
+func (s *snapshots) add(opened *snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = map[*Snapshot]struct{}{}
+		s.open = map[*snapshot]struct{}{}
 	}
 	for other := range s.open {
 		select {
@@ -108,15 +122,15 @@ func (s *snapshots) add(snapshot *Snapshot) {
 		default:
 		}
 	}
-	s.open[snapshot] = struct{}{}
+	s.open[opened] = struct{}{}
 }
 
 // close ends the open streams; their readers get ErrClosed.
 func (s *snapshots) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for snapshot := range s.open {
-		_ = snapshot.Close()
+	for opened := range s.open {
+		_ = opened.Close()
 	}
 	s.open = nil
 }
@@ -236,14 +250,14 @@ func readStream(w io.Writer, r io.Reader) error {
 // file first, which takes the place of the database only when it is whole and
 // synced, and when every page and record in it is sound: damage in the sender's
 // file does not spread. The store must not be open there.
-func Receive(dir string, r io.Reader) (Position, error) {
+func Receive(dir string, r io.Reader) (replication.Position, error) {
 	temporary := filepath.Join(dir, FileName+".receiving")
 	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
 	if err != nil {
-		return Position{}, errors.Join(err, os.RemoveAll(temporary))
+		return replication.Position{}, errors.Join(err, os.RemoveAll(temporary))
 	}
 	if err := rename(temporary, filepath.Join(dir, FileName)); err != nil {
-		return Position{}, err
+		return replication.Position{}, err
 	}
 	return st.position(), nil
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/batondb/baton/replication"
 )
 
 // formatVersion is the layout of the file. A store refuses one that it does
@@ -30,20 +32,13 @@ func newState() state {
 	return state{Format: formatVersion, Revision: firstRevision}
 }
 
-func (st *state) position() Position {
-	return Position{
+func (st *state) position() replication.Position {
+	return replication.Position{
 		Index:              st.Index,
 		Term:               st.Term,
 		ConfigurationIndex: st.ConfigurationIndex,
 		Configuration:      st.Configuration,
 	}
-}
-
-// Position is a place in the log, with the membership that is valid there.
-type Position struct {
-	Index, Term        uint64
-	ConfigurationIndex uint64
-	Configuration      []byte
 }
 
 var stateKey = []byte("state")

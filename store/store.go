@@ -21,6 +21,7 @@ import (
 
 	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // DefaultTableBytes is the memory a table takes before it is flushed. A larger
@@ -163,7 +164,7 @@ func (s *Store) Applied() uint64 { return s.applied.Load() }
 
 // Durable is the position that the file on disk has; entries after it must be
 // applied again after a crash.
-func (s *Store) Durable() Position {
+func (s *Store) Durable() replication.Position {
 	st := s.flusher.durableState()
 	return st.position()
 }

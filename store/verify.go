@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/batondb/baton/replication"
 )
 
 // Info says what a snapshot file holds.
 type Info struct {
-	Position  Position
+	Position  replication.Position
 	Revision  int64
 	Compacted int64 // The oldest revision that can be read.
 	Bytes     int64 // Of the database in it.

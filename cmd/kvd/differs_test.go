@@ -29,7 +29,7 @@ func (s *statefulSet) open(name string) *store.Store {
 }
 
 // last is the last entry that a pod that is down has applied.
-func (s *statefulSet) last(name string) store.Position {
+func (s *statefulSet) last(name string) replication.Position {
 	s.t.Helper()
 	st := s.open(name)
 	last := st.Durable()
@@ -41,7 +41,7 @@ func (s *statefulSet) last(name string) store.Position {
 
 // phantom puts, into the database of a pod that is down, a value that nobody wrote
 // in the place of an entry. Before is a copy of the database from before it.
-func (s *statefulSet) phantom(name string, before []byte, at store.Position) {
+func (s *statefulSet) phantom(name string, before []byte, at replication.Position) {
 	s.t.Helper()
 	if err := os.WriteFile(s.database(name), before, 0o600); err != nil {
 		s.t.Fatal(err)

@@ -86,18 +86,15 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		Logger:     logger,
 		Registerer: registry,
 		HasData:    func() bool { return store.Exists(c.dataDir) },
-		Receive: func(r io.Reader) (replication.Position, error) {
-			position, err := store.Receive(c.dataDir, r)
-			return replication.Position(position), err
-		},
-		RunMaster: s.RunMaster,
-		Differs:   s.Differs,
-		PodStatus: s.CompleteStatus,
-		LogBytes:  c.world.logBytes,
-		Timing:    c.world.timing,
-		Dial:      c.world.dial,
-		LogFS:     c.world.logFS,
-		Committed: c.world.committed,
-		Observe:   c.world.observe,
+		Receive:    func(r io.Reader) (replication.Position, error) { return store.Receive(c.dataDir, r) },
+		RunMaster:  s.RunMaster,
+		Differs:    s.Differs,
+		PodStatus:  s.CompleteStatus,
+		LogBytes:   c.world.logBytes,
+		Timing:     c.world.timing,
+		Dial:       c.world.dial,
+		LogFS:      c.world.logFS,
+		Committed:  c.world.committed,
+		Observe:    c.world.observe,
 	}
 }

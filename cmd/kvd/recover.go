@@ -71,7 +71,7 @@ func (c *config) recovery(lost []string, o *kubernetesPod, logger *slog.Logger) 
 			if err != nil {
 				return nil, nil, fmt.Errorf("open the database: %w", err)
 			}
-			return stateMachine{st}, st.Close, nil
+			return st, st.Close, nil
 		},
 	}
 	if o != nil {

@@ -63,8 +63,8 @@ func run(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return p.unusable(ctx, fmt.Errorf("open the database: %w", err))
 	}
-	p.server.UseStore(serverStore{p.store})
-	if err := p.log.Start(stateMachine{p.store}); err != nil {
+	p.server.UseStore(p.store)
+	if err := p.log.Start(p.store); err != nil {
 		return p.unusable(ctx, fmt.Errorf("start the log: %w", err))
 	}
 	logger.Info("started", slog.String("version", version),

@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 	"replication": {"proto", "internal/turn", "internal/refusal"},
 	// It has a file of votes that is no concern of the rest.
 	"replication/internal/raftlog": {"internal/turn"},
-	"store":                        {"proto", "internal/turn", "internal/refusal"},
+	"store":                        {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":                       {"proto"},
 	"kubernetes":                   {},
 	"proto":                        {},

@@ -12,27 +12,18 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// localStore lets something happen before each scan.
-type localStore struct {
-	soloStore
-	beforeScan func() // Nil: nothing.
-}
-
-func (s *localStore) Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(int64, []*kvv1.KeyValue) error) error {
-	if s.beforeScan != nil {
-		s.beforeScan()
-	}
-	return s.soloStore.Scan(ctx, req, emit)
-}
-
 // localLog gives proposers another outcome than what happened.
 type localLog struct {
 	*soloLog
-	outcome error // Nil: the truth.
+	outcome error  // Nil: the truth.
+	applied func() // Called before a proposer hears of it; nil: nothing is.
 }
 
 func (l *localLog) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 	result, err := l.soloLog.Propose(ctx, command)
+	if l.applied != nil {
+		l.applied()
+	}
 	if l.outcome != nil {
 		return nil, l.outcome
 	}
@@ -43,7 +34,7 @@ func (l *localLog) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Re
 type localKV struct {
 	*kvService
 	log   *localLog
-	store *localStore
+	store *store.Store
 }
 
 func newLocalKV(t testing.TB) *localKV {
@@ -52,7 +43,7 @@ func newLocalKV(t testing.TB) *localKV {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &localKV{log: &localLog{soloLog: &soloLog{store: st, master: "kv-0"}}, store: &localStore{soloStore: soloStore{st}}}
+	k := &localKV{log: &localLog{soloLog: &soloLog{store: st, master: "kv-0"}}, store: st}
 	t.Cleanup(func() {
 		select {
 		case err := <-st.Failed():

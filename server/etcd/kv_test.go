@@ -13,6 +13,7 @@ import (
 
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 func keysOf(response *pb.RangeResponse) string {
@@ -71,33 +72,42 @@ func TestRange(t *testing.T) {
 	}
 }
 
+// looking is a context that lets something happen whenever a read looks whether it
+// has ended.
+type looking struct {
+	context.Context
+	look func()
+}
+
+func (c looking) Err() error {
+	c.look()
+	return c.Context.Err()
+}
+
 // A long range is read in parts, and one that a compaction overtakes anew.
 func TestRangeOvertaken(t *testing.T) {
 	k := newLocalKV(t)
-	value := bytes.Repeat([]byte("v"), 100<<10)
-	for i := range 20 {
-		if _, err := k.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%02d", i), Value: value}); err != nil {
-			t.Fatal(err)
-		}
+	const keys = store.MaxPageKeys + 500
+	for i := range keys {
+		k.put(t, fmt.Sprintf("k%05d", i))
 	}
 	r, err := k.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l"), Limit: 15})
-	if err != nil || len(r.GetKvs()) != 15 || r.GetCount() != 20 || !r.GetMore() {
+	if err != nil || len(r.GetKvs()) != 15 || r.GetCount() != keys || !r.GetMore() {
 		t.Fatalf("%d keys of %d, %v", len(r.GetKvs()), r.GetCount(), err)
 	}
-	txn := &pb.TxnRequest{Success: []*pb.RequestOp{opRange("k", "l")}}
-	compacting := 0
-	k.store.beforeScan = func() {
-		if compacting++; compacting <= 3 {
+	overtaken := 0
+	compacts := looking{t.Context(), func() {
+		if overtaken++; overtaken <= 3 {
 			k.put(t, "k-new")
-			revision := k.store.Status().Revision
+			revision := k.store.Revision()
 			if _, err := k.Compact(t.Context(), &pb.CompactionRequest{Revision: revision}); err != nil {
 				t.Error(err)
 			}
 		}
-	}
-	answer, err := k.Txn(t.Context(), txn)
-	if err != nil || answer.GetResponses()[0].GetResponseRange().GetCount() != 21 || compacting != 4 {
-		t.Errorf("after %d scans: %v", compacting, err)
+	}}
+	answer, err := k.Txn(compacts, &pb.TxnRequest{Success: []*pb.RequestOp{opRange("k", "l")}})
+	if err != nil || answer.GetResponses()[0].GetResponseRange().GetCount() != keys+1 || overtaken < 4 {
+		t.Errorf("after %d looks: %v", overtaken, err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/batondb/baton/replication"
-	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 // maintenanceService answers etcdserverpb.Maintenance.
@@ -26,7 +26,7 @@ var errDowngrade = ours(codes.FailedPrecondition,
 	"Baton has no downgrade mode: roll the StatefulSet back to the image of before")
 
 // local is this pod's copy of the data, as fresh as it is.
-func (p *pod) local(ctx context.Context) (server.Store, error) {
+func (p *pod) local(ctx context.Context) (*store.Store, error) {
 	st, err := p.Read(ctx, local)
 	return st, p.fail(ctx, err)
 }
@@ -109,7 +109,7 @@ func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) 
 
 // hash is Baton's own running hash, folded to the width of etcd's: another
 // number than etcd's for the same keys, and the same on every pod.
-func (s *maintenanceService) hash(ctx context.Context, at int64) (revision int64, hash uint32, st server.Store, err error) {
+func (s *maintenanceService) hash(ctx context.Context, at int64) (revision int64, hash uint32, st *store.Store, err error) {
 	if st, err = s.local(ctx); err != nil {
 		return 0, 0, nil, err
 	}

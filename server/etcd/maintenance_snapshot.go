@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -26,32 +27,37 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	database, size, err := st.Snapshot(ctx)
+	database, err := st.SnapshotNow(ctx)
 	if err != nil {
 		return s.fail(ctx, err)
 	}
 	defer database.Close() //nolint:errcheck // It was only read.
+	return s.fail(ctx, sendSnapshot(ctx, database, database.Size(), out.Send))
+}
+
+// sendSnapshot sends a database of size bytes, the padding and the checksum.
+func sendSnapshot(ctx context.Context, database io.Reader, size int64, send func(*pb.SnapshotResponse) error) error {
 	padding := (sectorBytes - size%sectorBytes) % sectorBytes
 	sum, left := sha256.New(), size+padding
-	send := func(blob []byte) error {
-		return out.Send(&pb.SnapshotResponse{RemainingBytes: uint64(left), Blob: blob, Version: storageVersion()})
+	blob := func(bytes []byte) error {
+		return send(&pb.SnapshotResponse{RemainingBytes: uint64(left), Blob: bytes, Version: storageVersion()})
 	}
 	whole := io.TeeReader(io.MultiReader(database, io.LimitReader(zeros{}, padding)), sum)
 	for left > 0 {
 		// Not reused: gRPC may still hold the message after Send.
 		chunk := make([]byte, min(left, snapshotChunkBytes))
 		if _, err := io.ReadFull(whole, chunk); err != nil {
-			return s.fail(ctx, errors.Join(errors.New("the database was not read to its end"), err))
+			return errors.Join(errors.New("the database was not read to its end"), err)
 		}
 		left -= int64(len(chunk))
-		if err := send(chunk); err != nil {
+		if err := blob(chunk); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
-			return s.fail(ctx, ctx.Err())
+			return ctx.Err()
 		}
 	}
-	return send(sum.Sum(nil))
+	return blob(sum.Sum(nil))
 }
 
 // zeros has no end.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,24 +25,6 @@ import (
 	"github.com/batondb/baton/server"
 	"github.com/batondb/baton/store"
 )
-
-// opsStore has what the services other than KV, Watch and Lease read.
-type opsStore struct {
-	server.Store
-	database []byte
-}
-
-func (opsStore) Revision() int64 { return 9 }
-
-func (opsStore) Status() store.Status {
-	return store.Status{Revision: 9, Compacted: 4, FileBytes: 8192, FreeBytes: 4096}
-}
-
-func (opsStore) Hash(revision int64) (int64, uint64, error) { return max(revision, 9), 1<<32 | 2, nil }
-
-func (s opsStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
-	return io.NopCloser(bytes.NewReader(s.database)), int64(len(s.database)), nil
-}
 
 // opsLog is that of the master of two pods; a third clones.
 type opsLog struct {
@@ -81,7 +65,7 @@ func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
 }
 
 // opsPod is a pod with the volume's free space, and a connection to it.
-func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
+func opsPod(t *testing.T, free uint64) (*grpc.ClientConn, *store.Store) {
 	t.Helper()
 	s := server.New(server.Options{
 		Name: "kv-0", ClientAddress: "host-0:7400",
@@ -92,19 +76,26 @@ func opsPod(t *testing.T, database []byte, free uint64) *grpc.ClientConn {
 	log := &opsLog{server: s}
 	log.master.Store("kv-0")
 	s.UseLog(log)
-	s.UseStore(opsStore{database: database})
+	st, err := store.Open(store.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.UseStore(st)
 	s.Start(client, web)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		s.Stop(ctx)
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	conn, err := grpc.NewClient(client.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	return conn, st
 }
 
 func listen(t testing.TB) net.Listener {
@@ -117,14 +108,22 @@ func listen(t testing.TB) net.Listener {
 }
 
 func TestStatus(t *testing.T) {
-	s, err := pb.NewMaintenanceClient(opsPod(t, nil, 50<<30)).Status(t.Context(), &pb.StatusRequest{})
+	conn, st := opsPod(t, 50<<30)
+	for i := range 5 { // The last one frees pages.
+		st.Apply(uint64(i+1), 1, []*kvv1.Command{{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k")}}}})
+		if err := st.Flush(t.Context(), uint64(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := st.Status()
+	s, err := pb.NewMaintenanceClient(conn).Status(t.Context(), &pb.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.GetLeader() != number("kv-0/a") || s.GetHeader().GetMemberId() != s.GetLeader() || s.GetHeader().GetRevision() != 9 {
+	if s.GetLeader() != number("kv-0/a") || s.GetHeader().GetMemberId() != s.GetLeader() || s.GetHeader().GetRevision() != disk.Revision {
 		t.Errorf("leader %d, header %v", s.GetLeader(), s.GetHeader())
 	}
-	if s.GetDbSize() != 8192 || s.GetDbSizeInUse() != 4096 || s.GetDbSizeQuota() <= 40<<30 {
+	if s.GetDbSize() != disk.FileBytes || s.GetDbSizeInUse() != disk.FileBytes-disk.FreeBytes || disk.FreeBytes == 0 || s.GetDbSizeQuota() <= 40<<30 {
 		t.Errorf("sizes %d, %d, %d", s.GetDbSize(), s.GetDbSizeInUse(), s.GetDbSizeQuota())
 	}
 	if s.GetRaftIndex() != 12 || s.GetRaftAppliedIndex() != 11 || len(s.GetErrors()) != 0 {
@@ -134,7 +133,7 @@ func TestStatus(t *testing.T) {
 
 // A nearly full volume is an alarm that nobody needs to disarm.
 func TestAlarmNoSpace(t *testing.T) {
-	conn := opsPod(t, nil, 1<<20)
+	conn, _ := opsPod(t, 1<<20)
 	maintenance, kv := pb.NewMaintenanceClient(conn), pb.NewKVClient(conn)
 	alarm := &pb.AlarmMember{MemberID: number("kv-0/a"), Alarm: pb.AlarmType_NOSPACE}
 	ask := func(action pb.AlarmRequest_AlarmAction, kind pb.AlarmType) ([]*pb.AlarmMember, error) {
@@ -169,24 +168,16 @@ func TestAlarmNoSpace(t *testing.T) {
 
 func TestSnapshotEndsWithItsChecksum(t *testing.T) {
 	for _, size := range []int{1, sectorBytes, sectorBytes + 1, snapshotChunkBytes, 3*snapshotChunkBytes + 7} {
-		database := bytes.Repeat([]byte{7}, size)
-		stream, err := pb.NewMaintenanceClient(opsPod(t, database, 50<<30)).Snapshot(t.Context(), &pb.SnapshotRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []byte
-		for {
-			r, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+		database, got := bytes.Repeat([]byte{7}, size), []byte(nil)
+		err := sendSnapshot(t.Context(), bytes.NewReader(database), int64(size), func(r *pb.SnapshotResponse) error {
 			got = append(got, r.GetBlob()...)
 			if whole := (size + sectorBytes - 1) / sectorBytes * sectorBytes; int(r.GetRemainingBytes()) != max(0, whole-len(got)) {
-				t.Fatalf("%d of %d bytes, and %d remain", len(got), whole, r.GetRemainingBytes())
+				t.Errorf("%d of %d bytes, and %d remain", len(got), whole, r.GetRemainingBytes())
 			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 		if len(got)%sectorBytes != sha256.Size || !bytes.HasPrefix(got, database) {
 			t.Fatalf("%d bytes of %d", len(got), size)
@@ -197,8 +188,37 @@ func TestSnapshotEndsWithItsChecksum(t *testing.T) {
 	}
 }
 
+// What is sent is the database with all that was applied.
+func TestSnapshot(t *testing.T) {
+	conn, st := opsPod(t, 50<<30)
+	st.Apply(1, 1, []*kvv1.Command{{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k")}}}})
+	stream, err := pb.NewMaintenanceClient(conn).Snapshot(t.Context(), &pb.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r.GetBlob()...)
+	}
+	file := filepath.Join(t.TempDir(), "snapshot")
+	if err := os.WriteFile(file, got, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := store.Verify(t.Context(), file, nil); err != nil || info.Position.Index != 1 || info.Revision != st.Revision() {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
 func TestMoveLeader(t *testing.T) {
-	maintenance := pb.NewMaintenanceClient(opsPod(t, nil, 50<<30))
+	conn, _ := opsPod(t, 50<<30)
+	maintenance := pb.NewMaintenanceClient(conn)
 	for _, c := range []struct {
 		to   string
 		want string
@@ -217,7 +237,8 @@ func TestMoveLeader(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	cluster := pb.NewClusterClient(opsPod(t, nil, 50<<30))
+	conn, _ := opsPod(t, 50<<30)
+	cluster := pb.NewClusterClient(conn)
 	list, err := cluster.MemberList(t.Context(), &pb.MemberListRequest{Linearizable: true})
 	if err != nil || len(list.GetMembers()) != 3 {
 		t.Fatalf("%v, %v", list, err)

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"io"
 	"sync"
 	"testing"
 	"time"
@@ -81,14 +80,6 @@ func (l *soloLog) HandOver(context.Context, string) (string, error) {
 	return "", replication.ErrNoMaster
 }
 
-type soloStore struct{ *store.Store }
-
-func (s soloStore) Watch(req *kvv1.WatchRequest) (server.Watcher, error) { return s.Store.Watch(req) }
-
-func (s soloStore) Snapshot(context.Context) (io.ReadCloser, int64, error) {
-	return nil, 0, store.ErrClosed
-}
-
 // solo is a pod with a real store, and a connection to it.
 type solo struct {
 	*server.Server
@@ -113,7 +104,7 @@ func newSolo(t testing.TB) *solo {
 	})
 	client, web := listen(t), listen(t)
 	s.UseLog(s.log)
-	s.UseStore(soloStore{st})
+	s.UseStore(st)
 	s.Start(client, web)
 	leading, stepDown := context.WithCancel(context.Background())
 	var masters sync.WaitGroup

@@ -10,7 +10,7 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 // Range answers from this pod's copy of the data. etcd bounds the number of keys
@@ -60,7 +60,7 @@ type keys struct {
 }
 
 // read reads what etcd would, for answer, at a revision (0: the newest).
-func read(ctx context.Context, st server.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
+func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
 	native := &kvv1.RangeRequest{
 		Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), Revision: revision,
 		KeysOnly: withoutValues(req), CountOnly: req.GetCountOnly(),
@@ -76,7 +76,7 @@ func read(ctx context.Context, st server.Store, req *pb.RangeRequest, revision i
 }
 
 // scan reads a range of keys. When a limit cuts it off, the rest is counted.
-func scan(ctx context.Context, st server.Store, req *pb.RangeRequest, native *kvv1.RangeRequest) (*keys, error) {
+func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest) (*keys, error) {
 	native.Limit = readLimit(req)
 	native.Reverse = fromTheEnd(req)
 	found := &keys{}

@@ -7,7 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 // streamDeadline is for the beginning of a stream, which has none of its own:
@@ -41,7 +41,7 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServe
 
 // rangeStream is one range on its way to the client.
 type rangeStream struct {
-	store  server.Store
+	store  *store.Store
 	req    *pb.RangeRequest
 	send   func(*pb.RangeResponse) error
 	newest int64 // The newest revision at the beginning, whatever revision is read.

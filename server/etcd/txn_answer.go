@@ -9,6 +9,7 @@ import (
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 // txnAnswer makes etcd's answer to a write that was applied. Ranges that the log
@@ -18,8 +19,8 @@ import (
 // no states in between.
 type txnAnswer struct {
 	before, after int64 // The revisions; equal when nothing changed.
-	open          func(ctx context.Context, revision int64) (server.Store, error)
-	store         server.Store // Once it is open.
+	open          func(ctx context.Context, revision int64) (*store.Store, error)
+	store         *store.Store // Once it is open.
 
 	// What was written so far.
 	changed bool
@@ -37,7 +38,7 @@ func (s *kvService) answer(revision int64, changed bool) *txnAnswer {
 }
 
 // copyAt returns this pod's copy once it has a revision.
-func (s *kvService) copyAt(ctx context.Context, revision int64) (server.Store, error) {
+func (s *kvService) copyAt(ctx context.Context, revision int64) (*store.Store, error) {
 	return s.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: revision})
 }
 

@@ -10,7 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/store"
 )
 
 // readTxn answers a transaction that cannot write, from this pod's copy at one
@@ -46,7 +46,7 @@ func serializable(req *pb.TxnRequest) bool {
 	return true
 }
 
-func readTxnAt(ctx context.Context, st server.Store, req *pb.TxnRequest, revision int64) (*pb.TxnResponse, error) {
+func readTxnAt(ctx context.Context, st *store.Store, req *pb.TxnRequest, revision int64) (*pb.TxnResponse, error) {
 	decided, err := decide(ctx, st, req, revision)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func readTxnAt(ctx context.Context, st server.Store, req *pb.TxnRequest, revisio
 }
 
 // decide does what applying does with a transaction that cannot write.
-func decide(ctx context.Context, st server.Store, req *pb.TxnRequest, revision int64) (*kvv1.TxnResponse, error) {
+func decide(ctx context.Context, st *store.Store, req *pb.TxnRequest, revision int64) (*kvv1.TxnResponse, error) {
 	decided, ops := &kvv1.TxnResponse{Succeeded: true}, req.GetSuccess()
 	for _, compare := range req.GetCompare() {
 		ok, err := holds(ctx, st, compare, revision)
@@ -109,7 +109,7 @@ var errDiffers = errors.New("the compare does not hold")
 
 // holds is true when a compare is true of all keys in its range, or, when there
 // is none, of the key that does not exist.
-func holds(ctx context.Context, st server.Store, c *pb.Compare, revision int64) (bool, error) {
+func holds(ctx context.Context, st *store.Store, c *pb.Compare, revision int64) (bool, error) {
 	found := false
 	err := st.Scan(ctx, &kvv1.RangeRequest{
 		Key: c.GetKey(), RangeEnd: c.GetRangeEnd(), Revision: revision, KeysOnly: c.GetTarget() != pb.Compare_VALUE,

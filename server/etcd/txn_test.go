@@ -100,7 +100,8 @@ func TestTxnPreviousValues(t *testing.T) {
 func TestTxnCompactedMeanwhile(t *testing.T) {
 	k := newLocalKV(t)
 	k.put(t, "a")
-	k.store.beforeScan = func() {
+	k.log.applied = func() {
+		k.log.applied = nil
 		if _, err := k.Compact(t.Context(), &pb.CompactionRequest{Revision: 3}); err != nil {
 			t.Error(err)
 		}

@@ -30,7 +30,7 @@ const (
 type watch struct {
 	id      int64
 	changes *kvv1.WatchRequest
-	cursor  server.Watcher
+	cursor  *server.Watcher
 	limit   int  // Of a response in bytes.
 	notify  bool // It wants to know of progress.
 	quiet   bool // Nothing was sent since the last tick.
