@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -95,24 +94,15 @@ func (p *Pod) found(ctx context.Context, member string, empty []string) (Record,
 	if err != nil {
 		return Record{}, err
 	}
-	ordinals := ordinalsOf(set)
-	if ordinals.Stopped != "" {
-		return Record{}, fmt.Errorf("no cluster is founded now: %s", ordinals.Stopped)
+	founding := Founding{Set: p.set, Pod: p.opts.Name, Ordinals: ordinalsOf(set), Empty: empty}
+	if because := founding.Refusal(); because != "" {
+		return Record{}, errors.New(because)
 	}
-	if first := p.set + "-" + strconv.Itoa(ordinals.Start); first != p.opts.Name {
-		return Record{}, fmt.Errorf("only %s may found the cluster", first)
+	if founding.Used, err = p.usedBeside(ctx, set, founding); err != nil {
+		return Record{}, err
 	}
-	for o := ordinals.Start; o < ordinals.Start+ordinals.Replicas; o++ {
-		name := p.set + "-" + strconv.Itoa(o)
-		if name == p.opts.Name || slices.Contains(empty, name) {
-			continue
-		}
-		if used, err := p.mayHaveData(ctx, set, name); err != nil {
-			return Record{}, err
-		} else if used {
-			return Record{}, fmt.Errorf("%s has a volume, and has not said that it is empty: it may have data of a cluster whose record is lost. "+
-				"If there is none, delete its claim and the pod", name)
-		}
+	if because := founding.Refusal(); because != "" {
+		return Record{}, errors.New(because)
 	}
 	record := Record{Cluster: uuid.NewString(), Founder: member}
 	err = p.create(ctx, set, record)

@@ -269,7 +269,7 @@ func TestNoFoundingBesideOtherVolumes(t *testing.T) {
 		"one of them says it is empty":     {true, []runtime.Object{claim("kv-1", corev1.ClaimBound), claim("kv-2", corev1.ClaimBound)}, []string{"kv-1"}, false},
 		"all of them say so":               {true, []runtime.Object{claim("kv-1", corev1.ClaimBound), claim("kv-2", corev1.ClaimBound)}, []string{"kv-2", "kv-1"}, true},
 		"a volume that is not made yet":    {true, []runtime.Object{claim("kv-1", corev1.ClaimPending)}, nil, true},
-		"a volume of a pod not wanted":     {true, []runtime.Object{claim("kv-3", corev1.ClaimBound)}, nil, true},
+		"a volume of a pod scaled away":    {true, []runtime.Object{claim("kv-4", corev1.ClaimBound)}, nil, false},
 		"without claims, a pod that runs":  {false, []runtime.Object{running}, nil, false},
 		"without claims, and it is empty":  {false, []runtime.Object{running}, []string{"kv-1"}, true},
 		"without claims, and no other pod": {false, nil, nil, true},
