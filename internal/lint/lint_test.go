@@ -37,6 +37,8 @@ var allowed = map[string][]string{
 	"replication": {"proto", "internal/turn", "internal/refusal"},
 	// It has a file of votes that is no concern of the rest.
 	"replication/internal/raftlog": {"internal/turn"},
+	"replication/internal/member":  {},
+	"replication/internal/policy":  {"replication/internal/member"},
 	"store":                        {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":                       {"proto"},
 	"kubernetes":                   {},
@@ -56,6 +58,8 @@ var allowed = map[string][]string{
 var forTests = map[string][]string{
 	"cmd/kvd":     {"test/oracle", "test/simulate"},
 	"replication": {"test/oracle"},
+	// Its explorer decides with the real function who founds.
+	"replication/internal/policy": {"kubernetes"},
 }
 
 // forbidden are imports from elsewhere that a floor must not know.
@@ -65,6 +69,10 @@ var forbidden = map[string][]string{
 	"replication": {"go.etcd.io/bbolt"},
 	"client":      {"github.com/hashicorp/raft", "go.etcd.io/bbolt", "github.com/prometheus"},
 	"proto":       {"github.com/hashicorp/raft", "go.etcd.io/bbolt"},
+	// What a pod decides follows from what it knows, and from nothing else.
+	"replication/internal/policy": {
+		"github.com/hashicorp/", "google.golang.org/", "context", "log", "math/rand", "net", "os", "sync", "time",
+	},
 }
 
 // source is one Go file.

@@ -1,0 +1,2 @@
+// Package member has the names of pods and of their disks' incarnations.
+package member

@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/batondb/baton/replication/internal/member"
+)
+
+// Fate is what is known otherwise, from Kubernetes, of a pod that does not answer.
+type Fate struct {
+	// Gone: it has lost its data.
+	Gone bool
+	// Doubt says why it may not be lost, whatever a person says; empty: nothing.
+	Doubt string
+}
+
+// Recovery is what is known when a person wants this pod's data to become the
+// beginning of a new history.
+type Recovery struct {
+	Self member.ID
+	// Cluster is the one that this pod has data of; empty: it has none.
+	Cluster string
+	// Master is the pod that this one takes for the master.
+	Master string
+	// Runs says whether this pod's log runs, and Last where it ends.
+	Runs bool
+	Last Entry
+	// Voters are those of the newest membership in this pod's log; Unreadable says
+	// why they are not known.
+	Voters     []member.ID
+	Unreadable string
+	Seen       Seen
+	// Lost are the pods whose data a person says is lost for good.
+	Lost []string
+	// Fate has those that do not answer, as far as something is known.
+	Fate map[string]Fate
+}
+
+// Silent are the pods whose Fate matters.
+func (r Recovery) Silent() []string {
+	var pods []string
+	for _, id := range r.others() {
+		if r.Seen[id.Pod()] == nil {
+			pods = append(pods, id.Pod())
+		}
+	}
+	return pods
+}
+
+// others are the voters of other pods, by ordinal.
+func (r Recovery) others() []member.ID {
+	others := slices.DeleteFunc(slices.Clone(r.Voters), func(id member.ID) bool { return id.Pod() == r.Self.Pod() })
+	slices.SortFunc(others, func(a, b member.ID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
+	return others
+}
+
+// Refusal says why this pod's data must not become the beginning of a new history:
+// another pod is the master, or the pods that answer can choose one, or one of them
+// has more, or it is not known that what does not answer is lost. It is empty when
+// what this pod has is the best there is.
+func (r Recovery) Refusal() string {
+	switch {
+	case r.Cluster == "":
+		return "this pod has no data; run it where there is some"
+	case r.Master != "":
+		return r.Master + " is the master"
+	case r.Unreadable != "":
+		return "who votes is not known: " + r.Unreadable
+	}
+	for _, pod := range r.Seen.pods() {
+		switch p := r.Seen[pod]; {
+		case !p.HasData || p.Cluster != r.Cluster || p.useless():
+		case p.Master:
+			return pod + " is the master"
+		case !r.Runs:
+			return pod + " has data and answers: start this pod too, and if they cannot choose a master, run it again then"
+		case p.Last.compare(r.Last) > 0:
+			return fmt.Sprintf("%s has more than this pod (last_log_term %d, last_index %d): run it there", pod, p.Last.Term, p.Last.Index)
+		}
+	}
+	answer := 0
+	for _, id := range r.Voters {
+		if id == r.Self || r.Seen[id.Pod()].is(id) {
+			answer++
+		}
+	}
+	if n := len(r.Voters); answer > n/2 && n > 1 {
+		return fmt.Sprintf("%d of %d voters answer, which is a quorum: they choose a master", answer, n)
+	}
+	return r.unaccounted()
+}
+
+// unaccounted looks for each other voter whether it is known to be lost. Silence is
+// no loss: the pod that asks may be the one that is cut off.
+func (r Recovery) unaccounted() string {
+	var others, missing []string
+	for _, id := range r.others() {
+		pod := id.Pod()
+		others = append(others, pod)
+		named, p := slices.Contains(r.Lost, pod), r.Seen[pod]
+		if p.is(id) {
+			if named {
+				return pod + " is named as lost, and answers with its data"
+			}
+			continue
+		}
+		fate := Fate{}
+		if p == nil {
+			fate = r.Fate[pod]
+		}
+		if fate.Doubt != "" {
+			return fate.Doubt
+		}
+		if !named && !fate.Gone {
+			missing = append(missing, pod)
+		}
+	}
+	for _, pod := range r.Lost {
+		if !slices.Contains(others, pod) {
+			return fmt.Sprintf("%s is named as lost; the voters beside this pod are %s", pod, strings.Join(others, ", "))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Sprintf("%s may have acknowledged writes that this pod does not have, and a pod that does not answer may only be out of reach. "+
+			"Look for each whether its volume is lost for good; then name it: --lost %s", strings.Join(missing, " and "), strings.Join(missing, ","))
+	}
+	return ""
+}
