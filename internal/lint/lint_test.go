@@ -50,13 +50,15 @@ var allowed = map[string][]string{
 	"internal/image": {},
 	"test":           {"client", "proto", "store", "test"},
 	"test/oracle":    {},
-	"bench":          {"client", "proto", "store", "bench"},
+	"test/cluster":   {"proto"},
+	"bench":          {"client", "proto", "store", "test/cluster"},
 }
 
 // forTests are what the tests of a package may import as well: what knows none
 // of the package's own floor.
 var forTests = map[string][]string{
 	"cmd/kvd":     {"test/oracle", "test/simulate"},
+	"client":      {"test/cluster"},
 	"replication": {"test/oracle"},
 	// Its explorer decides with the real function who founds.
 	"replication/internal/policy": {"kubernetes"},

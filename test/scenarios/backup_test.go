@@ -64,7 +64,7 @@ func TestS42Restore(t *testing.T) {
 	s.mustHave("in the backup")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	r, err := kvv1.NewKVServiceClient(s.pods[2].conn).Range(ctx, &kvv1.RangeRequest{Key: []byte("after it")})
+	r, err := kvv1.NewKVServiceClient(s.pods[2].Conn()).Range(ctx, &kvv1.RangeRequest{Key: []byte("after it")})
 	if err != nil || len(r.GetKvs()) > 0 || r.GetHeader().GetRevision() <= last {
 		t.Errorf("%v, %v; the last revision was %d", r, err, last)
 	}

@@ -42,7 +42,7 @@ func TestS36Compaction(t *testing.T) {
 	}
 	for _, p := range s.pods {
 		if p.freePart() >= 0.5 {
-			t.Fatalf("%s: the file is half empty already", p.name)
+			t.Fatalf("%s: the file is half empty already", p.Name)
 		}
 	}
 	if err := c.Compact(ctx, newest); err != nil {
@@ -52,7 +52,7 @@ func TestS36Compaction(t *testing.T) {
 	s.eventually("every file has let go of the old versions", 3*time.Minute, func() error {
 		for _, p := range s.pods {
 			if free := p.freePart(); free < 0.5 {
-				return fmt.Errorf("%s: %.2f of the file is free", p.name, free)
+				return fmt.Errorf("%s: %.2f of the file is free", p.Name, free)
 			}
 		}
 		return nil

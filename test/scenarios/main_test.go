@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 const (
@@ -51,11 +54,10 @@ func runInside() (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	// Without C their resolver is Go's own, as in the image.
-	build := exec.Command("go", "build", "-o", dir+"/", "github.com/batondb/baton/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build: %w\n%s", err, output)
+	for _, program := range []string{cluster.Kvd, cluster.Kvctl} {
+		if _, err := cluster.Build(context.Background(), dir, program); err != nil {
+			return 1, err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -92,7 +92,7 @@ func kindOf(file *ast.File) string {
 		for _, c := range group.List {
 			if expression, err := constraint.Parse(c.Text); err == nil && c.Pos() < file.Package {
 				if !expression.Eval(func(tag string) bool { return tag != "e2e" }) {
-					return cluster
+					return onKubernetes
 				}
 			}
 		}
@@ -152,7 +152,7 @@ func command(id, kind string, tests []found) string {
 	switch {
 	case len(tests) == 0:
 		return ""
-	case kind == cluster:
+	case kind == onKubernetes:
 		return "`make e2e RUN=" + id + "`"
 	}
 	var folders, names []string

@@ -47,7 +47,7 @@ func TestFind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := tests["S01"]; len(got) != 2 || got[0] != (found{"TestS01Boot", ".", cluster}) || got[1] != (found{"TestS01Boots", ".", processes}) {
+	if got := tests["S01"]; len(got) != 2 || got[0] != (found{"TestS01Boot", ".", onKubernetes}) || got[1] != (found{"TestS01Boots", ".", processes}) {
 		t.Error(got)
 	}
 	if len(tests["S05"]) != 1 || len(tests["S07"]) != 1 || len(tests["S08"]) != 0 {

@@ -4,8 +4,8 @@ package scenarios
 const (
 	// processes: real kvd processes or parts of them, by `go test`.
 	processes = "P"
-	// cluster: on a real Kubernetes, by `make e2e`.
-	cluster = "K"
+	// onKubernetes: on a real Kubernetes, by `make e2e`.
+	onKubernetes = "K"
 )
 
 // row is one scenario: what happens, and what must be observable.

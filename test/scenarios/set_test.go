@@ -6,35 +6,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
 )
 
-const (
-	// whole is the promise: all pods ready again with no human.
-	whole = 60 * time.Second
-	// stopLimit is Kubernetes' patience with a pod that is told to stop.
-	stopLimit = 30 * time.Second
-	poll      = 50 * time.Millisecond
-)
+// whole is the promise: all pods ready again with no human.
+const whole = 60 * time.Second
 
 // set is a StatefulSet kv whose pods are processes. Each pod that starts has a
 // new address, as in Kubernetes.
@@ -54,13 +44,10 @@ type set struct {
 	cluster, former string
 }
 
-// pod is one process.
+// pod is what Kubernetes makes anew at each start.
 type pod struct {
-	name, host, ip string
-	log            string // the path of what it prints
-	command        *exec.Cmd
-	ended          chan struct{}
-	conn           *grpc.ClientConn
+	*cluster.Pod
+	host, ip string
 }
 
 var addresses, services atomic.Int64
@@ -74,6 +61,9 @@ func nextAddress() string {
 // newSet makes a StatefulSet in a namespace of a given uid, and no pod yet.
 func newSet(t *testing.T, uid string, start, replicas int) *set {
 	t.Helper()
+	if err := cluster.NoteSources(); err != nil {
+		t.Fatal(err)
+	}
 	s := &set{
 		t: t, dir: t.TempDir(), api: newAPI(t, uid, start, replicas), pods: map[int]*pod{},
 		service: fmt.Sprintf("kv%d.%s", services.Add(1), domain),
@@ -81,9 +71,9 @@ func newSet(t *testing.T, uid string, start, replicas int) *set {
 	t.Cleanup(func() {
 		names.become(healthy)
 		for _, p := range s.pods {
-			p.kill()
+			p.Close()
 			if t.Failed() {
-				t.Logf("%s said:\n%s", p.name, p.tail())
+				t.Log(cluster.Last(p.Pod))
 			}
 		}
 	})
@@ -120,14 +110,20 @@ func podNames(ordinals []int) []string {
 
 func (s *set) volume(ordinal int) string { return filepath.Join(s.dir, podName(ordinal)) }
 
-// command is kvd in a pod of this set.
-func (s *set) command(ordinal int, ip, clientIP string) *exec.Cmd {
+// pod is one that does not run yet.
+func (s *set) pod(ordinal int, ip string) *pod {
+	clientIP := ip
+	if s.apart {
+		clientIP = nextAddress()
+	}
+	p := &pod{host: podName(ordinal) + "." + s.service, ip: ip, Pod: &cluster.Pod{
+		Name: podName(ordinal), Dir: s.volume(ordinal), Log: s.volume(ordinal) + ".log",
+		Client: clientIP + ":7400", Peer: ip + ":7401", HTTP: ip + ":7402",
+	}}
+	p.Command = p.Serve(filepath.Join(os.Getenv(programsVariable), "kvd"), "--service", s.service)
 	host, port, _ := net.SplitHostPort(s.api.server.Listener.Addr().String())
-	c := exec.Command(filepath.Join(os.Getenv(programsVariable), "kvd"), "serve", "--name", podName(ordinal), "--data-dir", s.volume(ordinal),
-		"--service", s.service, "--listen-client", clientIP+":7400", "--listen-peer", ip+":7401", "--listen-http", ip+":7402")
-	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return c
+	p.Env = []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}
+	return p
 }
 
 // start creates pods, one right after the other.
@@ -143,27 +139,8 @@ func (s *set) start(ordinals ...int) {
 
 func (s *set) startAt(ordinal int, ip string) *pod {
 	s.t.Helper()
-	p := &pod{name: podName(ordinal), host: podName(ordinal) + "." + s.service, ip: ip, log: s.volume(ordinal) + ".log", ended: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
-	clientIP := ip
-	if s.apart {
-		clientIP = nextAddress()
-	}
-	p.command = s.command(ordinal, ip, clientIP)
-	p.command.Stdout, p.command.Stderr = log, log
-	if err := p.command.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	go func() {
-		p.command.Wait() //nolint:errcheck // Its state is looked at.
-		close(p.ended)
-	}()
-	p.conn, err = grpc.NewClient("passthrough:///"+clientIP+":7400", grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
+	p := s.pod(ordinal, ip)
+	if err := p.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	s.pods[ordinal] = p
@@ -171,42 +148,35 @@ func (s *set) startAt(ordinal int, ip string) *pod {
 	return p
 }
 
-// kill ends a process at once.
-func (p *pod) kill() {
-	p.command.Process.Kill() //nolint:errcheck // It may have ended.
-	<-p.ended
-	p.conn.Close() //nolint:errcheck // Nothing is under way.
-}
-
 // kill ends pods as a node without power does; their names stay in DNS until
 // they are created again.
 func (s *set) kill(ordinals ...int) {
-	for _, o := range ordinals {
-		s.pods[o].kill()
-		delete(s.pods, o)
-	}
+	cluster.Kill(s.these(ordinals)...)
+	s.forget(ordinals)
 }
 
 // stop deletes pods, all at once: they end by themselves, and their names go.
 func (s *set) stop(ordinals ...int) {
 	s.t.Helper()
-	for _, o := range ordinals {
-		if err := s.pods[o].command.Process.Signal(syscall.SIGTERM); err != nil {
-			s.t.Errorf("stop %s: %v", podName(o), err)
-		}
+	if err := cluster.Stop(s.these(ordinals)...); err != nil {
+		s.t.Error(err)
 	}
 	for _, o := range ordinals {
-		p := s.pods[o]
-		select {
-		case <-p.ended:
-		case <-time.After(stopLimit):
-			s.t.Errorf("%s does not end within %s", p.name, stopLimit)
-		}
-		if code := p.command.ProcessState.ExitCode(); code != 0 {
-			s.t.Errorf("%s ended with status %d", p.name, code)
-		}
-		names.set(p.host, "")
-		p.conn.Close() //nolint:errcheck // Nothing is under way.
+		names.set(s.pods[o].host, "")
+	}
+	s.forget(ordinals)
+}
+
+func (s *set) these(ordinals []int) (pods []*cluster.Pod) {
+	for _, o := range ordinals {
+		pods = append(pods, s.pods[o].Pod)
+	}
+	return pods
+}
+
+func (s *set) forget(ordinals []int) {
+	for _, o := range ordinals {
+		s.pods[o].Close()
 		delete(s.pods, o)
 	}
 }
@@ -224,26 +194,14 @@ func (s *set) wipe(ordinals ...int) {
 // eventually repeats a check until it gives no error, and says how long it took.
 func (s *set) eventually(what string, within time.Duration, check func() error) time.Duration {
 	s.t.Helper()
-	begun := time.Now()
-	for {
-		err := check()
-		took := time.Since(begun)
-		if err == nil {
-			s.t.Logf("%s: after %s", what, took.Round(10*time.Millisecond))
-			return took
-		}
-		if took > within {
-			s.t.Fatalf("not within %s: %s: %v", within, what, err)
-		}
-		time.Sleep(poll)
-	}
+	took := cluster.Eventually(s.t, what, within, func(context.Context) error { return check() })
+	s.t.Logf("%s: after %s", what, took.Round(10*time.Millisecond))
+	return took
 }
 
 // status is the cluster as a pod sees it, or the pod itself.
 func (p *pod) status(ownOnly bool) (*kvv1.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return kvv1.NewClusterServiceClient(p.conn).Status(ctx, &kvv1.StatusRequest{ThisPodOnly: ownOnly})
+	return p.Status(context.Background(), ownOnly)
 }
 
 // wholeness says what is missing until these pods are the members, all of them
@@ -253,16 +211,16 @@ func (s *set) wholeness(want []string) error {
 		p := s.pods[o]
 		status, err := p.status(false)
 		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 		if id := status.GetClusterId(); id == "" || id == s.former {
-			return fmt.Errorf("%s has no data of the cluster yet", p.name)
+			return fmt.Errorf("%s has no data of the cluster yet", p.Name)
 		}
 		if s.cluster == "" {
 			s.cluster = status.GetClusterId()
 		}
 		if status.GetClusterId() != s.cluster {
-			s.t.Fatalf("%s is of cluster %s, and the cluster was %s", p.name, status.GetClusterId(), s.cluster)
+			s.t.Fatalf("%s is of cluster %s, and the cluster was %s", p.Name, status.GetClusterId(), s.cluster)
 		}
 		var members []string
 		masters := 0
@@ -270,15 +228,15 @@ func (s *set) wholeness(want []string) error {
 			members = append(members, m.GetName())
 			switch {
 			case !m.GetReady():
-				return fmt.Errorf("%s says that %s is not ready: %s", p.name, m.GetName(), m.GetNotReadyBecause())
+				return fmt.Errorf("%s says that %s is not ready: %s", p.Name, m.GetName(), m.GetNotReadyBecause())
 			case m.GetRole() == kvv1.PodStatus_ROLE_MASTER:
 				masters++
 			case m.GetRole() != kvv1.PodStatus_ROLE_FOLLOWER:
-				return fmt.Errorf("%s says that %s is %v", p.name, m.GetName(), m.GetRole())
+				return fmt.Errorf("%s says that %s is %v", p.Name, m.GetName(), m.GetRole())
 			}
 		}
 		if masters != 1 || !slices.Equal(members, want) {
-			return fmt.Errorf("%s sees the members %v with %d masters", p.name, members, masters)
+			return fmt.Errorf("%s sees the members %v with %d masters", p.Name, members, masters)
 		}
 	}
 	return nil
@@ -298,7 +256,7 @@ func (s *set) master() int {
 	s.eventually("there is a master", whole, func() error {
 		for o, p := range s.pods {
 			status, err := p.status(true)
-			if err == nil && len(status.GetPods()) == 1 && status.GetPods()[0].GetRole() == kvv1.PodStatus_ROLE_MASTER {
+			if err == nil && status.GetPods()[0].GetRole() == kvv1.PodStatus_ROLE_MASTER {
 				master = o
 				return nil
 			}
@@ -332,30 +290,17 @@ func (s *set) members(ordinal int) []string {
 func (s *set) term(ordinal int) uint64 {
 	s.t.Helper()
 	status, err := s.pods[ordinal].status(true)
-	if err != nil || len(status.GetPods()) != 1 {
-		s.t.Fatal(status, err)
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	return status.GetPods()[0].GetTerm()
 }
 
 // readiness is what the probe says: nil is ready.
-func (p *pod) readiness() error {
-	text, code, err := p.get("/readyz?verbose")
-	if err == nil && code != http.StatusOK {
-		err = errors.New(text)
-	}
-	return err
-}
+func (p *pod) readiness() error { return p.Ready(context.Background()) }
 
 func (p *pod) get(path string) (text string, code int, err error) {
-	c := http.Client{Timeout: 2 * time.Second}
-	response, err := c.Get("http://" + p.ip + ":7402" + path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return string(body), response.StatusCode, err
+	return p.Get(context.Background(), path)
 }
 
 // awaitReady is what OrderedReady waits for.
@@ -413,11 +358,4 @@ func (s *set) said(ordinal int, line string) bool {
 		s.t.Fatal(err)
 	}
 	return strings.Contains(string(text), line)
-}
-
-// tail is the end of what a pod printed, for a person.
-func (p *pod) tail() string {
-	text, _ := os.ReadFile(p.log)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }

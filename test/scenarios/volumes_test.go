@@ -8,31 +8,42 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
 	"github.com/batondb/baton/test/history"
 )
 
-// run is kvd with another verb than serve, beside a pod.
+// run is kvd with another verb than serve, or a second process, beside a pod. An
+// error is a status other than 0, with which it has ended by itself.
 func (s *set) run(ordinal int, verb string, within time.Duration, flags ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	like := s.command(ordinal, nextAddress(), nextAddress())
-	like.Args = append(like.Args, flags...)
-	like.Args[1] = verb
-	c := exec.CommandContext(ctx, like.Path, like.Args[1:]...)
-	c.Env, c.SysProcAttr = like.Env, like.SysProcAttr
-	output, err := c.CombinedOutput()
-	s.t.Logf("kvd %s in %s: %v: %s", verb, podName(ordinal), err, output)
-	return string(output), err
+	s.t.Helper()
+	p := s.pod(ordinal, nextAddress())
+	p.Log = filepath.Join(s.t.TempDir(), verb)
+	p.Command = append(p.Command, flags...)
+	p.Command[1] = verb
+	if err := p.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	defer p.Close()
+	select {
+	case <-p.Ended():
+	case <-time.After(within):
+		s.t.Errorf("kvd %s in %s does not end within %s", verb, p.Name, within)
+		cluster.Kill(p.Pod)
+	}
+	var err error
+	if !p.State().Success() {
+		err = errors.New(p.State().String())
+	}
+	s.t.Logf("kvd %s in %s: %v: %s", verb, p.Name, err, p.Printed())
+	return p.Printed(), err
 }
 
 // put writes key, with a value that begins with it, through one pod.
@@ -44,7 +55,7 @@ func (s *set) putTo(p *pod, key string) (revision int64, err error) {
 	value := fmt.Sprintf("%s %d", key, values.Add(1))
 	op := &history.Op{Client: -1, Name: "put", Writes: []history.Write{{Key: key, Value: value}}}
 	send := func(ctx context.Context) (history.Answer, error) {
-		r, err := kvv1.NewKVServiceClient(p.conn).Put(ctx, &kvv1.PutRequest{Key: []byte(key), Value: []byte(value)})
+		r, err := kvv1.NewKVServiceClient(p.Conn()).Put(ctx, &kvv1.PutRequest{Key: []byte(key), Value: []byte(value)})
 		return history.NewAnswer(r.GetHeader()), err
 	}
 	if s.load != nil {
@@ -76,9 +87,9 @@ func (s *set) mustHave(keys ...string) {
 	defer cancel()
 	for _, p := range s.pods {
 		for _, key := range keys {
-			r, err := kvv1.NewKVServiceClient(p.conn).Range(ctx, &kvv1.RangeRequest{Key: []byte(key)})
+			r, err := kvv1.NewKVServiceClient(p.Conn()).Range(ctx, &kvv1.RangeRequest{Key: []byte(key)})
 			if err != nil || len(r.GetKvs()) != 1 || !strings.HasPrefix(string(r.GetKvs()[0].GetValue()), key) {
-				s.t.Errorf("%s has %v of %s, %v", p.name, r.GetKvs(), key, err)
+				s.t.Errorf("%s has %v of %s, %v", p.Name, r.GetKvs(), key, err)
 			}
 		}
 	}
@@ -91,9 +102,8 @@ func TestS10TwoProcessesOneIdentity(t *testing.T) {
 	s := newCluster(t, 3)
 	s.startLoad()
 	output, err := s.run(0, "serve", 30*time.Second)
-	var ended *exec.ExitError
-	if !errors.As(err, &ended) || ended.ExitCode() <= 0 {
-		t.Errorf("the second process: %v", err)
+	if err == nil {
+		t.Error("the second process ended with status 0")
 	}
 	for _, line := range []string{"waiting for it to end", "end the other process"} {
 		if !strings.Contains(output, line) {
@@ -102,7 +112,7 @@ func TestS10TwoProcessesOneIdentity(t *testing.T) {
 	}
 	old := s.master()
 	frozen := s.pods[old]
-	if err := frozen.command.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := frozen.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	delete(s.pods, old)
@@ -122,7 +132,7 @@ func TestS10TwoProcessesOneIdentity(t *testing.T) {
 		late <- err
 	}()
 	time.Sleep(time.Second)
-	if err := frozen.command.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := frozen.Resume(); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("a write that waited in the old master: %v", <-late)
@@ -220,18 +230,18 @@ func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 	time.Sleep(time.Second)
 	has, lags, loses := s.master(), s.followers()[0], s.followers()[1]
 	laggard := s.pods[lags]
-	if err := laggard.command.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := laggard.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	s.mustPut(has, "on two disks")
 	s.kill(has, loses)
 	s.wipe(loses)
 	s.start(loses)
-	if err := laggard.command.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := laggard.Resume(); err != nil {
 		t.Fatal(err)
 	}
 	s.awaitUnready(loses, "no master")
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(poll) {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		for o, p := range s.pods {
 			if status, err := p.status(true); err == nil && status.GetPods()[0].GetRole() == kvv1.PodStatus_ROLE_MASTER {
 				t.Fatalf("%s is the master, and lacks the write", podName(o))
@@ -389,7 +399,7 @@ func TestS44DamageInTwoPods(t *testing.T) {
 		s.eventually(podName(o)+" notices", whole, func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_, err := kvv1.NewKVServiceClient(s.pods[o].conn).Range(ctx, &kvv1.RangeRequest{Key: []byte("kept")})
+			_, err := kvv1.NewKVServiceClient(s.pods[o].Conn()).Range(ctx, &kvv1.RangeRequest{Key: []byte("kept")})
 			if !s.said(o, "is damaged") {
 				return fmt.Errorf("it does not; a read gave %v", err)
 			}
@@ -400,7 +410,7 @@ func TestS44DamageInTwoPods(t *testing.T) {
 		s.eventually("one of them gives up its data", whole, func() error {
 			for _, o := range damaged {
 				select {
-				case <-s.pods[o].ended:
+				case <-s.pods[o].Ended():
 					s.kill(o)
 					s.start(o)
 					return nil
@@ -475,16 +485,16 @@ func (s *set) aside(ordinal int) []string {
 func (s *set) awaitEnd(ordinal int) {
 	s.t.Helper()
 	p := s.pods[ordinal]
-	s.eventually(p.name+" ends by itself", whole, func() error {
+	s.eventually(p.Name+" ends by itself", whole, func() error {
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 			return nil
 		default:
 			return fmt.Errorf("it runs, ready or not: %v", p.readiness())
 		}
 	})
-	if p.command.ProcessState.ExitCode() <= 0 {
-		s.t.Errorf("%s ended with %v", p.name, p.command.ProcessState)
+	if p.State().ExitCode() <= 0 {
+		s.t.Errorf("%s ended with %v", p.Name, p.State())
 	}
 	s.kill(ordinal)
 }
