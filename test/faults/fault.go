@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"syscall"
-
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/workload"
 )
@@ -89,11 +87,11 @@ func (n *nemesis) freeze(ctx context.Context, pods ...*Pod) error {
 	d := n.between(100*time.Millisecond, 3*time.Second)
 	n.note("pause %s for %v", names(pods), d)
 	for _, p := range pods {
-		n.cluster.Signal(p, syscall.SIGSTOP)
+		_ = p.Pause() // An error: it has ended.
 	}
 	_ = workload.Pause(ctx, d)
 	for _, p := range pods {
-		n.cluster.Signal(p, syscall.SIGCONT)
+		_ = p.Resume()
 	}
 	return nil
 }
@@ -236,7 +234,7 @@ func handOver(ctx context.Context, n *nemesis) error {
 	n.note("hand over to %q, asked of %s", to, asked.Name)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	response, err := kvv1.NewMaintenanceServiceClient(asked.conn).HandOver(ctx, &kvv1.HandOverRequest{To: to})
+	response, err := kvv1.NewMaintenanceServiceClient(asked.Conn()).HandOver(ctx, &kvv1.HandOverRequest{To: to})
 	n.note("the master is %s (%v)", response.GetMaster(), err)
 	return nil // It may fail: nobody says that there is a master now.
 }
@@ -253,7 +251,7 @@ func (n *nemesis) wipe(ctx context.Context, p *Pod, also *Pod) error {
 	}
 	n.note("wipe %s, kill %s", p.Name, names(victims))
 	n.cluster.Kill(victims...)
-	if err := errors.Join(n.cluster.Wipe(p), n.cluster.Start(p)); err != nil {
+	if err := errors.Join(p.Wipe(), n.cluster.Start(p)); err != nil {
 		return err
 	}
 	if also != nil {
@@ -291,7 +289,7 @@ func wipeAndKill(ctx context.Context, n *nemesis) error {
 	n.note("wipe %s, kill %s", pods[1].Name, names(pods[1:]))
 	n.cluster.Kill(pods[1:]...)
 	n.cluster.Network.Heal()
-	if err := errors.Join(n.cluster.Wipe(pods[1]), n.cluster.Start(pods[1])); err != nil {
+	if err := errors.Join(pods[1].Wipe(), n.cluster.Start(pods[1])); err != nil {
 		return err
 	}
 	_ = workload.Pause(ctx, n.between(500*time.Millisecond, 3*time.Second))
@@ -310,7 +308,7 @@ func compact(ctx context.Context, n *nemesis) error {
 	n.load.Compacted.Store(max(revision, n.load.Compacted.Load()))
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := kvv1.NewMaintenanceServiceClient(n.any().conn).Compact(ctx, &kvv1.CompactRequest{Revision: revision})
+	_, err := kvv1.NewMaintenanceServiceClient(n.any().Conn()).Compact(ctx, &kvv1.CompactRequest{Revision: revision})
 	n.note("compact to %d: %v", revision, err)
 	return nil
 }
@@ -320,7 +318,7 @@ func snapshot(ctx context.Context, n *nemesis) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	size := 0
-	stream, err := kvv1.NewMaintenanceServiceClient(p.conn).Snapshot(ctx, &kvv1.SnapshotRequest{})
+	stream, err := kvv1.NewMaintenanceServiceClient(p.Conn()).Snapshot(ctx, &kvv1.SnapshotRequest{})
 	for err == nil {
 		var part *kvv1.SnapshotResponse
 		part, err = stream.Recv()

@@ -5,12 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/batondb/baton/test/cluster"
 	"github.com/batondb/baton/test/history"
 	"github.com/batondb/baton/test/workload"
 )
@@ -107,34 +107,18 @@ func kvd(t *testing.T) string {
 	if *prebuilt != "" {
 		return *prebuilt
 	}
-	noteSources(t)
-	path := filepath.Join(t.TempDir(), "kvd")
-	arguments := []string{"build", "-o", path}
+	if err := cluster.NoteSources(); err != nil {
+		t.Fatal(err)
+	}
+	var flags []string
 	if *race {
-		arguments = append(arguments, "-race")
+		flags = []string{"-race"}
 	}
-	output, err := exec.Command("go", append(arguments, "github.com/batondb/baton/cmd/kvd")...).CombinedOutput()
+	program, err := cluster.Build(t.Context(), t.TempDir(), cluster.Kvd, flags...)
 	if err != nil {
-		t.Fatalf("build kvd: %v\n%s", err, output)
+		t.Fatal(err)
 	}
-	return path
-}
-
-// noteSources looks at every file that kvd is built of: go test sees that, and
-// does not take an older result for this one when one of them has changed.
-func noteSources(t *testing.T) {
-	for _, dir := range []string{"cmd/kvd", "proto", "replication", "server", "store"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, _ os.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			_, err = os.Stat(path)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	return program
 }
 
 // run starts, loads, breaks, heals and checks the cluster.
@@ -159,7 +143,7 @@ func (r *run) run(t *testing.T) []history.Violation {
 	}
 	watchers.Go(func() { r.final.sample(watching) })
 	r.underLoad(t, ctx)
-	last, err := workload.Rest(ctx, r.cluster.Pods[0].conn)
+	last, err := workload.Rest(ctx, r.cluster.Pods[0].Conn())
 	if err != nil {
 		r.final.add("lease", "%v", err)
 	}

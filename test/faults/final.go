@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/batondb/baton/test/history"
@@ -31,7 +30,7 @@ func (f *final) add(check, format string, args ...any) {
 func (f *final) heal(ctx context.Context) {
 	f.cluster.Network.Heal()
 	for _, p := range f.cluster.Pods {
-		f.cluster.Signal(p, syscall.SIGCONT)
+		_ = p.Resume() // An error: it does not run.
 		if err := f.cluster.Start(p); err != nil {
 			f.add("heal", "%v", err)
 		}
@@ -50,7 +49,7 @@ func (f *final) heal(ctx context.Context) {
 func (f *final) copies(ctx context.Context, revision int64) []history.Copy {
 	var copies []history.Copy
 	for _, p := range f.cluster.Pods {
-		c, err := workload.Copy(ctx, p.Name, p.conn, revision)
+		c, err := workload.Copy(ctx, p.Name, p.Conn(), revision)
 		if err != nil {
 			f.add("copies", "%s: %v", p.Name, err)
 			continue
@@ -63,10 +62,10 @@ func (f *final) copies(ctx context.Context, revision int64) []history.Copy {
 // rewatch watches everything that each pod still has, up to a revision.
 func (f *final) rewatch(ctx context.Context, revision int64) (seen []*history.Watch) {
 	for _, p := range f.cluster.Pods {
-		_, own, err := f.cluster.status(ctx, p)
+		status, err := p.Status(ctx, true)
 		if err == nil {
 			var w *history.Watch
-			if w, err = f.load.Rewatch(ctx, p.Name, p.conn, own.OldestRevision, revision); err == nil {
+			if w, err = f.load.Rewatch(ctx, p.Name, p.Conn(), status.Pods[0].OldestRevision, revision); err == nil {
 				seen = append(seen, w)
 			}
 		}
@@ -94,12 +93,14 @@ func (f *final) restartAll(ctx context.Context) {
 func (f *final) sample(ctx context.Context) {
 	for workload.Pause(ctx, 100*time.Millisecond) == nil {
 		for _, p := range f.cluster.Pods {
-			s, own, err := f.cluster.status(ctx, p)
+			ask, cancel := context.WithTimeout(ctx, time.Second) // A paused pod must not hold up the others for long.
+			s, err := p.Status(ask, true)
+			cancel()
 			if err != nil {
 				continue
 			}
 			f.load.Recorder.Sample(history.NewSample(s))
-			for _, alarm := range own.Alarms {
+			for _, alarm := range s.Pods[0].Alarms {
 				f.alarms[p.Name+": "+alarm]++
 			}
 		}
