@@ -2,14 +2,17 @@ package process
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 // kvctl is the command line, and the cluster that it talks to.
@@ -70,11 +73,12 @@ func (k *kvctl) watch(args ...string) (printed func() string) {
 
 func (k *kvctl) eventually(what string, is func() bool) {
 	k.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			k.t.Fatal(what + ": not in time")
+	cluster.Eventually(k.t, what, cluster.Patience, func(context.Context) error {
+		if !is() {
+			return errors.New("not so")
 		}
-	}
+		return nil
+	})
 }
 
 func (k *kvctl) want(printed, part string) {
@@ -87,17 +91,13 @@ func (k *kvctl) want(printed, part string) {
 // TestKvctl is the README's first session, on real pods, with the master killed
 // in the middle of it.
 func TestKvctl(t *testing.T) {
-	all := startCluster(t)
-	master := allReady(t, all[0])
-	var endpoints []string
-	for _, p := range all {
-		endpoints = append(endpoints, p.client)
-	}
-	k := &kvctl{t: t, binary: build(t, "kvctl"), endpoints: strings.Join(endpoints, ",")}
+	c := cluster.Run(t, pods)
+	all, master := c.Pods, whole(t, c)
+	k := &kvctl{t: t, binary: cluster.Program(t, cluster.Kvctl), endpoints: strings.Join(c.Endpoints(), ",")}
 
 	k.run("", "put", "greeting", "hello")
 	for _, p := range all {
-		k.want(k.run("", "--endpoints", p.client, "get", "greeting"), "hello")
+		k.want(k.run("", "--endpoints", p.Client, "get", "greeting"), "hello")
 	}
 	k.run("from standard input", "put", "config/note")
 	k.want(k.run("", "get", "config/", "--prefix"), "from standard input")
@@ -119,7 +119,7 @@ func TestKvctl(t *testing.T) {
 	}
 	k.want(k.run("", "members"), "kv-2")
 
-	all[master].end(syscall.SIGKILL)
+	cluster.Kill(all[master])
 	k.run("", "put", "config/color", "blue")
 	k.eventually("the watch goes on after the change of master", func() bool { return strings.Contains(watched(), "config/color") })
 	k.want(k.run("", "get", "greeting"), "hello")

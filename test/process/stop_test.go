@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/test/cluster"
 )
 
 // writers put without pause through the Go client, and note the longest time in
@@ -82,19 +82,18 @@ const stopGap = 250 * time.Millisecond
 //
 // Scenario: S22, S23
 func TestRollOut(t *testing.T) {
-	all := startCluster(t)
-	master := allReady(t, all[0])
-	w := startWriters(t, 12, all[0].client, all[1].client, all[2].client)
+	c := cluster.Run(t, pods)
+	all, master := c.Pods, whole(t, c)
+	w := startWriters(t, 12, c.Endpoints()...)
 	first, changes := master, 0
 	w.longest()
 	for i := len(all) - 1; i >= 0; i-- {
-		before := allReady(t, all[i])
+		before := whole(t, c)
 		w.longest()
-		if err := all[i].end(syscall.SIGTERM); err != nil {
-			t.Errorf("%s ended with %v", all[i].client, err)
+		if err := cluster.Stop(all[i]); err != nil {
+			t.Error(err)
 		}
-		other := (i + 1) % len(all)
-		eventually(t, "a write", func(ctx context.Context) error {
+		cluster.Eventually(t, "a write", cluster.Patience, func(ctx context.Context) error {
 			_, err := w.client.Put(ctx, "after", nil)
 			return err
 		})
@@ -103,8 +102,8 @@ func TestRollOut(t *testing.T) {
 		if gap > stopGap || failed != nil {
 			t.Errorf("the writes stood still for %s; an error: %v", gap, failed)
 		}
-		all[i].start()
-		if master = allReady(t, all[other]); master != before {
+		start(t, all[i])
+		if master = whole(t, c); master != before {
 			changes++
 		}
 		if gap, failed := w.longest(); gap > stopGap || failed != nil {
