@@ -1,20 +1,23 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // TestEtcdctlOperations: what an operator types, where the answer is Baton's own.
 func TestEtcdctlOperations(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	c := etcdctl(t, pods)
 	c.must("put a 1")
 	member := strings.Fields(c.must("member list"))[0]
@@ -59,17 +62,17 @@ func TestEtcdctlOperations(t *testing.T) {
 }
 
 func TestEtcdctlMoveLeader(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	c := etcdctl(t, pods)
 	for range 3 {
-		master := pods.Master()
+		master := pods.AwaitMaster(t)
 		for line := range strings.Lines(c.must("member list")) {
 			fields := strings.Split(line, ", ")
 			if fields[2] == master.Name {
 				continue
 			}
 			c.must("move-leader " + fields[0])
-			if now := pods.Master(); now.Name != fields[2] {
+			if now := pods.AwaitMaster(t); now.Name != fields[2] {
 				t.Fatalf("%s leads after the move to %s", now.Name, fields[2])
 			}
 			break
@@ -79,19 +82,19 @@ func TestEtcdctlMoveLeader(t *testing.T) {
 
 // TestEtcdctlBackup: a backup made with etcdctl is one of Baton's.
 func TestEtcdctlBackup(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	c := etcdctl(t, pods)
 	c.must("put a kept")
 	file := filepath.Join(t.TempDir(), "backup.db")
 	if out := c.at(pods.Pods[1]).must("snapshot save " + file); !strings.Contains(out, "Snapshot saved at") {
 		t.Errorf("snapshot save printed %s", out)
 	}
-	if out := cluster.Kvctl(t, "snapshot", "verify", file); !strings.Contains(out, "is whole: revisions 1 to 2") {
+	if out := servers.Kvctl(t, "snapshot", "verify", file); !strings.Contains(out, "is whole: revisions 1 to 2") {
 		t.Errorf("verify printed %s", out)
 	}
 	dir := filepath.Join(t.TempDir(), "kv-0")
-	cluster.Kvctl(t, "snapshot", "restore", file, "--data-dir", dir)
-	restored := cluster.Baton(t, 1, "--data-dir", dir)
+	servers.Kvctl(t, "snapshot", "restore", file, "--data-dir", dir)
+	restored := servers.Baton(t, 1, "--data-dir", dir)
 	if got := etcdctl(t, restored).must("get a --print-value-only"); got != "kept\n" {
 		t.Errorf("restored a = %q", got)
 	}
@@ -100,7 +103,7 @@ func TestEtcdctlBackup(t *testing.T) {
 // TestEtcdctlStreams: commands that go on until they are interrupted, through
 // the death of the master.
 func TestEtcdctlStreams(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	c := etcdctl(t, pods)
 	watch := c.start("watch a --prefix --prev-kv")
 	elect := c.start("elect presidency me")
@@ -112,7 +115,7 @@ func TestEtcdctlStreams(t *testing.T) {
 	alive.await("keepalived")
 	watch.settle(func() { c.must("put a0 before") }, "before\n")
 
-	pods.Master().Kill()
+	cluster.Kill(pods.AwaitMaster(t))
 	c.must("--command-timeout 30s put leased x --lease " + lease)
 	c.must("--command-timeout 30s put a1 after")
 	watch.await("PUT\na1\nafter\n")
@@ -130,11 +133,29 @@ func TestEtcdctlStreams(t *testing.T) {
 	}
 }
 
+// output takes what a running process prints, and can be read meanwhile.
+type output struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // stream is an etcdctl that runs until it is interrupted.
 type stream struct {
 	c         ctl
 	line      string
-	output    *cluster.Output
+	output    *output
 	interrupt func()
 }
 
@@ -142,7 +163,7 @@ func (c ctl) start(line string) *stream {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
 	command, _ := c.command(ctx, line, "")
-	s := &stream{c: c, line: line, output: &cluster.Output{}}
+	s := &stream{c: c, line: line, output: &output{}}
 	command.Stdin = nil
 	command.Stdout, command.Stderr = s.output, s.output
 	if err := command.Start(); err != nil {

@@ -9,7 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // ctl runs etcdctl against some endpoints.
@@ -20,7 +21,7 @@ type ctl struct {
 }
 
 func etcdctl(t *testing.T, c *cluster.Cluster) ctl {
-	return ctl{t: t, binary: cluster.Etcdctl(t), endpoints: c.Endpoints()}
+	return ctl{t: t, binary: servers.Etcdctl(t), endpoints: c.Endpoints()}
 }
 
 // at is the same at one pod.
@@ -181,7 +182,7 @@ lock l false
 // TestEtcdctlPrintsTheSame runs one command after the other on the real etcd
 // and on Baton.
 func TestEtcdctlPrintsTheSame(t *testing.T) {
-	real, baton := etcdctl(t, cluster.Etcd(t)), cluster.Baton(t, 3)
+	real, baton := etcdctl(t, servers.Etcd(t)), servers.Baton(t, 3)
 	ours := etcdctl(t, baton).at(baton.Pods[0])
 	for line := range strings.Lines(strings.TrimSpace(sameCommands)) {
 		command, input, _ := strings.Cut(strings.TrimSpace(line), "|")

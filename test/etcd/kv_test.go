@@ -8,12 +8,12 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // TestClient: etcd's own client, with all pods, writes and reads.
 func TestClient(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	client, err := clientv3.New(clientv3.Config{Endpoints: pods.Endpoints(), DialTimeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)

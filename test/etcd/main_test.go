@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
 )
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }

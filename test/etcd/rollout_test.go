@@ -10,13 +10,14 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // TestWritesThroughRollOut: pods that stop and start one after the other make no
 // write of etcd's client fail.
 func TestWritesThroughRollOut(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	client, err := clientv3.New(clientv3.Config{Endpoints: pods.Endpoints(), DialTimeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -40,11 +41,10 @@ func TestWritesThroughRollOut(t *testing.T) {
 		})
 	}
 	for _, pod := range pods.Pods {
-		if err := pod.Stop(); err != nil {
+		if err := cluster.Stop(pod); err != nil {
 			t.Errorf("%s: %v", pod.Name, err)
 		}
-		pod.Start()
-		pod.AwaitServing()
+		servers.Start(t, pod)
 	}
 	cancel()
 	writers.Wait()

@@ -10,7 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // observer notes who led, one after the other.
@@ -72,7 +72,7 @@ func candidate(ctx context.Context, t *testing.T, session *concurrency.Session, 
 
 // One leads at a time, and all who look see the same in the end.
 func TestElection(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	all := limited(t)
 	ctx, stop := context.WithCancel(all)
 	var candidates, observers sync.WaitGroup

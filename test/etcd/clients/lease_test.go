@@ -6,13 +6,14 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // A lease that is kept alive lives through a change of master, and one that is
 // not ends, but never early.
 func TestLease(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	client := dial(t, pods.Endpoints()...)
 	const ttl = 3
@@ -35,14 +36,13 @@ func TestLease(t *testing.T) {
 		}
 	}
 	ended := client.Watch(ctx, "left", clientv3.WithFilterPut(), clientv3.WithRev(1))
-	master := pods.Master()
-	master.Kill()
+	master := pods.AwaitMaster(t)
+	cluster.Kill(master)
 	events := <-ended
 	if after := time.Since(granted); len(events.Events) != 1 || after < ttl*time.Second {
 		t.Errorf("%v after %v", events, after)
 	}
-	master.Start()
-	master.AwaitServing()
+	servers.Start(t, master)
 	for until := time.Now().Add(2 * ttl * time.Second); time.Now().Before(until); {
 		if r, more := <-alive; !more || r.TTL != ttl {
 			t.Fatal("a keep-alive has failed: ", r)

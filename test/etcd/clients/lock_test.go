@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // locker takes a lock over and over, and adds 1 to a counter while it has it.
@@ -81,7 +81,7 @@ func (l *locker) hold(ctx context.Context, mutex *concurrency.Mutex) {
 // Nobody holds a lock at the same time as another, and no increment under it is
 // lost, when the master is killed twice.
 func TestMutex(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx, stop := context.WithCancel(limited(t))
 	shared := &lockers{}
 	var all sync.WaitGroup
@@ -124,7 +124,7 @@ func TestMutex(t *testing.T) {
 
 // The lock service and the client's package exclude each other.
 func TestLockService(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	client := dial(t, pods.Endpoints()...)
 	session, err := concurrency.NewSession(client)
@@ -135,7 +135,7 @@ func TestLockService(t *testing.T) {
 	if err := mutex.Lock(ctx); err != nil {
 		t.Fatal(err)
 	}
-	locks := v3lockpb.NewLockClient(pods.Pods[1].Dial())
+	locks := v3lockpb.NewLockClient(pods.Pods[1].Conn())
 	got := make(chan *v3lockpb.LockResponse, 1)
 	go func() {
 		r, err := locks.Lock(ctx, &v3lockpb.LockRequest{Name: []byte("both")})

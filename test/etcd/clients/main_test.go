@@ -8,7 +8,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // patience is for what a kill of the master may delay, on a busy machine.
@@ -51,12 +52,11 @@ func killMaster(t *testing.T, pods *cluster.Cluster, done func() int64) {
 	t.Helper()
 	before := done()
 	await(t, "work before the kill", func() bool { return done() > before+5 })
-	master := pods.Master()
-	master.Kill()
+	master := pods.AwaitMaster(t)
+	cluster.Kill(master)
 	before = done()
 	await(t, "work after the kill", func() bool { return done() > before+5 })
-	master.Start()
-	master.AwaitServing()
+	servers.Start(t, master)
 }
 
 // again repeats what is safe to repeat until it succeeds.

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // script notes every answer to the same calls on one system.
@@ -202,7 +202,7 @@ func (s *script) elections() {
 
 // The corners of the protocol are answered as etcd does, field by field.
 func TestProtocol(t *testing.T) {
-	etcd, baton := &script{t: t, etcd: true, conn: cluster.Etcd(t).Pods[0].Dial()}, &script{t: t, conn: cluster.Baton(t, 1).Pods[0].Dial()}
+	etcd, baton := &script{t: t, etcd: true, conn: servers.Etcd(t).Pods[0].Conn()}, &script{t: t, conn: servers.Baton(t, 1).Pods[0].Conn()}
 	for _, s := range []*script{etcd, baton} {
 		s.ctx = limited(t)
 		s.watch()

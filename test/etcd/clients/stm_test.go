@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // increment adds 1 to two counters, once however often it is repeated.
@@ -34,7 +34,7 @@ func increment(ctx context.Context, client *clientv3.Client, id string, counters
 
 // Counters that many change at once sum up exactly, the master killed or not.
 func TestSTM(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	var added atomic.Int64
 	var stopped atomic.Bool

@@ -11,7 +11,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // tape is what a watch has shown, a line an event.
@@ -75,7 +76,7 @@ func write(ctx context.Context, client *clientv3.Client, name string, done *atom
 // Each watch shows every event once and in order, when the master is killed,
 // when the pod that serves the watch is, and when all pods are restarted.
 func TestWatch(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	writing, stop := context.WithCancel(ctx)
 	var writers, watchers sync.WaitGroup
@@ -98,17 +99,15 @@ func TestWatch(t *testing.T) {
 	await(t, "some writes", func() bool { return done.Load() > 300 })
 	killMaster(t, pods, done.Load)
 	server := podOf(t, pods, tapes[0].pod())
-	server.Kill()
+	cluster.Kill(server)
 	before := done.Load()
 	await(t, "work after the kill", func() bool { return done.Load() > before+300 })
-	server.Start()
-	server.AwaitServing()
+	servers.Start(t, server)
 	for _, p := range pods.Pods {
-		if err := p.Stop(); err != nil {
+		if err := cluster.Stop(p); err != nil {
 			t.Error(err)
 		}
-		p.Start()
-		p.AwaitServing()
+		servers.Start(t, p)
 	}
 	stop()
 	writers.Wait()
@@ -158,7 +157,7 @@ func podOf(t *testing.T, pods *cluster.Cluster, member uint64) *cluster.Pod {
 // A progress request made after a write is answered with at least its revision,
 // promptly, whichever pod serves the watch.
 func TestProgress(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	writer := dial(t, pods.Endpoints()...)
 	for _, p := range pods.Pods {

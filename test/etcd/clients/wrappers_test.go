@@ -17,12 +17,12 @@ import (
 	"go.etcd.io/etcd/client/v3/snapshot"
 	"go.uber.org/zap"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 // A cached read is never older than the last write, when the master is killed.
 func TestLeasing(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	var caches []clientv3.KV
 	for range 2 {
@@ -61,7 +61,7 @@ func TestLeasing(t *testing.T) {
 
 // A namespace shows its own keys only.
 func TestNamespace(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	client := dial(t, pods.Endpoints()...)
 	kv, watcher, leases := namespace.NewKV(client, "ns/"), namespace.NewWatcher(client, "ns/"), namespace.NewLease(client, "ns/")
@@ -96,7 +96,7 @@ func TestNamespace(t *testing.T) {
 
 // A mirror has what the source has: at first a copy, then every change.
 func TestMirror(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	client := dial(t, pods.Endpoints()...)
 	const keys = 2500 // More than the syncer's page.
@@ -161,7 +161,7 @@ func TestMirror(t *testing.T) {
 
 // The snapshot package takes a copy of a pod's database that is whole.
 func TestSnapshot(t *testing.T) {
-	pods := cluster.Baton(t, 3)
+	pods := servers.Baton(t, 3)
 	ctx := limited(t)
 	client := dial(t, pods.Endpoints()...)
 	if _, err := client.Put(ctx, "k", "v"); err != nil {

@@ -9,7 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
-	"github.com/batondb/baton/test/etcd/cluster"
+	"github.com/batondb/baton/test/etcd/servers"
 )
 
 var (
@@ -41,11 +41,11 @@ type comparison struct {
 
 func compare(t *testing.T, seed uint64) *comparison {
 	c := &comparison{T: t, generator: newGenerator(seed), refused: map[string]int{}}
-	c.etcd = cluster.Etcd(t).Pods[0].Dial()
-	baton := cluster.Baton(t, 3)
-	master := baton.Master()
+	c.etcd = servers.Etcd(t).Pods[0].Conn()
+	baton := servers.Baton(t, 3)
+	master := baton.AwaitMaster(t)
 	for i, p := range baton.Pods {
-		c.baton = append(c.baton, p.Dial())
+		c.baton = append(c.baton, p.Conn())
 		if p == master {
 			c.master = i
 		}
