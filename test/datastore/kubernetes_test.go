@@ -4,6 +4,7 @@ package datastore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/test/cluster"
 )
 
 // writesBack is how long the API server's writes may stand still when Baton's
@@ -24,7 +26,7 @@ const writesBack = 10 * time.Second
 // own manifest, on a Kubernetes that stores in Baton.
 func TestKubernetesOnBaton(t *testing.T) {
 	pods := startPods(t)
-	script(t, []string{"KUBE_DATASTORE=" + endpoints(), "NODES=1"}, "up")
+	script(t, []string{"KUBE_DATASTORE=" + pods.endpoints(), "NODES=1"}, "up")
 	t.Cleanup(func() { script(t, nil, "down") })
 	server := processOf(t, "apiserver")
 	show(t, "Kubernetes is up on Baton: %s", kubectl(t, "get", "nodes", "--no-headers"))
@@ -53,9 +55,9 @@ func TestKubernetesOnBaton(t *testing.T) {
 	eventually(t, time.Minute, "the rolling restart is under way", func() bool {
 		return kubectl(t, "get", "statefulset/kv", "-o", "jsonpath={.status.updatedReplicas}") == "1"
 	})
-	master := pods.master()
-	pods.kill(master)
-	show(t, "kill -9 of Baton's master, kv-%d, under the rolling restart", master)
+	master := pods.AwaitMaster(t)
+	cluster.Kill(master)
+	show(t, "kill -9 of Baton's master, %s, under the rolling restart", master.Name)
 	kubectl(t, "rollout", "status", "statefulset/kv", "--timeout=4m")
 	gap := w.longestGap()
 	show(t, "the rolling restart ended after %s; the longest time between two writes through the API server was %s",
@@ -63,8 +65,9 @@ func TestKubernetesOnBaton(t *testing.T) {
 	if gap > writesBack {
 		t.Errorf("writes stood still for %s", gap)
 	}
-	pods.start(master)
-	eventually(t, time.Minute, "the killed pod is back", func() bool { return pods.ready() == podCount })
+	if err := errors.Join(master.Start(), pods.AwaitWhole(t.Context(), time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 
 	compaction(t, pods)
 	w.check()
