@@ -9,6 +9,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
 )
 
 // Baton is kvd.
@@ -17,25 +18,15 @@ type Baton struct {
 }
 
 func (b *Baton) Name() string    { return "baton" }
-func (b *Baton) Binary() string  { return b.binary }
 func (b *Baton) Version() string { return b.version }
 
-// Arguments leave everything at Baton's defaults but names and addresses.
-func (b *Baton) Arguments(pods []Pod, i int) []string {
+// Command leaves everything at Baton's defaults but names and addresses.
+func (b *Baton) Command(pods []*cluster.Pod, i int) []string {
 	var peers []string
 	for _, p := range pods {
 		peers = append(peers, p.Name+"="+p.Peer)
 	}
-	p := pods[i]
-	return []string{
-		"serve",
-		"--name", p.Name,
-		"--data-dir", p.Dir,
-		"--listen-client", p.Client,
-		"--listen-peer", p.Peer,
-		"--listen-http", p.HTTP,
-		"--peers", strings.Join(peers, ","),
-	}
+	return pods[i].Serve(b.binary, "--peers", strings.Join(peers, ","))
 }
 
 func (b *Baton) Client(conn *grpc.ClientConn) Client {

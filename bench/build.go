@@ -1,19 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"debug/buildinfo"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 // buildEtcd builds etcd's real server from its module.
 func buildEtcd(ctx context.Context, dir string) (*Etcd, error) {
-	binary := filepath.Join(dir, "bin", "etcd")
-	if err := goBuild(ctx, ".", binary, "./etcd"); err != nil {
+	binary, err := cluster.Build(ctx, filepath.Join(dir, "bin"), "./etcd")
+	if err != nil {
 		return nil, err
 	}
 	info, err := buildinfo.ReadFile(binary)
@@ -32,8 +32,8 @@ func buildEtcd(ctx context.Context, dir string) (*Etcd, error) {
 
 // buildBaton builds kvd from the project that this folder is in.
 func buildBaton(ctx context.Context, dir string) (*Baton, error) {
-	binary := filepath.Join(dir, "bin", "kvd")
-	if err := goBuild(ctx, "..", binary, "./cmd/kvd"); err != nil {
+	binary, err := cluster.Build(ctx, filepath.Join(dir, "bin"), cluster.Kvd)
+	if err != nil {
 		return nil, err
 	}
 	info, err := buildinfo.ReadFile(binary)
@@ -41,15 +41,6 @@ func buildBaton(ctx context.Context, dir string) (*Baton, error) {
 		return nil, err
 	}
 	return &Baton{binary: binary, version: commit(ctx) + ", built with " + info.GoVersion}, nil
-}
-
-func goBuild(ctx context.Context, dir, output, pkg string) error {
-	command := exec.CommandContext(ctx, "go", "build", "-o", output, pkg)
-	command.Dir = dir
-	if raw, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, bytes.TrimSpace(raw))
-	}
-	return nil
 }
 
 // commit names the source that kvd is built from.

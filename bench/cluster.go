@@ -4,60 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
+	"github.com/batondb/baton/test/cluster"
 )
 
 const (
 	podCount = 3
-	// firstPort is the first of podCount*3 ports in a row on 127.0.0.1. They are
-	// below those that the kernel gives to outgoing connections (from 32768):
-	// one of the callers' own would sometimes sit on the port of a killed pod.
-	firstPort = 23400
 	// startTimeout is what a cluster gets to accept its first write, also with
 	// a million keys to read.
 	startTimeout = 2 * time.Minute
 )
 
-// Pod is one server: its name, its data and its addresses.
-type Pod struct {
-	Name, Dir, Client, Peer, HTTP string
-}
-
 // Cluster is three pods of one system. Not for several goroutines, but Dial.
 type Cluster struct {
-	System    System
-	Pods      []Pod
-	dir       string
-	processes [podCount]*Process
+	System System
+	Pods   []*cluster.Pod
+	dir    string
 }
 
 // startCluster starts three pods on empty disks under dir, and returns when
 // every pod serves.
 func startCluster(ctx context.Context, system System, dir string) (*Cluster, error) {
-	dir = filepath.Join(dir, system.Name())
-	if err := os.RemoveAll(dir); err != nil {
+	c := &Cluster{System: system, dir: filepath.Join(dir, system.Name())}
+	if err := errors.Join(c.Remove(), os.MkdirAll(c.dir, 0o700)); err != nil {
 		return nil, err
 	}
-	c := &Cluster{System: system, dir: dir}
 	for i := range podCount {
-		port := firstPort + 3*i
-		name := "kv-" + strconv.Itoa(i)
-		pod := Pod{Name: name, Dir: filepath.Join(dir, name), Client: loopback(port), Peer: loopback(port + 1), HTTP: loopback(port + 2)}
-		if err := os.MkdirAll(pod.Dir, 0o700); err != nil {
-			return nil, err
-		}
-		if err := mustBeFree(pod.Client, pod.Peer, pod.HTTP); err != nil {
+		pod, err := cluster.NewPod(c.dir, "kv-"+strconv.Itoa(i))
+		if err != nil {
 			return nil, err
 		}
 		c.Pods = append(c.Pods, pod)
+	}
+	for i, pod := range c.Pods {
+		pod.Command = system.Command(c.Pods, i)
 	}
 	if err := c.StartAll(); err != nil {
 		return nil, err
@@ -73,61 +57,27 @@ func startCluster(ctx context.Context, system System, dir string) (*Cluster, err
 // StartAll starts every pod and returns at once; when one cannot be started,
 // none runs.
 func (c *Cluster) StartAll() error {
-	for i := range c.Pods {
-		if err := c.StartPod(i); err != nil {
-			kill(c.processes[:i]...)
+	for _, pod := range c.Pods {
+		if err := pod.Start(); err != nil {
+			c.KillAll()
 			return err
 		}
 	}
 	return nil
 }
 
-// mustBeFree refuses to measure, and to write to, what somebody else runs.
-func mustBeFree(addresses ...string) error {
-	for _, address := range addresses {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			return fmt.Errorf("a port that the pods need is taken: %w", err)
-		}
-		listener.Close()
-	}
-	return nil
-}
-
-func loopback(port int) string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-}
-
-// StartPod starts the process of one pod and returns at once.
-func (c *Cluster) StartPod(i int) error {
-	p, err := startProcess(c.log(i), c.System.Binary(), c.System.Arguments(c.Pods, i))
-	if err != nil {
-		return fmt.Errorf("start %s: %w", c.Pods[i].Name, err)
-	}
-	c.processes[i] = p
-	return nil
-}
-
-// KillPod is kill -9 of one pod, KillAll of every pod at one time. What they
-// wrote stays, until Remove.
-func (c *Cluster) KillPod(i int) { kill(c.processes[i]) }
-func (c *Cluster) KillAll()      { kill(c.processes[:]...) }
+// KillAll is kill -9 of every pod at one time. What they wrote stays, until
+// Remove.
+func (c *Cluster) KillAll() { cluster.Kill(c.Pods...) }
 
 // Remove deletes the pods' data.
 func (c *Cluster) Remove() error {
 	return os.RemoveAll(c.dir)
 }
 
-// Dial opens one connection to a pod. It reconnects quickly, because a pod that
-// was killed comes back at once here.
+// Dial opens one connection to a pod.
 func (c *Cluster) Dial(i int) (Client, func(), error) {
-	conn, err := grpc.NewClient("passthrough:///"+c.Pods[i].Client,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond},
-			MinConnectTimeout: time.Second,
-		}))
+	conn, err := cluster.Dial(c.Pods[i].Client)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,7 +156,7 @@ func (c *Cluster) whileRunning(ctx context.Context, i int) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-c.processes[i].ended:
+		case <-c.Pods[i].Ended():
 			cancel(errors.New("its process has ended"))
 		case <-ctx.Done():
 			cancel(nil)

@@ -8,6 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 // etcdQuotaBytes is room for a million keys and their history; etcd's default
@@ -20,17 +22,17 @@ type Etcd struct {
 }
 
 func (e *Etcd) Name() string    { return "etcd" }
-func (e *Etcd) Binary() string  { return e.binary }
 func (e *Etcd) Version() string { return e.version }
 
-// Arguments leave everything at etcd's defaults but addresses and the quota.
-func (e *Etcd) Arguments(pods []Pod, i int) []string {
-	var cluster []string
+// Command leaves everything at etcd's defaults but addresses and the quota.
+func (e *Etcd) Command(pods []*cluster.Pod, i int) []string {
+	var members []string
 	for _, p := range pods {
-		cluster = append(cluster, p.Name+"=http://"+p.Peer)
+		members = append(members, p.Name+"=http://"+p.Peer)
 	}
 	p := pods[i]
 	return []string{
+		e.binary,
 		"--name", p.Name,
 		"--data-dir", p.Dir,
 		"--listen-client-urls", "http://" + p.Client,
@@ -38,7 +40,7 @@ func (e *Etcd) Arguments(pods []Pod, i int) []string {
 		"--listen-client-http-urls", "http://" + p.HTTP, // on one port with gRPC is "not recommended for production"
 		"--listen-peer-urls", "http://" + p.Peer,
 		"--initial-advertise-peer-urls", "http://" + p.Peer,
-		"--initial-cluster", strings.Join(cluster, ","),
+		"--initial-cluster", strings.Join(members, ","),
 		"--initial-cluster-token", "bench",
 		"--initial-cluster-state", "new",
 		"--quota-backend-bytes", fmt.Sprint(etcdQuotaBytes),

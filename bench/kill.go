@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 const (
@@ -92,7 +94,7 @@ func killRun(ctx context.Context, c *Cluster, run int, acknowledged ledger) (tim
 	for i, n := range counts {
 		acknowledged[[2]int{run, i}] = n
 	}
-	if err := c.StartPod(leader); err != nil {
+	if err := c.Pods[leader].Start(); err != nil {
 		return 0, err
 	}
 	return gap, c.WaitServing(ctx)
@@ -116,7 +118,7 @@ func (w *writers) kill(ctx context.Context, c *Cluster) (leader int, gap time.Du
 		return 0, 0, err
 	}
 	at := time.Now()
-	c.KillPod(leader)
+	cluster.Kill(c.Pods[leader])
 	close(w.killed)
 	select {
 	case first := <-w.first:

@@ -146,8 +146,7 @@ fsync on. It prints tables of ratios, and writes them to a page with -out.
                                          where Baton's processor time goes
 
 Run it in the folder bench, with nothing else running: anything that competes for
-the processors or the disk changes the ratios. Ports 23400 to 23408 on 127.0.0.1
-must be free. Ctrl-C ends it and its pods.
+the processors or the disk changes the ratios. Ctrl-C ends it and its pods.
 
 Measurements:
 `)

@@ -5,18 +5,18 @@ import (
 
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/batondb/baton/test/cluster"
 )
 
 // System is a database under test.
 type System interface {
 	// Name is what the report calls it.
 	Name() string
-	// Binary is the server's program.
-	Binary() string
 	// Version is what the report says was measured.
 	Version() string
-	// Arguments start pod i of pods.
-	Arguments(pods []Pod, i int) []string
+	// Command is the program of pod i of pods, and its arguments.
+	Command(pods []*cluster.Pod, i int) []string
 	// Client speaks to the pod at the other end of the connection.
 	Client(*grpc.ClientConn) Client
 }
