@@ -12,6 +12,7 @@ import (
 	"github.com/batondb/baton/client"
 	"github.com/batondb/baton/client/clienttest"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	kvd "github.com/batondb/baton/test/cluster"
 )
 
 // endpoints are of the cluster that the examples talk to. With
@@ -21,14 +22,14 @@ var endpoints []string
 func TestMain(m *testing.M) {
 	if given := os.Getenv("BATON_TEST_ENDPOINT"); given != "" {
 		endpoints = []string{given}
-		os.Exit(m.Run())
+		os.Exit(kvd.Main(m))
 	}
 	fake, err := clienttest.Start(3)
 	if err != nil {
 		log.Fatal(err)
 	}
 	endpoints = fake.Endpoints()
-	code := m.Run()
+	code := kvd.Main(m)
 	fake.Close()
 	os.Exit(code)
 }

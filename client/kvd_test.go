@@ -1,144 +1,43 @@
 package client_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/batondb/baton/client"
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	kvd "github.com/batondb/baton/test/cluster"
 )
 
 // The client against what it is for: three kvd processes, of which the master
 // is killed, and stopped for a while, under load.
 
-// realCluster is kvd dev.
-type realCluster struct {
-	endpoints []string
-	mu        sync.Mutex // guards pids
-	pids      map[string]int
-}
-
-var runsAs = regexp.MustCompile(`^dev  \| (kv-\d+) runs as process (\d+)`)
-
-// startKvd builds and starts a cluster, and waits until it is ready.
-func startKvd(t *testing.T) (*realCluster, *client.Client) {
+// startKvd starts three pods, and returns a client that was told one of them.
+func startKvd(t *testing.T) (*kvd.Cluster, *client.Client) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short")
 	}
-	const source = "../cmd/kvd"
-	if _, err := os.Stat(source); err != nil {
-		t.Skip("there is no kvd in this tree")
-	}
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "kvd")
-	if out, err := exec.Command("go", "build", "-o", binary, source).CombinedOutput(); err != nil {
-		t.Fatalf("kvd does not build: %v\n%s", err, out)
-	}
-	base := freePorts(t)
-	cmd := exec.Command(binary, "dev", "--nodes", "3", "--data-dir", filepath.Join(dir, "data"), "--base-port", strconv.Itoa(base))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = cmd.Stdout
-	r := &realCluster{pids: map[string]int{}}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if m := runsAs.FindStringSubmatch(lines.Text()); m != nil {
-				pid, _ := strconv.Atoi(m[2]) // digits
-				r.mu.Lock()
-				r.pids[m[1]] = pid
-				r.mu.Unlock()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		<-read
-		_ = cmd.Wait() // it says that it was interrupted
-	})
-	for i := range 3 {
-		r.endpoints = append(r.endpoints, fmt.Sprintf("127.0.0.1:%d", base+10*i))
-	}
-	c, err := client.New(client.Options{Endpoints: r.endpoints[:1]})
+	pods := kvd.Run(t, 3)
+	c, err := client.New(client.Options{Endpoints: pods.Endpoints()[:1]})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	r.awaitReady(t, c)
-	return r, c
+	return pods, c
 }
 
-// freePorts finds a base port with 30 free ones.
-func freePorts(t *testing.T) int {
+// awaitWhole waits until all pods are ready, and returns the master.
+func awaitWhole(t *testing.T, pods *kvd.Cluster) *kvd.Pod {
 	t.Helper()
-	for base := 27500 + os.Getpid()%100*40; base < 40000; base += 40 {
-		free := true
-		for port := base; port < base+30 && free; port++ {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if free = err == nil; free {
-				l.Close()
-			}
-		}
-		if free {
-			return base
-		}
+	if err := pods.AwaitWhole(t.Context(), kvd.Patience); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free ports")
-	return 0
-}
-
-// awaitReady waits until all pods are ready, and returns the master.
-func (r *realCluster) awaitReady(t *testing.T, c *client.Client) (master string) {
-	t.Helper()
-	ctx := within(t, 60*time.Second)
-	for ctx.Err() == nil {
-		ready := 0
-		status, err := c.Status(ctx)
-		for _, pod := range status.GetPods() {
-			if pod.GetReady() {
-				ready++
-			}
-			if pod.GetRole() == kvv1.PodStatus_ROLE_MASTER {
-				master = pod.GetName()
-			}
-		}
-		if err == nil && ready == 3 && master != "" {
-			return master
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatal("the cluster was not ready in time")
-	return ""
-}
-
-func (r *realCluster) signal(t *testing.T, pod string, s syscall.Signal) {
-	t.Helper()
-	r.mu.Lock()
-	pid := r.pids[pod]
-	r.mu.Unlock()
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatalf("%s, process %d: %v", pod, pid, err)
-	}
+	return pods.AwaitMaster(t)
 }
 
 // load writes to keys of its own from several callers, plain and batched, until
@@ -250,7 +149,7 @@ func follow(t *testing.T, c *client.Client) (await func(events int64)) {
 
 // Scenario: S38
 func TestKillTheMasterUnderLoad(t *testing.T) {
-	r, c := startKvd(t)
+	pods, c := startKvd(t)
 	ctx := within(t, 2*time.Minute)
 	lock, err := c.Lock(ctx, "lock", client.LockOptions{TTL: 5 * time.Second})
 	if err != nil {
@@ -258,15 +157,24 @@ func TestKillTheMasterUnderLoad(t *testing.T) {
 	}
 	await := follow(t, c)
 	l := startLoad(t, c)
-	for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGKILL} {
-		master := r.awaitReady(t, c)
-		r.signal(t, master, s)
+	for _, fault := range []string{"kill", "pause", "kill"} {
+		master := awaitWhole(t, pods)
+		var end func() error
+		if fault == "kill" {
+			kvd.Kill(master)
+			end = master.Start
+		} else {
+			if err := master.Pause(); err != nil {
+				t.Fatal(err)
+			}
+			end = master.Resume
+		}
 		time.Sleep(2 * time.Second) // with the fault
-		if s == syscall.SIGSTOP {
-			r.signal(t, master, syscall.SIGCONT)
+		if err := end(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	r.awaitReady(t, c)
+	awaitWhole(t, pods)
 	l.stop(t)
 	var want int64
 	for _, n := range l.writes {
