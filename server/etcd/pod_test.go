@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -83,11 +84,12 @@ func (l *soloLog) HandOver(context.Context, string) (string, error) {
 // solo is a pod with a real store, and a connection to it.
 type solo struct {
 	*server.Server
-	log   *soloLog
-	store *store.Store
-	queue *queue // As those of the locks and the elections that it serves.
-	conn  *grpc.ClientConn
-	kv    pb.KVClient
+	registry *prometheus.Registry
+	log      *soloLog
+	store    *store.Store
+	queue    *queue // As those of the locks and the elections that it serves.
+	conn     *grpc.ClientConn
+	kv       pb.KVClient
 }
 
 func newSolo(t testing.TB) *solo {
@@ -96,7 +98,8 @@ func newSolo(t testing.TB) *solo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &solo{Server: server.New(server.Options{Name: "kv-0"}), log: &soloLog{store: st, master: "kv-0"}, store: st}
+	s := &solo{registry: prometheus.NewRegistry(), log: &soloLog{store: st, master: "kv-0"}, store: st}
+	s.Server = server.New(server.Options{Name: "kv-0", Registry: s.registry})
 	s.Register(func(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 		Register(registrar, backend)
 		own := &pod{Backend: backend}
