@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -61,12 +60,12 @@ func (b *Backend) KeepAlive(ctx context.Context, lease int64) (ttlSeconds int64,
 
 // TimeToLive is the method of the native API.
 func (b *Backend) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
-	return b.leases.timeToLive(ctx, req)
+	return b.leases.TimeToLive(ctx, req)
 }
 
 // Status is how the pods are, or this one alone.
 func (b *Backend) Status(ctx context.Context, thisPodOnly bool) (*kvv1.StatusResponse, error) {
-	return b.cluster.status(ctx, &kvv1.StatusRequest{ThisPodOnly: thisPodOnly})
+	return b.cluster.Status(ctx, &kvv1.StatusRequest{ThisPodOnly: thisPodOnly})
 }
 
 // ClientAddress is where clients reach a pod; empty: it was never heard of.
@@ -83,65 +82,17 @@ func (b *Backend) Space() (Space, error) { return b.core.options.Space() }
 // Pod is this pod's name.
 func (b *Backend) Pod() string { return b.core.options.Name }
 
-// StreamContext ends with a stream's context, or when the pod stops. The
-// returned function frees it.
+// StreamContext ends with a unary call's context, or when the pod stops: it is
+// for calls that wait. The returned function frees it.
 func (b *Backend) StreamContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return b.core.streamContext(ctx)
 }
 
-// Waiter is a service with unary calls that get no deadline of the server's:
-// they last until something happens, for example until a lock is free, or they
-// are ProposeSharedDeadline.
-type Waiter interface{ Waits(method string) bool }
-
-// Register adds services to the client port. Call it before Start. Their unary
-// calls get the default deadline if they have none (but see Waiter), and all are
-// in the metrics.
+// Register adds services to the client port. Call it before Start. Their calls
+// are in the metrics, unary ones get the default deadline if they have none (but
+// see Waiter), and streams end when the pod stops. Errors go to clients as they
+// are.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
-	register(instrumented{s.grpc, s.core}, &Backend{
-		core: s.core, cluster: s.cluster, leases: newLeaseService(s.core, s.leaseExpirer, s.keepAliveForwarder),
-	})
+	asTheyAre := func(_ context.Context, err error) error { return err }
+	register(instrumented{s.grpc, s.core, asTheyAre}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})
 }
-
-// instrumented registers services whose methods are counted.
-type instrumented struct {
-	server *grpc.Server
-	core   *core
-}
-
-func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
-	counted := *desc
-	counted.Methods, counted.Streams = nil, nil
-	waiter, _ := service.(Waiter)
-	for _, m := range desc.Methods {
-		waits := waiter != nil && waiter.Waits(m.MethodName)
-		counts, handle := i.core.metrics.unary("/"+desc.ServiceName+"/"+m.MethodName), m.Handler
-		m.Handler = func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			start := time.Now()
-			if !waits {
-				var cancel context.CancelFunc
-				ctx, cancel = withDeadline(ctx)
-				defer cancel()
-			}
-			response, err := handle(service, ctx, decode, interceptor)
-			counts.done(start, err)
-			return response, err
-		}
-		counted.Methods = append(counted.Methods, m)
-	}
-	for _, s := range desc.Streams {
-		counts, handle := i.core.metrics.stream("/"+desc.ServiceName+"/"+s.StreamName), s.Handler
-		s.Handler = func(service any, stream grpc.ServerStream) error {
-			start := time.Now()
-			counts.open.Inc()
-			defer counts.open.Dec()
-			err := handle(service, stream)
-			counts.done(start, err)
-			return err
-		}
-		counted.Streams = append(counted.Streams, s)
-	}
-	i.server.RegisterService(&counted, service)
-}
-
-var _ grpc.ServiceRegistrar = instrumented{}

@@ -12,10 +12,8 @@ import (
 
 // Batch answers each list when its outcome is known, in any order.
 func (s *kvService) Batch(both grpc.BidiStreamingServer[kvv1.BatchRequest, kvv1.BatchResponse]) error {
-	return stream(both.Context(), s.core, s.batchMethod, func(ctx context.Context) error {
-		p := streamWorkers[kvv1.BatchRequest, kvv1.BatchResponse]{both: both, limit: maxBatchesInFlight, answer: s.answerBatch}
-		return p.run(ctx)
-	})
+	p := streamWorkers[kvv1.BatchRequest, kvv1.BatchResponse]{both: both, limit: maxBatchesInFlight, answer: s.answerBatch}
+	return p.run(both.Context())
 }
 
 // answerBatch never fails: the error of one list does not touch the others.

@@ -20,21 +20,12 @@ const (
 type clusterService struct {
 	kvv1.UnsafeClusterServiceServer
 	*core
-	readiness    *readiness
-	statusMethod *method
-}
-
-func newClusterService(c *core, r *readiness) *clusterService {
-	return &clusterService{core: c, readiness: r, statusMethod: c.metrics.unary(kvv1.ClusterService_Status_FullMethodName)}
+	readiness *readiness
 }
 
 // Status works on a pod in any state: it is what a person asks when something
 // is wrong. Pods that clone, or wait to, are in it before they are members.
 func (s *clusterService) Status(ctx context.Context, req *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
-	return call(ctx, s.core, s.statusMethod, req, s.status)
-}
-
-func (s *clusterService) status(ctx context.Context, req *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
 	response := &kvv1.StatusResponse{Pods: []*kvv1.PodStatus{s.ownStatus(ctx)}}
 	log, err := s.needLog()
 	if err == nil {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -215,63 +214,4 @@ func (c *core) masterAddress() string {
 		return c.options.ClientAddress
 	}
 	return c.peerStatuses.clientAddress(pod)
-}
-
-// streamContext ends with the stream or when the pod stops. The returned
-// function frees it.
-func (c *core) streamContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	release := context.AfterFunc(c.stopping, func() { cancel(errStopping) })
-	return ctx, func() { release(); cancel(nil) }
-}
-
-// errStopping ends streams when the pod stops.
-var errStopping = errNotReady("it is stopping")
-
-// streamError replaces the error of a stream's ended context by its cause.
-func streamError(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
-		return errStopping
-	}
-	return err
-}
-
-// call runs one unary request: a deadline if it has none, its duration in the
-// metrics, its error mapped. An interceptor would do the same for two more
-// allocations per request.
-func call[Request, Response any](ctx context.Context, c *core, m *method, req Request,
-	handle func(context.Context, Request) (Response, error),
-) (Response, error) {
-	ctx, cancel := withDeadline(ctx)
-	defer cancel()
-	return counted(ctx, c, m, req, handle)
-}
-
-// counted is call for what has a deadline otherwise.
-func counted[Request, Response any](ctx context.Context, c *core, m *method, req Request,
-	handle func(context.Context, Request) (Response, error),
-) (Response, error) {
-	start := time.Now()
-	response, err := handle(ctx, req)
-	if err != nil {
-		var none Response
-		err = c.statusOf(err)
-		m.done(start, err)
-		return none, err
-	}
-	m.done(start, nil)
-	return response, nil
-}
-
-// stream runs one streaming request: it ends when the pod stops, and its error
-// is mapped.
-func stream(ctx context.Context, c *core, m *method, handle func(context.Context) error) error {
-	start := time.Now()
-	ctx, release := c.streamContext(ctx)
-	defer release()
-	m.open.Inc()
-	defer m.open.Dec()
-	err := c.statusOf(streamError(ctx, handle(ctx)))
-	m.done(start, err)
-	return err
 }

@@ -8,8 +8,8 @@
 //     appear while the process starts: a Server answers from its first moment,
 //     with NOT_READY until UseLog and UseStore were called, so that probes and
 //     status work while the pod clones.
-//   - A call is one request: call() gives it a deadline, a duration in the
-//     metrics and a typed error, for every unary method alike.
+//   - Every service, etcd's too, is registered through instrumented, which gives
+//     each call a deadline or an end, and its place in the metrics.
 //   - The peerStatuses are what this pod last heard of each member, asked every
 //     other second: for hints to clients and for the space on every volume.
 //   - The leaseExpirer holds the deadlines of leases, only while this pod is the
@@ -18,7 +18,7 @@
 // # Invariants
 //
 // Every error that leaves has a gRPC code, and a reason when a program can
-// react to it; errors.go is the one table.
+// react to it; internal/refusal has the one table.
 //
 // Everything has a bound; limits.go has each of them with its reason.
 //

@@ -18,8 +18,7 @@ type healthService struct {
 func (s *healthService) Watch(req *grpc_health_v1.HealthCheckRequest, out grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	ctx, release := s.core.streamContext(out.Context())
 	defer release()
-	err := s.Server.Watch(req, &healthStream{ServerStreamingServer: out, ctx: ctx})
-	return s.core.statusOf(streamError(ctx, err))
+	return s.core.fail(ctx, s.Server.Watch(req, &healthStream{ServerStreamingServer: out, ctx: ctx}))
 }
 
 // healthStream is the stream with another context.

@@ -25,50 +25,17 @@ type leaseService struct {
 	keepAliveForwarder *keepAliveForwarder
 	// leaseExpirer is the master's; it holds nil on the other pods.
 	leaseExpirer *atomic.Pointer[leaseExpirer]
-
-	grantMethod, revokeMethod, keepAliveMethod, timeToLiveMethod, listMethod *method
-}
-
-func newLeaseService(c *core, l *atomic.Pointer[leaseExpirer], r *keepAliveForwarder) *leaseService {
-	return &leaseService{
-		core:               c,
-		keepAliveForwarder: r,
-		leaseExpirer:       l,
-		grantMethod:        c.metrics.unary(kvv1.LeaseService_Grant_FullMethodName),
-		revokeMethod:       c.metrics.unary(kvv1.LeaseService_Revoke_FullMethodName),
-		keepAliveMethod:    c.metrics.stream(kvv1.LeaseService_KeepAlive_FullMethodName),
-		timeToLiveMethod:   c.metrics.unary(kvv1.LeaseService_TimeToLive_FullMethodName),
-		listMethod:         c.metrics.unary(kvv1.LeaseService_ListLeases_FullMethodName),
-	}
-}
-
-func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
-	return call(ctx, s.core, s.grantMethod, req, s.grant)
-}
-
-func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
-	return call(ctx, s.core, s.revokeMethod, req, s.revoke)
-}
-
-func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
-	return call(ctx, s.core, s.timeToLiveMethod, req, s.timeToLive)
-}
-
-func (s *leaseService) ListLeases(ctx context.Context, req *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
-	return call(ctx, s.core, s.listMethod, req, s.list)
 }
 
 func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]) error {
-	return stream(both.Context(), s.core, s.keepAliveMethod, func(ctx context.Context) error {
-		p := streamWorkers[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
-		return p.run(ctx)
-	})
+	p := streamWorkers[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
+	return p.run(both.Context())
 }
 
 // NewLeaseID chooses the id of a lease whose client did not.
 func NewLeaseID() int64 { return rand.Int64N(1<<63-1) + 1 }
 
-func (s *leaseService) grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
+func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 	if err := checkGrant(req); err != nil {
 		return nil, err
 	}
@@ -88,7 +55,7 @@ func (s *leaseService) grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 	return response, nil
 }
 
-func (s *leaseService) revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
+func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
 	if err := checkLease(req.GetId()); err != nil {
 		return nil, err
 	}
@@ -107,7 +74,7 @@ func (s *leaseService) revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kv
 	return response, nil
 }
 
-func (s *leaseService) list(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
+func (s *leaseService) ListLeases(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
 	st, err := s.needStore()
 	if err != nil {
 		return nil, err
@@ -154,7 +121,7 @@ func (s *leaseService) lead(ctx context.Context) (*store.Store, *leaseExpirer, e
 	return st, l, nil
 }
 
-func (s *leaseService) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
 	if err := checkLease(req.GetId()); err != nil {
 		return nil, err
 	}

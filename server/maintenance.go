@@ -18,38 +18,9 @@ import (
 type maintenanceService struct {
 	kvv1.UnsafeMaintenanceServiceServer
 	*core
-	compactMethod, snapshotMethod, hashMethod, handOverMethod *method
-}
-
-func newMaintenanceService(c *core) *maintenanceService {
-	return &maintenanceService{
-		core:           c,
-		compactMethod:  c.metrics.unary(kvv1.MaintenanceService_Compact_FullMethodName),
-		snapshotMethod: c.metrics.stream(kvv1.MaintenanceService_Snapshot_FullMethodName),
-		hashMethod:     c.metrics.unary(kvv1.MaintenanceService_Hash_FullMethodName),
-		handOverMethod: c.metrics.unary(kvv1.MaintenanceService_HandOver_FullMethodName),
-	}
 }
 
 func (s *maintenanceService) Compact(ctx context.Context, req *kvv1.CompactRequest) (*kvv1.CompactResponse, error) {
-	return call(ctx, s.core, s.compactMethod, req, s.compact)
-}
-
-func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
-	return call(ctx, s.core, s.hashMethod, req, s.hash)
-}
-
-func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
-	return call(ctx, s.core, s.handOverMethod, req, s.handOver)
-}
-
-func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
-	return stream(out.Context(), s.core, s.snapshotMethod, func(ctx context.Context) error {
-		return s.snapshot(ctx, req, out)
-	})
-}
-
-func (s *maintenanceService) compact(ctx context.Context, req *kvv1.CompactRequest) (*kvv1.CompactResponse, error) {
 	if req.GetRevision() < 1 {
 		return nil, errInvalid("revision", "must be positive")
 	}
@@ -65,9 +36,9 @@ func (s *maintenanceService) compact(ctx context.Context, req *kvv1.CompactReque
 	return response, nil
 }
 
-// hash waits for the revision: a follower that is asked for the master's
+// Hash waits for the revision: a follower that is asked for the master's
 // newest one has it a moment later.
-func (s *maintenanceService) hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
+func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
 	if req.GetRevision() < 0 {
 		return nil, errInvalid("revision", "is negative")
 	}
@@ -86,8 +57,8 @@ func (s *maintenanceService) hash(ctx context.Context, req *kvv1.HashRequest) (*
 	return &kvv1.HashResponse{Header: header, Revision: revision, Hash: hash}, nil
 }
 
-// handOver works on any pod: the log asks the master.
-func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
+// HandOver works on any pod: the log asks the master.
+func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
 	log, err := s.needLog()
 	if err != nil {
 		return nil, err
@@ -104,10 +75,11 @@ func (s *maintenanceService) handOver(ctx context.Context, req *kvv1.HandOverReq
 	return nil, err
 }
 
-func (s *maintenanceService) snapshot(ctx context.Context, req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
+func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.ServerStreamingServer[kvv1.SnapshotResponse]) error {
 	if err := checkReadOptions(req.GetRead()); err != nil {
 		return err
 	}
+	ctx := out.Context()
 	st, err := s.prepareStream(ctx, req.GetRead())
 	if err != nil {
 		return err

@@ -82,6 +82,7 @@ type Server struct {
 	core               *core
 	readiness          *readiness
 	cluster            *clusterService
+	leases             *leaseService
 	keepAliveForwarder *keepAliveForwarder
 	leaseExpirer       *atomic.Pointer[leaseExpirer]
 	grpc               *grpc.Server
@@ -107,8 +108,9 @@ func New(o Options) *Server {
 		doubts:       newDoubts(),
 	}
 	s.readiness = newReadiness(s.core, s.touchLocks)
-	s.cluster = newClusterService(s.core, s.readiness)
+	s.cluster = &clusterService{core: s.core, readiness: s.readiness}
 	s.keepAliveForwarder = newKeepAliveForwarder(s.core)
+	s.leases = &leaseService{core: s.core, leaseExpirer: s.leaseExpirer, keepAliveForwarder: s.keepAliveForwarder}
 	s.grpc = s.newGRPC()
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -129,11 +131,12 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	)
-	kvv1.RegisterKVServiceServer(server, newKVService(s.core))
-	kvv1.RegisterWatchServiceServer(server, newWatchService(s.core))
-	kvv1.RegisterLeaseServiceServer(server, newLeaseService(s.core, s.leaseExpirer, s.keepAliveForwarder))
-	kvv1.RegisterClusterServiceServer(server, s.cluster)
-	kvv1.RegisterMaintenanceServiceServer(server, newMaintenanceService(s.core))
+	own := instrumented{server, s.core, s.core.fail}
+	kvv1.RegisterKVServiceServer(own, &kvService{core: s.core})
+	kvv1.RegisterWatchServiceServer(own, &watchService{core: s.core})
+	kvv1.RegisterLeaseServiceServer(own, s.leases)
+	kvv1.RegisterClusterServiceServer(own, s.cluster)
+	kvv1.RegisterMaintenanceServiceServer(own, &maintenanceService{core: s.core})
 	grpc_health_v1.RegisterHealthServer(server, &healthService{Server: s.readiness.health, core: s.core})
 	reflection.Register(server)
 	return server
@@ -142,7 +145,8 @@ func (s *Server) newGRPC() *grpc.Server {
 // RegisterPeer adds what pods ask the master to the peer port: keep-alives and
 // times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
-	kvv1.RegisterLeaseServiceServer(registrar, newLeaseService(s.core, s.leaseExpirer, nil))
+	own := &leaseService{core: s.core, leaseExpirer: s.leaseExpirer}
+	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, s.core.fail}, own)
 }
 
 // CompleteStatus fills in what only the server and the store know of this pod.

@@ -17,20 +17,13 @@ import (
 type watchService struct {
 	kvv1.UnsafeWatchServiceServer
 	*core
-	watchMethod *method
-}
-
-func newWatchService(c *core) *watchService {
-	return &watchService{core: c, watchMethod: c.metrics.stream(kvv1.WatchService_Watch_FullMethodName)}
 }
 
 func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
-	return stream(out.Context(), s.core, s.watchMethod, func(ctx context.Context) error {
-		if err := checkWatch(req); err != nil {
-			return err
-		}
-		return s.follow(ctx, req, out)
-	})
+	if err := checkWatch(req); err != nil {
+		return err
+	}
+	return s.follow(out.Context(), req, out)
 }
 
 // follow sends what the watcher finds, and progress when it finds nothing.

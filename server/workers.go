@@ -104,7 +104,7 @@ func (p *streamWorkers[Request, Response]) work(req *Request) {
 // handle finishes what was begun even when the pod stops: its context is that
 // of the client's stream.
 func (p *streamWorkers[Request, Response]) handle(req *Request) {
-	ctx, cancel := context.WithTimeout(p.both.Context(), defaultDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(p.both.Context()), defaultDeadline)
 	response, err := p.answer(ctx, req)
 	cancel()
 	p.sending.Lock()

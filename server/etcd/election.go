@@ -96,8 +96,7 @@ func (s *electionService) Leader(ctx context.Context, req *v3electionpb.LeaderRe
 // Observe sends who leads, and again whenever that or the leader's value
 // changes; what lasted shortly may be left out.
 func (s *electionService) Observe(req *v3electionpb.LeaderRequest, out v3electionpb.Election_ObserveServer) error {
-	ctx, release := s.StreamContext(out.Context())
-	defer release()
+	ctx := out.Context()
 	for {
 		now, err := s.get(ctx, oldest(req.GetName()))
 		if err != nil {

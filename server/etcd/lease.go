@@ -117,9 +117,7 @@ type keepAliveStream struct {
 }
 
 func (s *leaseService) LeaseKeepAlive(both pb.Lease_LeaseKeepAliveServer) error {
-	ctx, release := s.StreamContext(both.Context())
-	defer release()
-	ctx, end := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(both.Context())
 	defer end(nil)
 	stream := &keepAliveStream{pod: s.pod, both: both, end: end, slots: make(chan struct{}, maxKeepAlives)}
 	requests := make(chan *pb.LeaseKeepAliveRequest)

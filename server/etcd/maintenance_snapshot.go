@@ -21,8 +21,7 @@ const (
 // Snapshot sends this pod's database as Baton backs it up, then zeros up to a
 // whole sector and the SHA-256 of all that. It needs no quorum, as etcd's.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
-	ctx, release := s.StreamContext(out.Context())
-	defer release()
+	ctx := out.Context()
 	st, err := s.local(ctx)
 	if err != nil {
 		return err

@@ -20,8 +20,7 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServe
 	if err := checkRangeStream(req); err != nil {
 		return err
 	}
-	ctx, release := s.StreamContext(out.Context())
-	defer release()
+	ctx := out.Context()
 	begin, cancel := context.WithTimeout(ctx, streamDeadline)
 	st, err := s.Read(begin, freshness(req.GetSerializable()))
 	cancel()

@@ -64,9 +64,7 @@ type watchStream struct {
 
 // Watch serves a stream until it, the pod or what it serves from ends.
 func (s *watchService) Watch(both pb.Watch_WatchServer) error {
-	ctx, release := s.StreamContext(both.Context())
-	defer release()
-	ctx, end := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(both.Context())
 	stream := &watchStream{
 		pod: s.pod, both: both, watches: map[int64]*watch{}, ready: readyWatches{wake: make(chan struct{}, 1)}, last: &s.last,
 	}

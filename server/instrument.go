@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Waiter is a service with unary calls that get no deadline of the server's:
+// they last until something happens, for example until a lock is free, or they
+// take a shared deadline.
+type Waiter interface{ Waits(method string) bool }
+
+// instrumented registers services whose calls all get the same: unary ones a
+// deadline if they have none (but see Waiter), streams a context that ends when
+// the pod stops, and every call its place in the metrics. An interceptor would
+// look the method up and allocate for each call.
+type instrumented struct {
+	grpc.ServiceRegistrar
+	core *core
+	// fail makes of a call's error what its client gets.
+	fail func(ctx context.Context, err error) error
+}
+
+func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
+	wrapped := *desc
+	wrapped.Methods, wrapped.Streams = nil, nil
+	waiter, _ := service.(Waiter)
+	for _, m := range desc.Methods {
+		counts := i.core.metrics.unary("/" + desc.ServiceName + "/" + m.MethodName)
+		m.Handler = i.unary(counts, m.Handler, waiter != nil && waiter.Waits(m.MethodName))
+		wrapped.Methods = append(wrapped.Methods, m)
+	}
+	for _, s := range desc.Streams {
+		counts := i.core.metrics.stream("/" + desc.ServiceName + "/" + s.StreamName)
+		s.Handler = i.stream(counts, s.Handler)
+		wrapped.Streams = append(wrapped.Streams, s)
+	}
+	i.ServiceRegistrar.RegisterService(&wrapped, service)
+}
+
+func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits bool) grpc.MethodHandler {
+	return func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+		start := time.Now()
+		if !waits {
+			var cancel context.CancelFunc
+			ctx, cancel = withDeadline(ctx)
+			defer cancel()
+		}
+		response, err := handle(service, ctx, decode, interceptor)
+		if err != nil {
+			err = i.fail(ctx, err)
+		}
+		counts.done(start, err)
+		return response, err
+	}
+}
+
+func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.StreamHandler {
+	return func(service any, stream grpc.ServerStream) error {
+		start := time.Now()
+		ctx, release := i.core.streamContext(stream.Context())
+		defer release()
+		counts.open.Inc()
+		defer counts.open.Dec()
+		err := i.fail(ctx, handle(service, &servedStream{stream, ctx}))
+		counts.done(start, err)
+		return err
+	}
+}
+
+// servedStream is a stream whose context ends when the pod stops, too.
+type servedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *servedStream) Context() context.Context { return s.ctx }
+
+// streamContext ends with the client's context or when the pod stops. The
+// returned function frees it.
+func (c *core) streamContext(client context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(client, clientKey{}, client))
+	release := context.AfterFunc(c.stopping, func() { cancel(errStopping) })
+	return ctx, func() { release(); cancel(nil) }
+}
+
+type clientKey struct{}
+
+// clientContext is what streamContext was given: it goes on when the pod stops.
+func clientContext(ctx context.Context) context.Context {
+	return ctx.Value(clientKey{}).(context.Context)
+}
+
+// errStopping ends streams when the pod stops.
+var errStopping = errNotReady("it is stopping")
+
+// fail is what clients of Baton's own API get. When the pod stops, a stream's
+// error is that, whatever came of it.
+func (c *core) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
+		err = errStopping
+	}
+	return c.statusOf(err)
+}
