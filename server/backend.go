@@ -18,16 +18,10 @@ type Backend struct {
 	leases  *leaseService
 }
 
-// Propose puts a command into the log, on any pod, and returns what applying it
-// gave. A refusal is an error. The command must not be changed afterwards.
-func (b *Backend) Propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
-	return b.core.propose(ctx, command)
-}
-
-// ProposeSharedDeadline is Propose for a call that has no deadline but what this gives it,
-// at the least cost; see deadlines.
-func (b *Backend) ProposeSharedDeadline(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
-	return b.core.propose(b.core.deadlines.share(ctx), command)
+// ShareDeadline gives a call that has no deadline one that others have, too, at
+// the least cost; see deadlines.
+func (b *Backend) ShareDeadline(ctx context.Context) context.Context {
+	return b.core.deadlines.share(ctx)
 }
 
 // Read returns this pod's copy of the data when it is as fresh as the options

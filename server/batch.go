@@ -2,12 +2,10 @@ package server
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication"
 )
 
 // Batch answers each list when its outcome is known, in any order.
@@ -32,21 +30,5 @@ func (s *kvService) batch(ctx context.Context, batch *kvv1.WriteBatch) (*kvv1.Wr
 	if err := checkBatch(batch); err != nil {
 		return nil, err
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Batch{Batch: batch}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetBatch()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
-}
-
-// errWrongResult: the log answered another command than the one proposed, which
-// may be applied all the same.
-func errWrongResult(result *kvv1.Result) error {
-	return fmt.Errorf("%w: the log answered with %T, which is another command's result: please report this",
-		replication.ErrUnknown, result.GetResult())
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Batch{Batch: batch}}, (*kvv1.Result).GetBatch)
 }

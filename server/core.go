@@ -2,15 +2,10 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
-	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
 )
 
@@ -74,68 +69,6 @@ func (c *core) withheld() *string {
 	return nil
 }
 
-// propose sends a validated write to the log. A refusal comes as an error.
-func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
-	if _, err := c.needStore(); err != nil {
-		return nil, err
-	}
-	log, err := c.needLog()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.admit(command); err != nil {
-		return nil, err
-	}
-	return unlessRefused(log.Propose(ctx, command))
-}
-
-// proposeAsMaster is for what this pod decided because it is the master. When
-// it is no more, nothing is applied: the new master decides anew.
-func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error {
-	log, err := c.needLog()
-	if err != nil {
-		return err
-	}
-	_, err = unlessRefused(log.ProposeAsMaster(ctx, command))
-	return err
-}
-
-// unlessRefused makes what nobody foresaw, once a command was handed to the log,
-// an unknown outcome: the entry may be applied, and an error without a reason
-// would read as "something failed here", not as that.
-func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
-	if err == nil {
-		refused := refusal.In(result)
-		if refused == nil {
-			return result, nil
-		}
-		err = refused
-	}
-	if refusal.Code(err) == codes.Internal {
-		err = fmt.Errorf("%w: %w", replication.ErrUnknown, err)
-	}
-	return nil, err
-}
-
-// admit refuses writes that need space when a volume is nearly full. What
-// frees space is let through: deletes, compaction, the end of a lease, and
-// transactions without a put, for Kubernetes deletes by them.
-func (c *core) admit(command *kvv1.Command) error {
-	full := c.space.full.Load()
-	if full == nil {
-		return nil
-	}
-	switch m := command.GetCommand().(type) {
-	case *kvv1.Command_Delete, *kvv1.Command_Compact, *kvv1.Command_Revoke:
-		return nil
-	case *kvv1.Command_Txn:
-		if !puts(m.Txn) {
-			return nil
-		}
-	}
-	return full
-}
-
 // prepareRead returns the store when it is as fresh as the options ask.
 func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (*store.Store, error) {
 	st, err := c.needStore()
@@ -184,15 +117,6 @@ func (c *core) prepareStream(ctx context.Context, options *kvv1.ReadOptions) (*s
 	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
 	defer cancel()
 	return c.prepareRead(ctx, options)
-}
-
-// stamp fills in who answered.
-func (c *core) stamp(header *kvv1.ResponseHeader) *kvv1.ResponseHeader {
-	if header == nil {
-		header = &kvv1.ResponseHeader{}
-	}
-	header.Pod = c.options.Name
-	return header
 }
 
 // header is for answers that no read or write gave one.

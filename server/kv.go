@@ -29,7 +29,7 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	if err != nil {
 		return nil, err
 	}
-	response.Header = s.stamp(response.GetHeader())
+	response.GetHeader().Pod = s.options.Name
 	return response, nil
 }
 
@@ -37,32 +37,14 @@ func (s *kvService) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutRes
 	if err := checkPut(req, false); err != nil {
 		return nil, err
 	}
-	result, err := s.propose(s.deadlines.share(ctx), &kvv1.Command{Command: &kvv1.Command_Put{Put: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetPut()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(s.deadlines.share(ctx), s.core, &kvv1.Command{Command: &kvv1.Command_Put{Put: req}}, (*kvv1.Result).GetPut)
 }
 
 func (s *kvService) Delete(ctx context.Context, req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, error) {
 	if err := checkDelete(req, false); err != nil {
 		return nil, err
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Delete{Delete: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetDelete()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Delete{Delete: req}}, (*kvv1.Result).GetDelete)
 }
 
 // Txn proposes every transaction, also one that only reads: its compares and
@@ -71,16 +53,7 @@ func (s *kvService) Txn(ctx context.Context, req *kvv1.TxnRequest) (*kvv1.TxnRes
 	if err := checkTxn(req, false); err != nil {
 		return nil, err
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetTxn()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: req}}, (*kvv1.Result).GetTxn)
 }
 
 func (s *kvService) Scan(req *kvv1.ScanRequest, out grpc.ServerStreamingServer[kvv1.ScanResponse]) error {

@@ -43,16 +43,7 @@ func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 		// Chosen here: the command in the log must mean the same on every pod.
 		req.Id = NewLeaseID()
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetGrant()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}}, (*kvv1.Result).GetGrant)
 }
 
 func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {
@@ -62,16 +53,7 @@ func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kv
 	if err := checkRequestID(req.GetRequestId(), false); err != nil {
 		return nil, err
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetRevoke()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: req}}, (*kvv1.Result).GetRevoke)
 }
 
 func (s *leaseService) ListLeases(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {

@@ -24,16 +24,7 @@ func (s *maintenanceService) Compact(ctx context.Context, req *kvv1.CompactReque
 	if req.GetRevision() < 1 {
 		return nil, errInvalid("revision", "must be positive")
 	}
-	result, err := s.propose(ctx, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: req}})
-	if err != nil {
-		return nil, err
-	}
-	response := result.GetCompact()
-	if response == nil {
-		return nil, errWrongResult(result)
-	}
-	response.Header = s.stamp(response.GetHeader())
-	return response, nil
+	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: req}}, (*kvv1.Result).GetCompact)
 }
 
 // Hash waits for the revision: a follower that is asked for the master's

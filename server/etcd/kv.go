@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
 )
 
 // kvService answers etcdserverpb.KV.
@@ -25,12 +26,12 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	result, err := s.ProposeSharedDeadline(ctx, &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}})
+	command := &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}}
+	applied, err := server.Propose(s.ShareDeadline(ctx), s.Backend, command, (*kvv1.Result).GetPut)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	response := result.GetPut()
-	return &pb.PutResponse{Header: s.header(response.GetHeader().GetRevision()), PrevKv: keyValue(response.GetPrevKv())}, nil
+	return &pb.PutResponse{Header: s.header(applied.GetHeader().GetRevision()), PrevKv: keyValue(applied.GetPrevKv())}, nil
 }
 
 func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
@@ -40,11 +41,11 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Delete{Delete: nativeDelete(req)}})
+	command := &kvv1.Command{Command: &kvv1.Command_Delete{Delete: nativeDelete(req)}}
+	applied, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetDelete)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	applied := result.GetDelete()
 	response, err := s.answer(applied.GetHeader().GetRevision(), applied.GetDeleted() > 0).deletion(ctx, req, applied)
 	if err != nil {
 		return nil, errAfterwards
@@ -57,8 +58,8 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 // is physical, once this pod's file has nothing left of them. The other pods
 // take their own time for that, as etcd's do.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-	compact := &kvv1.CompactRequest{Revision: req.GetRevision()}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: compact}})
+	command := &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: req.GetRevision()}}}
+	applied, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetCompact)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -71,7 +72,7 @@ func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb
 			return nil, errAfterwards
 		}
 	}
-	return &pb.CompactionResponse{Header: s.header(result.GetCompact().GetHeader().GetRevision())}, nil
+	return &pb.CompactionResponse{Header: s.header(applied.GetHeader().GetRevision())}, nil
 }
 
 func nativePut(req *pb.PutRequest) *kvv1.PutRequest {

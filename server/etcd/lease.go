@@ -48,11 +48,10 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	if grant.Id == 0 {
 		grant.Id = server.NewLeaseID()
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}})
+	granted, err := server.Propose(ctx, s.Backend, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}}, (*kvv1.Result).GetGrant)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	granted := result.GetGrant()
 	return &pb.LeaseGrantResponse{
 		Header: s.header(granted.GetHeader().GetRevision()), ID: granted.GetId(), TTL: granted.GetTtlSeconds(),
 	}, nil
@@ -62,11 +61,12 @@ func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeReque
 	if req.GetID() <= 0 {
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: req.GetID()}}})
+	command := &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: req.GetID()}}}
+	revoked, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetRevoke)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return &pb.LeaseRevokeResponse{Header: s.header(result.GetRevoke().GetHeader().GetRevision())}, nil
+	return &pb.LeaseRevokeResponse{Header: s.header(revoked.GetHeader().GetRevision())}, nil
 }
 
 // LeaseTimeToLive answers with a time of -1 for a lease that does not exist.

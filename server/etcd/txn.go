@@ -34,11 +34,10 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	result, err := s.Propose(ctx, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}})
+	applied, err := server.Propose(ctx, s.Backend, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}}, (*kvv1.Result).GetTxn)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	applied := result.GetTxn()
 	revision := applied.GetHeader().GetRevision()
 	response, err := s.answer(revision, changed(applied)).txn(ctx, req, applied)
 	if err != nil {
