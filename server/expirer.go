@@ -42,14 +42,15 @@ type leaseExpirer struct {
 	lost    time.Duration // In doubt.
 }
 
-// lease is one lease's end.
+// lease is one lease's end. An id that is granted again is another lease: the index
+// of the entry that granted it tells them apart.
 type lease struct {
-	id     int64
-	stored *kvv1.Lease
-	ttl    time.Duration
-	end    time.Duration
-	ending bool // Its revocation is under way; it cannot be kept alive any more.
-	place  int  // In the queue.
+	id      int64
+	granted uint64
+	ttl     time.Duration
+	end     time.Duration
+	ending  bool // Its revocation is under way; it cannot be kept alive any more.
+	place   int  // In the queue.
 }
 
 func newLeaseExpirer(st *store.Store) *leaseExpirer {
@@ -91,15 +92,14 @@ func (l *leaseExpirer) load() {
 	l.changes = changes
 	known := make(map[int64]*lease, len(all))
 	for _, stored := range all {
-		// Another one under the same id begins anew, also when nobody looked while
-		// there was none.
-		if have, ok := l.leases[stored.GetId()]; ok && have.stored == stored {
+		ttl := secondsOf(stored)
+		// One entry may grant an id twice, and this may look in between.
+		if have, ok := l.leases[stored.GetId()]; ok && have.granted == stored.GetGrantedIndex() && have.ttl == ttl {
 			known[have.id] = have
 			delete(l.leases, have.id)
 			continue
 		}
-		ttl := secondsOf(stored)
-		added := &lease{id: stored.GetId(), stored: stored, ttl: ttl, end: l.elapsed() + ttl}
+		added := &lease{id: stored.GetId(), granted: stored.GetGrantedIndex(), ttl: ttl, end: l.elapsed() + ttl}
 		known[added.id] = added
 		heap.Push(&l.queue, added)
 	}
@@ -200,7 +200,7 @@ func endLeases(ctx context.Context, c *core, over []*lease) {
 	for _, l := range over {
 		all.Go(func() {
 			// Exactly this one: its client may have ended it, and granted the id again.
-			revoke := &kvv1.RevokeRequest{Id: l.id, GrantedIndex: l.stored.GetGrantedIndex()}
+			revoke := &kvv1.RevokeRequest{Id: l.id, GrantedIndex: l.granted}
 			err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: revoke}})
 			if err != nil {
 				c.options.Logger.Debug("could not end a lease yet; it is tried again", slog.Int64("lease", l.id), slog.Any("error", err))

@@ -56,9 +56,8 @@ func (l *leaseSet) replace(granted map[int64]*kvv1.Lease) {
 }
 
 // Leases returns every lease, in the order of ids, and a number that is another
-// one whenever the set has changed. A lease is one and the same pointer as long
-// as it lives; when its id is granted again that is another lease. Nobody may
-// change them.
+// one whenever the set has changed. An id that is granted again is another lease,
+// with another granted_index. Nobody may change them.
 func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
 	s.leases.mu.RLock()
 	defer s.leases.mu.RUnlock()
