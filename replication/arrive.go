@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/member"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -164,7 +165,7 @@ func (n *Node) mayBootstrap(seen map[string]*peerv1.InspectResponse) (because st
 	if !slices.Contains(n.opts.Peers, n.opts.Name) {
 		return "it is not in its own list of peers: add " + n.opts.Name
 	}
-	if first := lowest(n.opts.Peers); first != n.opts.Name {
+	if first := slices.MinFunc(n.opts.Peers, member.ByOrdinal); first != n.opts.Name {
 		return fmt.Sprintf("no pod with data answers, and only %s may found the cluster", first)
 	}
 	var silent []string

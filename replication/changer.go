@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/batondb/baton/internal/turn"
+	"github.com/batondb/baton/replication/internal/policy"
 )
 
 const (
@@ -135,45 +135,45 @@ func (s *membershipChanger) run(ctx context.Context) {
 func (s *membershipChanger) step(ctx context.Context) bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	c := s.situation().decide()
-	if c.do == nothing {
+	c := s.situation().Next()
+	if c.Do == policy.Nothing {
 		return false
 	}
 	if err := s.change(ctx, c); err != nil {
-		s.replica.logger.Warn("a membership change failed; it will be tried again", "change", c.do, "of", c.id, "error", err)
+		s.replica.logger.Warn("a membership change failed; it will be tried again", "change", c.Do, "of", c.Member, "error", err)
 		return false
 	}
-	s.replica.logger.Info("the membership changed", "change", c.do, "of", c.id, "because", c.because)
+	s.replica.logger.Info("the membership changed", "change", c.Do, "of", c.Member, "because", c.Because)
 	return true
 }
 
-func (s *membershipChanger) change(ctx context.Context, c change) error {
-	r, id, addr := s.replica.raft, raft.ServerID(c.id), raft.ServerAddress(c.id)
-	switch c.do {
-	case addLearner:
+func (s *membershipChanger) change(ctx context.Context, c policy.Change) error {
+	r, id, addr := s.replica.raft, raft.ServerID(c.Member), raft.ServerAddress(c.Member)
+	switch c.Do {
+	case policy.AddLearner:
 		return r.AddNonvoter(id, addr, 0, changeTimeout).Error()
-	case promote:
+	case policy.Promote:
 		err := r.AddVoter(id, addr, 0, changeTimeout).Error()
 		if err == nil {
-			s.replica.storage.log.Release(string(c.id))
+			s.replica.storage.log.Release(string(c.Member))
 		}
 		return err
-	case demote:
+	case policy.Demote:
 		confirming, cancel := context.WithTimeout(ctx, 4*s.lease)
 		defer cancel()
-		if err := s.confirmWithout(confirming, c.id); err != nil {
+		if err := s.confirmWithout(confirming, c.Member); err != nil {
 			return err
 		}
 		return r.DemoteVoter(id, 0, changeTimeout).Error()
-	case remove:
-		s.mark(c.id, true)
+	case policy.Remove:
+		s.mark(c.Member, true)
 		err := r.RemoveServer(id, 0, changeTimeout).Error()
 		if err != nil {
-			s.mark(c.id, false)
+			s.mark(c.Member, false)
 		}
 		return err
 	}
-	return fmt.Errorf("no such change: %q", c.do)
+	return fmt.Errorf("no such change: %q", c.Do)
 }
 
 // hasRemoved says that this pod has taken a member out, or is about to.
@@ -194,171 +194,42 @@ func (s *membershipChanger) mark(id MemberID, removed bool) {
 	}
 }
 
-// situation is all that a membership decision depends on.
-type situation struct {
-	self    MemberID
-	servers []raft.Server
-	joiners map[MemberID]bool // who asks; true: has caught up
-	leavers map[MemberID]bool
-	// reclones are those that have asked to lose their vote, for their data is of no use.
-	reclones map[MemberID]bool
-	alive    map[MemberID]bool
-	covers   func(ordinal int) bool
-	overdue  map[MemberID]bool // who should not exist, and had time to leave
-}
-
-// covers says which ordinals should exist: any may, while it is not known.
-func (s *membershipChanger) covers() func(ordinal int) bool {
+// wanted says which ordinals should exist.
+func (s *membershipChanger) wanted() policy.Wanted {
 	if covers, known := s.expected(); known {
 		return covers
 	}
-	return func(int) bool { return true }
+	return nil
 }
 
-func (s *membershipChanger) situation() situation {
-	now := situation{
-		self: s.replica.self, servers: s.replica.configuration().Servers,
-		joiners: map[MemberID]bool{}, leavers: map[MemberID]bool{}, reclones: map[MemberID]bool{}, alive: map[MemberID]bool{}, overdue: map[MemberID]bool{},
-		covers: s.covers(),
+// situation is all that a membership decision depends on.
+func (s *membershipChanger) situation() policy.Situation {
+	now := policy.Situation{
+		Self: s.replica.self, Members: members(s.replica.configuration()), Wanted: s.wanted(),
+		Joining: map[MemberID]bool{}, Leaving: map[MemberID]bool{}, Recloning: map[MemberID]bool{},
+		Alive: map[MemberID]bool{}, Overdue: map[MemberID]bool{},
 	}
-	for _, m := range now.servers {
-		id := MemberID(m.ID)
-		now.alive[id] = id == s.replica.self || s.replica.acks.heard(id, 4*s.lease)
+	for _, m := range now.Members {
+		now.Alive[m.ID] = m.ID == s.replica.self || s.replica.acks.heard(m.ID, 4*s.lease)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.joiners, func(_ MemberID, j joinRequest) bool { return time.Since(j.asked) > joinerFresh })
 	maps.DeleteFunc(s.leavers, func(_ MemberID, l leaveRequest) bool { return time.Since(l.asked) > 10*joinerFresh })
-	maps.DeleteFunc(s.unwanted, func(id MemberID, _ time.Time) bool { return now.covers(Ordinal(id.Pod())) })
-	for _, m := range now.servers {
-		id := MemberID(m.ID)
-		if since, noted := s.unwanted[id]; noted {
-			now.overdue[id] = time.Since(since) > unwantedGrace
-		} else if !now.covers(Ordinal(id.Pod())) {
-			s.unwanted[id] = time.Now()
+	excluded := func(id MemberID) bool { return now.Wanted.Excludes(Ordinal(id.Pod())) }
+	maps.DeleteFunc(s.unwanted, func(id MemberID, _ time.Time) bool { return !excluded(id) })
+	for _, m := range now.Members {
+		if since, noted := s.unwanted[m.ID]; noted {
+			now.Overdue[m.ID] = time.Since(since) > unwantedGrace
+		} else if excluded(m.ID) {
+			s.unwanted[m.ID] = time.Now()
 		}
 	}
 	for id, j := range s.joiners {
-		now.joiners[id] = j.caught
+		now.Joining[id] = j.caught
 	}
 	for id, l := range s.leavers {
-		now.leavers[id], now.reclones[id] = !l.reclone, l.reclone
+		now.Leaving[id], now.Recloning[id] = !l.reclone, l.reclone
 	}
 	return now
-}
-
-const (
-	nothing    = ""
-	addLearner = "add learner"
-	promote    = "promote"
-	demote     = "demote"
-	remove     = "remove"
-)
-
-// change is one step of the membership.
-type change struct {
-	do      string
-	id      MemberID
-	because string
-}
-
-// decide gives the next step, or nothing. It is the whole policy of membership:
-//
-//   - whoever left, or whose ordinal should not exist, is removed, the dead first;
-//     the living have time to leave by themselves;
-//   - whose data is of no use loses its vote, one pod at a time, see mustStay; it
-//     stays a member until its pod's new disk takes its place, and so is what every
-//     master to come counts by;
-//   - who asks is added as a learner;
-//   - a learner that has caught up, and that this pod hears too, replaces its pod's older incarnations: they
-//     are removed before it is promoted, so that one pod never has two votes.
-//
-// A member is only removed if those who are alive remain a majority.
-func (s situation) decide() change {
-	for _, wantAlive := range []bool{false, true} {
-		for _, m := range s.servers {
-			id := MemberID(m.ID)
-			because := "it left"
-			if !s.leavers[id] {
-				because = "its ordinal is no longer wanted"
-			}
-			gone := s.leavers[id] || !s.covers(Ordinal(id.Pod())) && (!s.alive[id] || s.overdue[id])
-			if gone && id != s.self && s.alive[id] == wantAlive && s.canLose(id) {
-				return change{remove, id, because}
-			}
-		}
-	}
-	for _, m := range s.servers {
-		if id := MemberID(m.ID); id != s.self && s.reclones[id] && m.Suffrage == raft.Voter && s.mustStay(id) == "" {
-			return change{demote, id, "its data is of no use, and the others can do without it"}
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.joiners)) {
-		if s.leavers[id] || s.reclones[id] || !s.covers(Ordinal(id.Pod())) {
-			continue
-		}
-		m, member := server(raft.Configuration{Servers: s.servers}, id)
-		switch {
-		case !member:
-			return change{addLearner, id, "it asks to join"}
-		case m.Suffrage == raft.Voter || !s.joiners[id] || !s.alive[id]:
-			// A pod may reach this one and not be reached by it: its vote would be
-			// needed, and never come.
-			continue
-		}
-		old, found := s.olderIncarnation(id)
-		switch {
-		case !found:
-			return change{promote, id, "it has caught up"}
-		case s.canLose(old):
-			return change{remove, old, "the pod has a new disk: " + string(id)}
-		}
-	}
-	return change{}
-}
-
-// mustStay says why a member must keep its data, of no use as it may be, and its
-// vote; empty: it may lose them. All others must vote and answer: then no other
-// pod is being replaced, and no vote is taken that may soon be needed.
-func (s situation) mustStay(id MemberID) string {
-	if m, member := server(raft.Configuration{Servers: s.servers}, id); !member || m.Suffrage != raft.Voter {
-		return ""
-	}
-	if len(s.servers) == 1 {
-		return "it is the only member"
-	}
-	for _, m := range s.servers {
-		switch other := MemberID(m.ID); {
-		case other == id:
-		case m.Suffrage != raft.Voter:
-			return fmt.Sprintf("%s does not vote yet: one pod is replaced at a time", other.Pod())
-		case !s.alive[other]:
-			return fmt.Sprintf("%s does not answer the master", other.Pod())
-		}
-	}
-	return ""
-}
-
-func (s situation) olderIncarnation(id MemberID) (MemberID, bool) {
-	for _, m := range s.servers {
-		if other := MemberID(m.ID); other != id && other != s.self && other.Pod() == id.Pod() {
-			return other, true
-		}
-	}
-	return "", false
-}
-
-// canLose says whether the living voters without id are a majority without it.
-func (s situation) canLose(id MemberID) bool {
-	n, alive := 0, 0
-	for _, m := range s.servers {
-		if m.Suffrage != raft.Voter || MemberID(m.ID) == id {
-			continue
-		}
-		n++
-		if s.alive[MemberID(m.ID)] {
-			alive++
-		}
-	}
-	return alive > n/2
 }

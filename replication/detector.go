@@ -11,6 +11,7 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/member"
 )
 
 const (
@@ -111,7 +112,7 @@ func (g *failureDetector) best(all []MemberID, seen map[string]*peerv1.InspectRe
 		candidates = append(candidates, c)
 	}
 	return slices.MinFunc(candidates, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.term, a.term), cmp.Compare(b.index, a.index), byOrdinal(a.id.Pod(), b.id.Pod()))
+		return cmp.Or(cmp.Compare(b.term, a.term), cmp.Compare(b.index, a.index), member.ByOrdinal(a.id.Pod(), b.id.Pod()))
 	}).id, true
 }
 
@@ -126,7 +127,7 @@ func (g *failureDetector) missed(m MemberID) bool {
 // rank is how many living voters come before this one.
 func (g *failureDetector) rank(gone MemberID) (rank int, votes bool) {
 	all := voters(g.replica.membership.now.Load().Configuration)
-	slices.SortFunc(all, func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
+	slices.SortFunc(all, func(a, b MemberID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range all {
 		switch id {
 		case g.replica.self:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/member"
 )
 
 const (
@@ -43,9 +44,9 @@ func (n *Node) candidatePods() []string {
 			pods = append(pods, MemberID(s.ID).Pod())
 		}
 	}
-	slices.SortFunc(pods, byOrdinal)
+	slices.SortFunc(pods, member.ByOrdinal)
 	pods = slices.Compact(pods)
-	below := slices.IndexFunc(pods, func(p string) bool { return byOrdinal(p, n.opts.Name) >= 0 })
+	below := slices.IndexFunc(pods, func(p string) bool { return member.ByOrdinal(p, n.opts.Name) >= 0 })
 	if below < 0 {
 		below = len(pods)
 	}

@@ -1,39 +1,19 @@
 package replication
 
 import (
-	"cmp"
-	"slices"
-	"strconv"
-	"strings"
-
 	"github.com/hashicorp/raft"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 )
 
-// MemberID names one incarnation of a pod's disk: "<pod>/<uuid>". It is also
-// the member's address in Raft's configuration: the library refuses two servers
-// of one address, and a pod's new incarnation stands beside the old one for a
-// while.
-type MemberID string
-
-// Pod is the part before the slash.
-func (m MemberID) Pod() string {
-	pod, _, _ := strings.Cut(string(m), "/")
-	return pod
-}
-
-func (m MemberID) valid() bool {
-	pod, unique, ok := strings.Cut(string(m), "/")
-	return ok && pod != "" && unique != ""
-}
+// MemberID names one incarnation of a pod's disk: "<pod>/<uuid>". Its Pod is the
+// part before the slash.
+type MemberID = member.ID
 
 // Ordinal is the number at the end of a pod's name, kv-10's is 10; -1: none.
-func Ordinal(pod string) int {
-	n, err := strconv.Atoi(pod[strings.LastIndexByte(pod, '-')+1:])
-	if err != nil {
-		return -1
-	}
-	return n
-}
+func Ordinal(pod string) int { return member.Ordinal(pod) }
 
 // Member is an entry of the membership.
 type Member struct {
@@ -44,16 +24,6 @@ type Member struct {
 	// not resolve.
 	Address string
 	Voter   bool
-}
-
-// byOrdinal sorts pods as numbers: kv-10 after kv-9.
-func byOrdinal(a, b string) int {
-	return cmp.Or(cmp.Compare(Ordinal(a), Ordinal(b)), strings.Compare(a, b))
-}
-
-// lowest is the pod of the lowest ordinal.
-func lowest(pods []string) string {
-	return slices.MinFunc(pods, byOrdinal)
 }
 
 // server finds a member in a configuration.
@@ -74,4 +44,26 @@ func voters(c raft.Configuration) []MemberID {
 		}
 	}
 	return ids
+}
+
+// members are a configuration as decisions are made about it.
+func members(c raft.Configuration) policy.Members {
+	all := make(policy.Members, 0, len(c.Servers))
+	for _, s := range c.Servers {
+		all = append(all, policy.Member{ID: MemberID(s.ID), Voter: s.Suffrage == raft.Voter})
+	}
+	return all
+}
+
+// seenAs are the answers of pods as decisions are made about them.
+func seenAs(answers map[string]*peerv1.InspectResponse) policy.Seen {
+	seen := policy.Seen{}
+	for pod, s := range answers {
+		seen[pod] = &policy.Peer{
+			Member: MemberID(s.MemberId), Cluster: s.ClusterId, Replaces: s.ReplacesClusterId,
+			Empty: s.Empty, HasData: s.HasData, Cold: s.Cold, Condemned: s.Condemned, Master: s.Master, Cloneable: s.Cloneable,
+			Term: s.Term, Last: policy.Entry{Index: s.LastIndex, Term: s.LastLogTerm},
+		}
+	}
+	return seen
 }

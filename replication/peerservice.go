@@ -107,7 +107,7 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return nil, err
 	}
 	id := MemberID(req.MemberId)
-	if !id.valid() || req.Address != req.MemberId || Ordinal(id.Pod()) < 0 {
+	if !id.Valid() || req.Address != req.MemberId || Ordinal(id.Pod()) < 0 {
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	s.node.callers.note(id.Pod())
@@ -149,7 +149,7 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 		if !e.replica.views.load().ready {
 			return nil, errNotMaster
 		}
-		if because := e.changer.situation().mustStay(id); req.Reclone && because != "" {
+		if because := e.changer.situation().MustStay(id); req.Reclone && because != "" {
 			return nil, status.Error(codes.FailedPrecondition, because)
 		}
 		sleep(ctx, 20*time.Millisecond)
@@ -176,7 +176,7 @@ func (s *peerService) KeepLog(_ context.Context, req *peerv1.KeepLogRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	if !MemberID(req.MemberId).valid() {
+	if !MemberID(req.MemberId).Valid() {
 		return nil, status.Errorf(codes.InvalidArgument, "%q is not a member id", req.MemberId)
 	}
 	e.replica.storage.log.Hold(req.MemberId, 0, keepLogFor)

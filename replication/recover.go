@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/member"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -130,7 +131,7 @@ func (r Recovery) read() ([]byte, error) {
 // no loss: the pod that asks may be the one that is cut off.
 func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, seen map[string]*peerv1.InspectResponse) error {
 	var others, missing []string
-	all = slices.SortedFunc(slices.Values(all), func(a, b MemberID) int { return byOrdinal(a.Pod(), b.Pod()) })
+	all = slices.SortedFunc(slices.Values(all), func(a, b MemberID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range all {
 		pod := id.Pod()
 		if pod == self.Pod() {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication/internal/member"
 )
 
 // Role of a pod.
@@ -140,7 +141,7 @@ func (n *Node) Members() []Member {
 		}
 		members = append(members, m)
 	}
-	slices.SortFunc(members, func(a, b Member) int { return byOrdinal(a.Pod, b.Pod) })
+	slices.SortFunc(members, func(a, b Member) int { return member.ByOrdinal(a.Pod, b.Pod) })
 	return members
 }
 

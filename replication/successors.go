@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/member"
 )
 
 // smallLag is how many entries a successor may be behind: it gets them in the time
@@ -50,7 +51,7 @@ func rankSuccessors(self MemberID, own uint64, successors []successor) []MemberI
 		return 2
 	}
 	slices.SortFunc(successors, func(a, b successor) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), byOrdinal(a.id.Pod(), b.id.Pod()))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), member.ByOrdinal(a.id.Pod(), b.id.Pod()))
 	})
 	var ids []MemberID
 	for _, h := range successors {
@@ -64,7 +65,7 @@ func rankSuccessors(self MemberID, own uint64, successors []successor) []MemberI
 func (e *engine) successors(ctx context.Context, term uint64, to string) []MemberID {
 	ctx, cancel := context.WithTimeout(ctx, askLast)
 	defer cancel()
-	covers := e.changer.covers()
+	wanted := e.changer.wanted()
 	var found []successor
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -73,7 +74,7 @@ func (e *engine) successors(ctx context.Context, term uint64, to string) []Membe
 			continue
 		}
 		wg.Go(func() {
-			h := successor{id: id, unwanted: !covers(Ordinal(id.Pod()))}
+			h := successor{id: id, unwanted: wanted.Excludes(Ordinal(id.Pod()))}
 			if conn, err := e.conn(id.Pod()); err == nil {
 				if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
 					h.last, h.stopping = seen.LastIndex, seen.Stopping
