@@ -93,7 +93,7 @@ func (o *outbox) run() {
 			if p.err != nil {
 				m.Outcome = &peerv1.ForwardResponse_Error{Error: toWire(p.err)}
 			} else {
-				m.Outcome = &peerv1.ForwardResponse_Result{Result: p.result}
+				m.Outcome, m.Index = &peerv1.ForwardResponse_Result{Result: p.result}, p.index
 			}
 			p.release()
 			if err := o.stream.Send(m); err != nil {

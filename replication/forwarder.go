@@ -17,17 +17,27 @@ import (
 // stream. A command whose answer does not come is unknown, for the stream may
 // have broken after it was applied.
 type forwarder struct {
-	views *views
-	conn  func(pod string) (*grpc.ClientConn, error)
-	queue *queue
+	views   *views
+	conn    func(pod string) (*grpc.ClientConn, error)
+	queue   *queue
+	applied *appliedIndex
 	// linger is how long the answers of a master that was replaced are waited for.
 	linger    time.Duration
 	lingering sync.WaitGroup
 }
 
-// forwardBurst is how many commands are taken from the queue at once.
-const forwardBurst = 256
+const (
+	// forwardBurst is how many commands are taken from the queue at once.
+	forwardBurst = 256
+	// showWithin bounds how long an answer waits until this pod has applied what
+	// it answers. A pod that is further behind does not hold up its writers: the
+	// write is done, and a linearizable read finds it.
+	showWithin = 500 * time.Millisecond
+)
 
+// propose returns what the master answers, once this pod shows the write as well:
+// whoever reads here afterwards, without asking the master, expects it.
+// (TestAForwardedWriteIsSeenWhereItWasSent)
 func (f *forwarder) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, error) {
 	p := pendings.Get().(*pending)
 	p.command, p.size = c, commandSize(c)
@@ -35,7 +45,13 @@ func (f *forwarder) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result,
 		p.release()
 		return nil, err
 	}
-	return p.await(ctx, f.queue)
+	result, index, err := p.await(ctx, f.queue)
+	if err == nil && f.applied.value.Load() < index {
+		ctx, cancel := context.WithTimeout(ctx, showWithin)
+		defer cancel()
+		_ = f.applied.wait(ctx, index) // It is done, whether or not it is here.
+	}
+	return result, err
 }
 
 // run keeps a stream to the master while there is something to send.
@@ -196,16 +212,17 @@ func (s *session) receive() {
 		switch o := m.Outcome.(type) {
 		case nil:
 		case *peerv1.ForwardResponse_Result:
-			p.reply(o.Result, nil)
+			p.reply(o.Result, m.Index, nil)
 		case *peerv1.ForwardResponse_Error:
-			p.reply(nil, fromWire(o.Error))
+			p.reply(nil, 0, fromWire(o.Error))
 		}
 	}
 }
 
 // reply answers, if the peer did not invent the id.
-func (p *pending) reply(r *kvv1.Result, err error) {
+func (p *pending) reply(r *kvv1.Result, index uint64, err error) {
 	if p != nil {
+		p.index = index
 		p.answer(r, err)
 	}
 }

@@ -96,7 +96,8 @@ func (p *pipeline) note(req *raft.AppendEntriesRequest) {
 }
 
 // tellCommitted sends what the library sends when its CommitTimeout is over, a
-// request without entries, as soon as there is news.
+// request without entries, as soon as there is news: at once when a caller on a
+// follower waits for it, see forwarder.propose.
 func (p *pipeline) tellCommitted(t *transport) {
 	ctx, cancel := context.WithCancel(t.ctx)
 	defer cancel()
@@ -107,11 +108,14 @@ func (p *pipeline) tellCommitted(t *transport) {
 		case <-ctx.Done():
 			return
 		}
-		if t.applied.wait(ctx, p.stored.Load()) != nil {
+		stored := p.stored.Load()
+		if t.applied.wait(ctx, stored) != nil {
 			return
 		}
-		for quiet := time.Duration(0); quiet < tellAfter && !p.lone() && ctx.Err() == nil; quiet = p.quiet() {
-			sleep(ctx, tellAfter-quiet)
+		for quiet := time.Duration(0); quiet < tellAfter && !p.lone() && t.awaited.value.Load() < stored && ctx.Err() == nil; quiet = p.quiet() {
+			pause, cancel := context.WithTimeout(ctx, tellAfter-quiet)
+			_ = t.awaited.wait(pause, stored) // Either way it is time to look again.
+			cancel()
 		}
 		if p.tell(t) != nil {
 			return // The library will find out as well.

@@ -57,3 +57,34 @@ func TestALoneEntry(t *testing.T) {
 		}
 	})
 }
+
+// Whoever writes through a follower sees it there without asking the master.
+func TestAForwardedWriteIsSeenWhereItWasSent(t *testing.T) {
+	c := newCluster(t, 3)
+	c.adjust = func(o *Options) { o.Timing.Commit = time.Hour }
+	c.boot()
+	follower := c.follower()
+	for i := range 50 {
+		follower.mustPut("k", fmt.Sprint(i))
+		if got, _ := follower.machine.get("k"); got != fmt.Sprint(i) {
+			t.Fatalf("after write %d the follower has %q", i, got)
+		}
+	}
+}
+
+// A follower that is behind does not make a failure of a write that is done.
+func TestAForwardedWriteThroughAPodThatIsBehind(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	follower := c.follower()
+	follower.mustPut("k", "before")
+	stuck := make(chan struct{})
+	follower.machine.stuck.Store(&stuck)
+	defer close(stuck)
+	if err := follower.put("k", "after"); err != nil {
+		t.Error(err)
+	}
+	if got, _ := follower.machine.get("k"); got != "before" {
+		t.Errorf("the follower has %q", got)
+	}
+	c.master().mustRead("k", "after")
+}

@@ -22,8 +22,8 @@ type router struct {
 
 func newRouter(r *replica, conn func(pod string) (*grpc.ClientConn, error), linger time.Duration, m proposalMeter) *router {
 	return &router{
-		replica: r, proposer: newProposer(r.raft, m),
-		forwarder: &forwarder{views: r.views, conn: conn, queue: newQueue(), linger: linger},
+		replica: r, proposer: newProposer(r.raft, r.transport.awaited, m),
+		forwarder: &forwarder{views: r.views, conn: conn, queue: newQueue(), applied: r.applied, linger: linger},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -31,6 +32,8 @@ type proposer struct {
 	raft  *raft.Raft
 	queue *queue
 	meter proposalMeter
+	// awaited is the newest entry that somebody on a follower waits to see there.
+	awaited *appliedIndex
 	// slots has a token for each entry in flight.
 	slots    chan struct{}
 	inflight chan inflight
@@ -55,9 +58,9 @@ var (
 	buffers   = sync.Pool{New: func() any { return new([]byte) }}
 )
 
-func newProposer(r *raft.Raft, m proposalMeter) *proposer {
+func newProposer(r *raft.Raft, awaited *appliedIndex, m proposalMeter) *proposer {
 	p := &proposer{
-		raft: r, meter: m, queue: newQueue(),
+		raft: r, awaited: awaited, meter: m, queue: newQueue(),
 		slots:    make(chan struct{}, maxInFlight),
 		inflight: make(chan inflight, maxInFlight), answered: make(chan struct{}),
 		batches: sync.Pool{New: func() any { return new([]*pending) }},
@@ -73,7 +76,8 @@ func (p *proposer) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, 
 		item.release()
 		return nil, err
 	}
-	return item.await(ctx, p.queue)
+	result, _, err := item.await(ctx, p.queue)
+	return result, err
 }
 
 // enqueue encodes c, in the caller's goroutine, and queues it.
@@ -93,25 +97,25 @@ func (p *proposer) enqueue(item *pending, c *kvv1.Command) error {
 	return nil
 }
 
-// await waits for the answer. A pending whose answer was not waited for is
+// await waits for the answer, and returns the entry that it is of. A pending whose answer was not waited for is
 // left to the garbage collector: its answer may still come.
-func (p *pending) await(ctx context.Context, q *queue) (*kvv1.Result, error) {
+func (p *pending) await(ctx context.Context, q *queue) (*kvv1.Result, uint64, error) {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
 		if q.remove(p) {
 			p.release()
-			return nil, fmt.Errorf("not applied: %w", ctx.Err())
+			return nil, 0, fmt.Errorf("not applied: %w", ctx.Err())
 		}
 		select {
 		case <-p.done:
 		default:
-			return nil, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+			return nil, 0, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 		}
 	}
-	result, err := p.result, p.err
+	result, index, err := p.result, p.index, p.err
 	p.release()
-	return result, err
+	return result, index, err
 }
 
 // release recycles an answered or never queued pending.
@@ -196,10 +200,14 @@ func (p *proposer) finish() {
 			err = fmt.Errorf("%w: %d results for %d commands", ErrUnknown, len(results), len(*f.items))
 		}
 		<-p.slots
+		if err == nil && slices.ContainsFunc(*f.items, (*pending).isForwarded) {
+			p.awaited.advance(f.future.Index())
+		}
 		for i, item := range *f.items {
 			if err != nil {
 				item.answer(nil, err)
 			} else {
+				item.index = f.future.Index()
 				item.answer(results[i], nil)
 			}
 		}

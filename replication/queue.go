@@ -22,6 +22,7 @@ type pending struct {
 	id      uint64  // on a forwarding stream
 
 	result *kvv1.Result
+	index  uint64 // the entry that the command was applied with
 	err    error
 	// done gets a token when result and err are set; nil when sink is called instead.
 	done chan struct{}
@@ -38,6 +39,9 @@ func (p *pending) answer(result *kvv1.Result, err error) {
 	}
 	p.done <- struct{}{}
 }
+
+// isForwarded says that the caller is on another pod.
+func (p *pending) isForwarded() bool { return p.sink != nil }
 
 // queue is a bounded list of commands with one taker.
 type queue struct {

@@ -38,6 +38,8 @@ type transport struct {
 	log     *raftlog.Log
 	// applied is what this pod has applied, and so certainly is committed.
 	applied *appliedIndex
+	// awaited is the newest entry that somebody on a follower waits to see there.
+	awaited *appliedIndex
 	durable func() Position
 	fail    func(error)
 	audit   func(context.Context) error // see InstallSnapshot
@@ -58,7 +60,7 @@ type transport struct {
 func newTransport(o replicaOptions, r *replica, p *proven) *transport {
 	t := &transport{
 		port: o.port, logger: o.logger, timeout: o.Timing.Transport, fail: o.fail,
-		acks: r.acks, proven: p, log: r.storage.log, applied: r.applied,
+		acks: r.acks, proven: p, log: r.storage.log, applied: r.applied, awaited: &appliedIndex{},
 		durable: r.storage.sm.Durable, audit: r.storage.sm.Check, received: make(chan raft.RPC),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{o.port.listen(handshake.Raft), o.port}, Logger: slogger.New(o.logger),

@@ -10,12 +10,14 @@
 package peerv1
 
 import (
-	v1 "github.com/batondb/baton/proto/baton/kv/v1"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+
+	v1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 const (
@@ -84,7 +86,9 @@ type ForwardResponse struct {
 	//
 	//	*ForwardResponse_Result
 	//	*ForwardResponse_Error
-	Outcome       isForwardResponse_Outcome `protobuf_oneof:"outcome"`
+	Outcome isForwardResponse_Outcome `protobuf_oneof:"outcome"`
+	// The log entry that the command was applied with; 0 with an error.
+	Index         uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +153,13 @@ func (x *ForwardResponse) GetError() *v1.Error {
 		}
 	}
 	return nil
+}
+
+func (x *ForwardResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type isForwardResponse_Outcome interface {
@@ -1198,11 +1209,12 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x18baton/peer/v1/peer.proto\x12\rbaton.peer.v1\x1a\x19baton/kv/v1/cluster.proto\x1a\x19baton/kv/v1/command.proto\x1a\x14baton/kv/v1/kv.proto\"P\n" +
 	"\x0eForwardRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
-	"\acommand\x18\x02 \x01(\v2\x14.baton.kv.v1.CommandR\acommand\"\x87\x01\n" +
+	"\acommand\x18\x02 \x01(\v2\x14.baton.kv.v1.CommandR\acommand\"\x9d\x01\n" +
 	"\x0fForwardResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
 	"\x06result\x18\x02 \x01(\v2\x13.baton.kv.v1.ResultH\x00R\x06result\x12*\n" +
-	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05error\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05indexB\t\n" +
 	"\aoutcome\"\x12\n" +
 	"\x10ReadIndexRequest\"X\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
