@@ -91,7 +91,7 @@ func (r *readyWatches) take() []*watch {
 }
 
 func newWatch(req *pb.WatchCreateRequest) *watch {
-	w := &watch{notify: req.GetProgressNotify(), limit: wholeBytes}
+	w := &watch{notify: req.GetProgressNotify(), quiet: true, limit: wholeBytes}
 	if req.GetFragment() {
 		w.limit = fragmentBytes
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +227,50 @@ func TestWatchProgress(t *testing.T) {
 	w.want(`2 @2003 canceled "" 0`)
 	w.progress() // Without a master this pod's own has to do.
 	w.want("-1 @2003")
+}
+
+// sentResponses is a client that only listens.
+type sentResponses struct {
+	pb.Watch_WatchServer
+	all []*pb.WatchResponse
+}
+
+func (s *sentResponses) Send(r *pb.WatchResponse) error {
+	s.all = append(s.all, r)
+	return nil
+}
+
+// A watch without changes is told of progress at the first tick after it began,
+// and one with changes at the second after them.
+func TestWatchProgressNotify(t *testing.T) {
+	s := newSolo(t)
+	sent := &sentResponses{}
+	stream := &watchStream{
+		pod: s.queue.pod, both: sent, watches: map[int64]*watch{},
+		ready: readyWatches{wake: make(chan struct{}, 1)}, last: &atomic.Pointer[translated]{},
+	}
+	defer stream.close()
+	if err := stream.create(t.Context(), &pb.WatchCreateRequest{Key: []byte("a"), ProgressNotify: true}); err != nil {
+		t.Fatal(err)
+	}
+	told := func(want bool) {
+		t.Helper()
+		sent.all = nil
+		if err := stream.notifyProgress(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if (len(sent.all) == 1) != want {
+			t.Errorf("progress %v, want %t", sent.all, want)
+		}
+	}
+	told(true)
+	s.put(t, "a", "1")
+	<-stream.ready.wake
+	if err := stream.deliver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told(false)
+	told(true)
 }
 
 // The events of one revision come together, in fragments if they must.
