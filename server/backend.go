@@ -52,6 +52,9 @@ func (b *Backend) KeepAlive(ctx context.Context, lease int64) (ttlSeconds int64,
 	return response.GetTtlSeconds(), err
 }
 
+// NewLeaseID chooses the id of a lease whose client did not: see leaseIDs.
+func (b *Backend) NewLeaseID() int64 { return b.core.leaseIDs.next() }
+
 // TimeToLive is the method of the native API.
 func (b *Backend) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
 	return b.leases.TimeToLive(ctx, req)

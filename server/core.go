@@ -20,6 +20,7 @@ type core struct {
 	peerStatuses *peerStatuses
 	space        *space
 	deadlines    deadlines
+	leaseIDs     *leaseIDs
 	metrics      *metrics
 	// diverged is why this pod's data must not be served any more: it differs, or
 	// it is damaged.

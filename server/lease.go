@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -32,16 +31,13 @@ func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveReq
 	return p.run(both.Context())
 }
 
-// NewLeaseID chooses the id of a lease whose client did not.
-func NewLeaseID() int64 { return rand.Int64N(1<<63-1) + 1 }
-
 func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 	if err := checkGrant(req); err != nil {
 		return nil, err
 	}
 	if req.GetId() == 0 {
 		// Chosen here: the command in the log must mean the same on every pod.
-		req.Id = NewLeaseID()
+		req.Id = s.leaseIDs.next()
 	}
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}}, (*kvv1.Result).GetGrant)
 }

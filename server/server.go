@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
 )
 
@@ -106,6 +107,7 @@ func New(o Options) *Server {
 		space:        &space{},
 		metrics:      newMetrics(o.Registry),
 		doubts:       newDoubts(),
+		leaseIDs:     newLeaseIDs(replication.Ordinal(o.Name)),
 	}
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = &clusterService{core: s.core, readiness: s.readiness}

@@ -46,7 +46,7 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	}
 	grant := &kvv1.GrantRequest{Id: req.GetID(), TtlSeconds: max(req.GetTTL(), minTTL)}
 	if grant.Id == 0 {
-		grant.Id = server.NewLeaseID()
+		grant.Id = s.NewLeaseID()
 	}
 	granted, err := server.Propose(ctx, s.Backend, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}}, (*kvv1.Result).GetGrant)
 	if err != nil {
@@ -69,7 +69,8 @@ func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeReque
 	return &pb.LeaseRevokeResponse{Header: s.header(revoked.GetHeader().GetRevision())}, nil
 }
 
-// LeaseTimeToLive answers with a time of -1 for a lease that does not exist.
+// LeaseTimeToLive answers with a time of -1 for a lease that does not exist, and
+// in whole seconds that are certainly left, as etcd does.
 func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	st, err := s.local(ctx)
 	if err != nil {
@@ -88,7 +89,7 @@ func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToL
 	}
 	return &pb.LeaseTimeToLiveResponse{
 		Header: s.header(lease.GetHeader().GetRevision()), ID: lease.GetId(),
-		TTL: lease.GetRemainingSeconds(), GrantedTTL: lease.GetGrantedTtlSeconds(), Keys: lease.GetKeys(),
+		TTL: lease.GetRemainingMs() / 1000, GrantedTTL: lease.GetGrantedTtlSeconds(), Keys: lease.GetKeys(),
 	}, nil
 }
 
