@@ -55,6 +55,9 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 	if response.GetLeader() == 0 {
 		response.Errors = append(response.Errors, rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader))
 	}
+	if raft.Because != "" {
+		response.Errors = append(response.Errors, "etcdserver: not ready: "+raft.Because)
+	}
 	alarms, err := s.alarms(ctx)
 	for _, a := range alarms {
 		response.Errors = append(response.Errors, a.String())
@@ -85,7 +88,7 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
-	revision, hash, _, err := s.hash(ctx, 0)
+	revision, hash, _, err := s.hash(ctx, hashOfAll)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +96,7 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 }
 
 func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	revision, hash, st, err := s.hash(ctx, max(req.GetRevision(), 0))
+	revision, hash, st, err := s.hash(ctx, req.GetRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -107,14 +110,26 @@ func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) 
 	}, nil
 }
 
+const (
+	// hashOfAll asks for the hash of all that there is.
+	hashOfAll = 0
+	// hashOfNothing is what etcd answers before the first write: the CRC-32C of
+	// "key". Clients take 0 for no answer.
+	hashOfNothing = 0x40a4756d
+)
+
 // hash is Baton's own running hash, folded to the width of etcd's: another
-// number than etcd's for the same keys, and the same on every pod.
+// number than etcd's for the same keys, and the same on every pod. There is
+// nothing at a negative revision, which etcd does not refuse.
 func (s *maintenanceService) hash(ctx context.Context, at int64) (revision int64, hash uint32, st *store.Store, err error) {
 	if st, err = s.local(ctx); err != nil {
 		return 0, 0, nil, err
 	}
+	if at < 0 {
+		return at, hashOfNothing, st, nil
+	}
 	revision, wide, err := st.Hash(at)
-	return revision, uint32(wide>>32) ^ uint32(wide), st, s.fail(ctx, err)
+	return revision, hashOfNothing ^ uint32(wide>>32) ^ uint32(wide), st, s.fail(ctx, err)
 }
 
 // MoveLeader works on the master only, as etcd's: clients look for it first.

@@ -30,6 +30,7 @@ import (
 type opsLog struct {
 	server.Log
 	master atomic.Value // A string.
+	behind string       // Why it is not ready.
 	server *server.Server
 }
 
@@ -55,7 +56,7 @@ func (l *opsLog) HandOver(_ context.Context, to string) (string, error) {
 }
 
 func (l *opsLog) Status() replication.Status {
-	return replication.Status{Master: l.master.Load().(string), Term: 3, Commit: 12, Applied: 11}
+	return replication.Status{Master: l.master.Load().(string), Term: 3, Commit: 12, Applied: 11, Because: l.behind}
 }
 
 func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
@@ -67,13 +68,18 @@ func (l *opsLog) PodStatus(context.Context) *kvv1.PodStatus {
 // opsPod is a pod with the volume's free space, and a connection to it.
 func opsPod(t *testing.T, free uint64) (*grpc.ClientConn, *store.Store) {
 	t.Helper()
+	return opsPodOf(t, &opsLog{}, free)
+}
+
+func opsPodOf(t *testing.T, log *opsLog, free uint64) (*grpc.ClientConn, *store.Store) {
+	t.Helper()
 	s := server.New(server.Options{
 		Name: "kv-0", ClientAddress: "host-0:7400",
 		Space: func() (server.Space, error) { return server.Space{Free: free, Total: 100 << 30}, nil },
 	})
 	s.Register(Register)
 	client, web := listen(t), listen(t)
-	log := &opsLog{server: s}
+	log.server = s
 	log.master.Store("kv-0")
 	s.UseLog(log)
 	st, err := store.Open(store.Options{Dir: t.TempDir()})
@@ -129,6 +135,40 @@ func TestStatus(t *testing.T) {
 	if s.GetRaftIndex() != 12 || s.GetRaftAppliedIndex() != 11 || len(s.GetErrors()) != 0 {
 		t.Errorf("%v", s)
 	}
+}
+
+// A pod that is behind answers with what it has, and says so.
+func TestStatusOfAPodThatCatchesUp(t *testing.T) {
+	conn, _ := opsPodOf(t, &opsLog{behind: "it catches up: applied 11 of 12"}, 50<<30)
+	s, err := pb.NewMaintenanceClient(conn).Status(t.Context(), &pb.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errs := s.GetErrors(); len(errs) != 1 || errs[0] != "etcdserver: not ready: it catches up: applied 11 of 12" || s.GetIsLearner() {
+		t.Error(s)
+	}
+}
+
+// Nothing has etcd's hash of nothing, before the first write and ever after.
+func TestHashOfNothing(t *testing.T) {
+	s := newSolo(t)
+	maintenance := pb.NewMaintenanceClient(s.conn)
+	const nothing = 1084519789 // What etcd 3.7 answers.
+	check := func(at, revision, newest int64, same bool) {
+		t.Helper()
+		h, err := maintenance.HashKV(t.Context(), &pb.HashKVRequest{Revision: at})
+		if err != nil || (h.GetHash() == nothing) != same || h.GetHashRevision() != revision || h.GetHeader().GetRevision() != newest || h.GetCompactRevision() != -1 {
+			t.Error(h, err)
+		}
+	}
+	if h, err := maintenance.Hash(t.Context(), &pb.HashRequest{}); err != nil || h.GetHash() == 0 {
+		t.Error(h, err)
+	}
+	check(0, 1, 1, true)
+	s.put(t, "k", "v")
+	check(0, 2, 2, false)
+	check(1, 1, 2, true)
+	check(-1, -1, 2, true)
 }
 
 // A nearly full volume is an alarm that nobody needs to disarm.
