@@ -51,8 +51,10 @@ func (r *randomRun) step() {
 	switch n := r.IntN(100); {
 	case n < 60:
 		r.apply()
-	case n < 72:
+	case n < 68:
 		r.read(r.master)
+	case n < 72:
+		r.readTxn()
 	case n < 74:
 		r.master.compareContents(r.kept())
 	case n < 75:
@@ -137,6 +139,33 @@ func (r *randomRun) read(d *driver) {
 			req.Key = got.NextKey
 		}
 	}
+}
+
+// readTxn reads as a transaction of the log would.
+func (r *randomRun) readTxn() {
+	r.t.Helper()
+	req := readsOf(r.txn(0))
+	want := r.history.model.run(&kvv1.Command{Command: &kvv1.Command_Txn{Txn: req}})
+	got, err := r.master.s.Txn(context.Background(), req)
+	if refusal.Reason(err) != want.GetError().GetReason() || err == nil && !proto.Equal(got, want.GetTxn()) {
+		r.t.Fatalf("transaction %v\ngot:  %v, %v\nwant: %v", req, got, err, want)
+	}
+}
+
+// readsOf leaves the writes out of a transaction.
+func readsOf(req *kvv1.TxnRequest) *kvv1.TxnRequest {
+	reads := &kvv1.TxnRequest{Compare: req.GetCompare()}
+	for from, to := range map[*[]*kvv1.Op]*[]*kvv1.Op{&req.Success: &reads.Success, &req.Failure: &reads.Failure} {
+		for _, op := range *from {
+			if nested := op.GetTxn(); nested != nil {
+				op = &kvv1.Op{Op: &kvv1.Op_Txn{Txn: readsOf(nested)}}
+			}
+			if op.GetTxn() != nil || op.GetRange() != nil {
+				*to = append(*to, op)
+			}
+		}
+	}
+	return reads
 }
 
 func (r *randomRun) readRefusal(d *driver, revision int64) kvv1.ErrorReason {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -12,22 +14,53 @@ import (
 // cannot exhaust the stack; the server allows fewer.
 const maxTxnDepth = 16
 
-// plan is a transaction whose branches have been chosen. All compares, also the
-// nested ones, look at the state before the transaction.
+// judge decides transactions: those of the log, and those that only read.
+type judge struct {
+	view              *view
+	newest, compacted int64
+	writer            *applier // nil: nothing may be written
+}
+
+// plan is a transaction whose branches have been chosen. Every compare, a nested
+// one too, looks at the state before the transaction.
 type plan struct {
 	succeeded bool
 	ops       []*kvv1.Op
 	nested    map[int]*plan // By the place in ops.
 }
 
-// txnAlone applies a transaction: at one revision, or not at all.
-func (a *applier) txnAlone(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
-	var keys writtenKeys
-	p, err := a.plan(req, &keys, 0)
+// Txn answers a transaction that writes nothing as applying it would, from this
+// copy at its newest revision, which the header says. Any goroutine may call it.
+func (s *Store) Txn(ctx context.Context, req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
+	for {
+		resp, err := s.txnOnce(ctx, req)
+		if !errors.Is(err, errAgain) {
+			return resp, err
+		}
+	}
+}
+
+func (s *Store) txnOnce(ctx context.Context, req *kvv1.TxnRequest) (resp *kvv1.TxnResponse, err error) {
+	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := a.execute(p, a.st.Revision+1)
+	defer v.close()
+	defer s.guard(&err)
+	resp, err = judge{view: v, newest: v.revision, compacted: s.compacted.Load()}.txn(req)
+	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && v.revision < s.compacted.Load() {
+		return nil, errAgain
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = &kvv1.ResponseHeader{Revision: v.revision}
+	return resp, nil
+}
+
+// txnAlone applies a transaction: at one revision, or not at all.
+func (a *applier) txnAlone(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
+	resp, err := judge{a.view, a.st.Revision, a.st.Compacted, a}.txn(req)
 	if err != nil {
 		return nil, err
 	}
@@ -36,13 +69,22 @@ func (a *applier) txnAlone(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
 	return resp, nil
 }
 
-func (a *applier) plan(req *kvv1.TxnRequest, keys *writtenKeys, depth int) (*plan, error) {
+func (j judge) txn(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
+	var keys writtenKeys
+	p, err := j.plan(req, &keys, 0)
+	if err != nil {
+		return nil, err
+	}
+	return j.execute(p)
+}
+
+func (j judge) plan(req *kvv1.TxnRequest, keys *writtenKeys, depth int) (*plan, error) {
 	if depth == maxTxnDepth {
 		return nil, errInvalid("txn", "transactions are nested more than %d deep", maxTxnDepth)
 	}
 	p := &plan{succeeded: true, ops: req.GetSuccess(), nested: map[int]*plan{}}
 	for _, c := range req.GetCompare() {
-		ok, err := a.compare(c)
+		ok, err := j.compare(c)
 		if err != nil {
 			return nil, err
 		}
@@ -55,19 +97,13 @@ func (a *applier) plan(req *kvv1.TxnRequest, keys *writtenKeys, depth int) (*pla
 		var err error
 		switch o := op.GetOp().(type) {
 		case *kvv1.Op_Range:
-			if err = a.checkRange(o.Range); err == nil && o.Range == nil {
+			if err = j.checkRange(o.Range); err == nil && o.Range == nil {
 				err = errInvalid("op", "an empty operation")
 			}
-		case *kvv1.Op_Put:
-			if err = a.checkPut(o.Put); err == nil {
-				err = keys.put(o.Put.Key)
-			}
-		case *kvv1.Op_Delete:
-			if err = a.checkDelete(o.Delete); err == nil {
-				err = keys.delete(newSpan(o.Delete.Key, o.Delete.RangeEnd))
-			}
+		case *kvv1.Op_Put, *kvv1.Op_Delete:
+			err = j.checkWrite(op, keys)
 		case *kvv1.Op_Txn:
-			p.nested[i], err = a.plan(o.Txn, keys, depth+1)
+			p.nested[i], err = j.plan(o.Txn, keys, depth+1)
 		default:
 			err = errInvalid("op", "an empty operation")
 		}
@@ -78,12 +114,28 @@ func (a *applier) plan(req *kvv1.TxnRequest, keys *writtenKeys, depth int) (*pla
 	return p, nil
 }
 
-func (a *applier) checkRange(req *kvv1.RangeRequest) error {
-	if req.GetRevision() > a.st.Revision {
-		return errFuture(req.Revision, a.st.Revision)
+func (j judge) checkWrite(op *kvv1.Op, keys *writtenKeys) error {
+	if j.writer == nil {
+		return errInvalid("op", "a transaction that only reads must not write")
 	}
-	if req.GetRevision() != 0 && req.Revision < a.st.Compacted {
-		return errCompacted(req.Revision, a.st.Compacted)
+	if d := op.GetDelete(); d != nil {
+		if err := j.writer.checkDelete(d); err != nil {
+			return err
+		}
+		return keys.delete(newSpan(d.Key, d.RangeEnd))
+	}
+	if err := j.writer.checkPut(op.GetPut()); err != nil {
+		return err
+	}
+	return keys.put(op.GetPut().GetKey())
+}
+
+func (j judge) checkRange(req *kvv1.RangeRequest) error {
+	if req.GetRevision() > j.newest {
+		return errFuture(req.Revision, j.newest)
+	}
+	if req.GetRevision() != 0 && req.Revision < j.compacted {
+		return errCompacted(req.Revision, j.compacted)
 	}
 	return nil
 }
@@ -119,31 +171,31 @@ func (w *writtenKeys) delete(s span) error {
 	return nil
 }
 
-func (a *applier) execute(p *plan, revision int64) (*kvv1.TxnResponse, error) {
-	resp := &kvv1.TxnResponse{Succeeded: p.succeeded}
+func (j judge) execute(p *plan) (*kvv1.TxnResponse, error) {
+	resp, revision := &kvv1.TxnResponse{Succeeded: p.succeeded}, j.newest+1
 	for i, op := range p.ops {
 		result := &kvv1.OpResult{}
 		switch o := op.Op.(type) {
 		case *kvv1.Op_Range:
-			page, err := a.rangeInTxn(o.Range, revision)
+			page, err := j.page(o.Range)
 			if err != nil {
 				return nil, err
 			}
 			result.Result = &kvv1.OpResult_Range{Range: page}
 		case *kvv1.Op_Put:
-			prev, err := a.put(o.Put, revision)
+			prev, err := j.writer.put(o.Put, revision)
 			if err != nil {
 				return nil, err
 			}
 			result.Result = &kvv1.OpResult_Put{Put: &kvv1.PutResponse{PrevKv: prev}}
 		case *kvv1.Op_Delete:
-			deleted, err := a.delete(o.Delete, revision)
+			deleted, err := j.writer.delete(o.Delete, revision)
 			if err != nil {
 				return nil, err
 			}
 			result.Result = &kvv1.OpResult_Delete{Delete: deleted}
 		case *kvv1.Op_Txn:
-			nested, err := a.execute(p.nested[i], revision)
+			nested, err := j.execute(p.nested[i])
 			if err != nil {
 				return nil, err
 			}
@@ -154,25 +206,36 @@ func (a *applier) execute(p *plan, revision int64) (*kvv1.TxnResponse, error) {
 	return resp, nil
 }
 
-func (a *applier) rangeInTxn(req *kvv1.RangeRequest, revision int64) (*kvv1.RangeResponse, error) {
-	a.view.reading = revision
-	if req.Revision != 0 {
-		a.view.reading = req.Revision
+// page reads what the operations before it have left.
+func (j judge) page(req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
+	v := j.view
+	defer func() { v.reading = v.revision }()
+	switch {
+	case req.Revision != 0:
+		// The transaction may have begun for a compare, after a scrub did.
+		if _, err := v.disk(); err != nil {
+			return nil, err
+		}
+		if oldest := v.store.scrubbing.Load(); req.Revision < oldest {
+			return nil, errCompacted(req.Revision, oldest)
+		}
+		v.reading = req.Revision
+	case j.writer != nil:
+		v.reading = j.newest + 1
 	}
-	defer func() { a.view.reading = a.view.revision }()
-	return a.view.page(context.Background(), req, pageLimits{keys: pageKeys(req.Limit), bytes: MaxPageBytes})
+	return v.page(v.ctx, req, pageLimits{keys: pageKeys(req.Limit), bytes: MaxPageBytes})
 }
 
-// compare is true when it is of every key in its range, or, when there is none,
-// of the key that does not exist.
-func (a *applier) compare(c *kvv1.Compare) (bool, error) {
+// compare holds when it does for every key in its range, or, if there is none, for
+// a key that does not exist.
+func (j judge) compare(c *kvv1.Compare) (bool, error) {
 	if err := checkCompare(c); err != nil {
 		return false, err
 	}
 	holds, any := true, false
-	err := a.view.ascend(newSpan(c.Key, c.RangeEnd), a.st.Revision, func(key []byte, ver *version) (bool, error) {
+	err := j.view.ascend(newSpan(c.Key, c.RangeEnd), j.newest, func(key []byte, ver *version) (bool, error) {
 		if _, ok := c.Target.(*kvv1.Compare_Value); ok {
-			if err := a.view.complete(key, ver); err != nil {
+			if err := j.view.complete(key, ver); err != nil {
 				return false, err
 			}
 		}

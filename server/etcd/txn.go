@@ -29,7 +29,7 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 		return nil, rpctypes.ErrGRPCDuplicateKey
 	}
 	if !check.writes {
-		return s.readTxn(ctx, req)
+		return s.readTxn(ctx, req, native)
 	}
 	if err := checkSize(req); err != nil {
 		return nil, err
@@ -50,8 +50,8 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 // logged says that the answer to a range comes with that of the transaction.
 func logged(req *pb.RangeRequest) bool { return len(req.GetRangeEnd()) == 0 && req.GetRevision() == 0 }
 
-func loggedRange(req *pb.RangeRequest, revision int64) *kvv1.RangeRequest {
-	return &kvv1.RangeRequest{Key: req.GetKey(), Revision: revision, KeysOnly: req.GetKeysOnly() || req.GetCountOnly()}
+func loggedRange(req *pb.RangeRequest) *kvv1.RangeRequest {
+	return &kvv1.RangeRequest{Key: req.GetKey(), KeysOnly: req.GetKeysOnly() || req.GetCountOnly()}
 }
 
 // nothing is a range without keys. With a revision, in a transaction, it is the
@@ -84,7 +84,7 @@ func nativeOps(ops []*pb.RequestOp) []*kvv1.Op {
 		case *pb.RequestOp_RequestRange:
 			switch {
 			case logged(o.RequestRange):
-				add(loggedRange(o.RequestRange, 0))
+				add(loggedRange(o.RequestRange))
 			case o.RequestRange.GetRevision() != 0:
 				add(nothing(o.RequestRange.GetRevision()))
 			}

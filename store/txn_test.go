@@ -1,0 +1,32 @@
+package store
+
+import (
+	"context"
+	"testing"
+
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// A transaction beside the log writes nothing, nested or not; a branch that is not
+// taken does not matter.
+func TestTxnThatOnlyReads(t *testing.T) {
+	s, err := Open(Options{Dir: tempDir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, s)
+	s.Apply(1, 1, []*kvv1.Command{put("a", "1")})
+	write := []*kvv1.Op{{Op: &kvv1.Op_Put{Put: &kvv1.PutRequest{Key: []byte("a")}}}}
+	remove := []*kvv1.Op{{Op: &kvv1.Op_Delete{Delete: &kvv1.DeleteRequest{Key: []byte("a")}}}}
+	for _, ops := range [][]*kvv1.Op{write, remove, {{Op: &kvv1.Op_Txn{Txn: &kvv1.TxnRequest{Success: write}}}}} {
+		_, err = s.Txn(context.Background(), &kvv1.TxnRequest{Success: ops})
+		if refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST {
+			t.Errorf("%v: %v", ops, err)
+		}
+	}
+	resp, err := s.Txn(context.Background(), &kvv1.TxnRequest{Failure: write})
+	if err != nil || !resp.GetSucceeded() || resp.GetHeader().GetRevision() != s.Revision() {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
