@@ -148,8 +148,14 @@ func (p *pod) kill() {
 	p.node = nil
 }
 
+// close ends a pod in order, as kvd does.
 func (p *pod) close(ctx context.Context) {
 	p.c.t.Helper()
+	if p.node.IsMaster() {
+		if _, err := p.node.HandOver(ctx, ""); err != nil {
+			p.c.t.Logf("%s hands nothing over: %v", p.name, err)
+		}
+	}
 	if err := p.node.Close(ctx); err != nil {
 		p.c.t.Errorf("close %s: %v", p.name, err)
 	}

@@ -156,24 +156,12 @@ func (n *Node) retire(ctx context.Context, reason string) error {
 	return err
 }
 
-// Close hands the baton over if this pod holds it, stops Raft and closes the
-// port and the files. It returns when all has ended, or with an error when ctx
-// ends before.
+// Close stops Raft and closes the port and the files. It returns when all has
+// ended, or with an error when ctx ends before. It hands nothing over: a master
+// calls HandOver before.
 func (n *Node) Close(ctx context.Context) error {
-	e := n.engine.Load()
-	if e != nil {
-		if v := e.replica.views.load(); v.leads && len(voters(e.replica.configuration())) > 1 {
-			handing, cancel := context.WithTimeout(ctx, 4*e.timing.Election)
-			if to, err := n.HandOver(handing, ""); err != nil {
-				n.logger.Warn("the baton could not be handed over; the others will notice the absence", "error", err)
-			} else {
-				n.logger.Info("handed the baton over", "to", to)
-			}
-			cancel()
-		}
-	}
 	ended := make(chan error, 1)
-	go func() { ended <- n.teardown(e) }()
+	go func() { ended <- n.teardown(n.engine.Load()) }()
 	select {
 	case err := <-ended:
 		return err

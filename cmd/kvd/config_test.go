@@ -175,7 +175,7 @@ func TestDevPorts(t *testing.T) {
 
 func TestPrefixedLines(t *testing.T) {
 	var out strings.Builder
-	p := &prefixed{log: &lines{out: &out}, name: "kv-0"}
+	p := &prefixed{terminal: &lines{out: &out}, name: "kv-0"}
 	for _, part := range []string{"one", " line\ntwo\nth", "ree\n"} {
 		if _, err := p.Write([]byte(part)); err != nil {
 			t.Fatal(err)

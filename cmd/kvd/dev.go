@@ -120,16 +120,16 @@ func runDev(ctx context.Context, c devConfig, out io.Writer) error {
 	if err := c.portsFree(); err != nil {
 		return err
 	}
-	log := &lines{out: out}
+	terminal := &lines{out: out}
 	var pods sync.WaitGroup
 	for i := range c.nodes {
-		child := &child{name: c.pod(i), log: log, command: func() *exec.Cmd { return c.serve(executable, i) }}
+		child := &child{name: c.pod(i), terminal: terminal, command: func() *exec.Cmd { return c.serve(executable, i) }}
 		pods.Go(func() { child.run(ctx) })
 	}
 	if c.awaitReady(ctx) {
-		c.welcome(log)
+		c.welcome(terminal)
 	}
 	pods.Wait()
-	log.print("dev", "all pods have stopped; the data is in "+c.dataDir)
+	terminal.print("dev", "all pods have stopped; the data is in "+c.dataDir)
 	return nil
 }

@@ -22,9 +22,9 @@ const (
 
 // child is one pod of a local cluster, started again whenever it dies.
 type child struct {
-	name    string
-	log     *lines
-	command func() *exec.Cmd
+	name     string
+	terminal *lines
+	command  func() *exec.Cmd
 }
 
 // run returns when ctx has ended and the process as well.
@@ -38,7 +38,7 @@ func (c *child) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.log.print("dev", fmt.Sprintf("%s died (%s); it is started again in %s", c.name, describeExit(err), restartPause))
+		c.terminal.print("dev", fmt.Sprintf("%s died (%s); it is started again in %s", c.name, describeExit(err), restartPause))
 		select {
 		case <-ctx.Done():
 		case <-time.After(restartPause):
@@ -56,13 +56,13 @@ func describeExit(err error) string {
 // once runs the process until it ends.
 func (c *child) once(ctx context.Context) error {
 	cmd := c.command()
-	output := &prefixed{log: c.log, name: c.name}
+	output := &prefixed{terminal: c.terminal, name: c.name}
 	cmd.Stdout, cmd.Stderr = output, output
 	isolate(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	c.log.print("dev", fmt.Sprintf("%s runs as process %d", c.name, cmd.Process.Pid))
+	c.terminal.print("dev", fmt.Sprintf("%s runs as process %d", c.name, cmd.Process.Pid))
 	ended := make(chan struct{})
 	defer close(ended)
 	go c.stopWith(ctx, cmd, ended)
@@ -81,7 +81,7 @@ func (c *child) stopWith(ctx context.Context, cmd *exec.Cmd, ended <-chan struct
 	select {
 	case <-ended:
 	case <-time.After(stopPatience):
-		c.log.print("dev", c.name+" does not stop; it is killed")
+		c.terminal.print("dev", c.name+" does not stop; it is killed")
 		_ = cmd.Process.Kill()
 	}
 }
@@ -103,9 +103,9 @@ const maxLine = 64 << 10
 
 // prefixed cuts a process's output into lines. It is used by one goroutine.
 type prefixed struct {
-	log  *lines
-	name string
-	rest []byte
+	terminal *lines
+	name     string
+	rest     []byte
 }
 
 func (p *prefixed) Write(data []byte) (int, error) {
@@ -122,6 +122,6 @@ func (p *prefixed) Write(data []byte) (int, error) {
 		} else {
 			p.rest = nil
 		}
-		p.log.print(p.name, string(line))
+		p.terminal.print(p.name, string(line))
 	}
 }

@@ -44,8 +44,8 @@ func ready(ctx context.Context, address string) bool {
 }
 
 // welcome says where everything is and what to try next.
-func (c *devConfig) welcome(log *lines) {
-	say := func(format string, args ...any) { log.print("dev", fmt.Sprintf(format, args...)) }
+func (c *devConfig) welcome(terminal *lines) {
+	say := func(format string, args ...any) { terminal.print("dev", fmt.Sprintf(format, args...)) }
 	say("")
 	say("the cluster is ready, its data is in %s", c.dataDir)
 	say("")

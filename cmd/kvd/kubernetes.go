@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -16,8 +15,6 @@ import (
 const (
 	// askOrdinals bounds the question, at a stop, whether this pod should exist.
 	askOrdinals = 2 * time.Second
-	// leaveTimeout bounds a departure: several pods may leave one after the other.
-	leaveTimeout = 12 * time.Second
 	// unlabelTimeout bounds the removal of the role label at the end.
 	unlabelTimeout = time.Second
 )
@@ -83,7 +80,7 @@ func (o *kubernetesPod) roleChanged() {
 }
 
 // start begins what goes on until close.
-func (o *kubernetesPod) start(log *replication.Node, misplaced chan<- error) {
+func (o *kubernetesPod) start(node *replication.Node, misplaced chan<- error) {
 	if o == nil {
 		return
 	}
@@ -93,10 +90,10 @@ func (o *kubernetesPod) start(log *replication.Node, misplaced chan<- error) {
 		if o.stopping.Load() {
 			return ""
 		}
-		return string(log.Status().Role)
+		return string(node.Status().Role)
 	}
 	o.loops.Go(func() { o.Run(ctx) })
-	o.loops.Go(func() { o.keep(ctx, log, misplaced) })
+	o.loops.Go(func() { o.keep(ctx, node, misplaced) })
 	o.loops.Go(func() { o.KeepRole(ctx, role, o.wake) })
 }
 
@@ -126,11 +123,11 @@ func (o *kubernetesPod) close() {
 // departs asks whether this pod is to leave the cluster: only when Kubernetes
 // says, now, that it should not exist. No answer, a StatefulSet that is
 // deleted and one that is scaled to zero mean a stop.
-func (o *kubernetesPod) departs(name string) bool {
+func (o *kubernetesPod) departs(ctx context.Context, name string) bool {
 	if o == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askOrdinals)
+	ctx, cancel := context.WithTimeout(ctx, askOrdinals)
 	defer cancel()
 	ordinals, err := o.ReadOrdinals(ctx)
 	if err != nil {
@@ -141,16 +138,4 @@ func (o *kubernetesPod) departs(name string) bool {
 		o.logger.Info("a stop: "+ordinals.Stopped, slog.String("pod", name))
 	}
 	return !ordinals.Cover(replication.Ordinal(name))
-}
-
-// leave ends this pod's membership.
-func (p *pod) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	start := time.Now()
-	if err := p.log.Leave(ctx); err != nil {
-		p.logger.Warn("this pod should leave, and could not; the pods that stay remove it", slog.Any("error", err))
-		return
-	}
-	p.logger.Info(fmt.Sprintf("%s has left the cluster: the StatefulSet does not want it any more", p.config.name), slog.Duration("took", time.Since(start)))
 }

@@ -158,13 +158,13 @@ func judgePlace(disk replication.Disk, place, namespace string, record kubernete
 // if it is certain that the data is served in two places, or that the cluster which
 // it goes on from had a quorum after all, or that it is of a cluster that goes on
 // elsewhere, and this pod has no quorum of it.
-func (o *kubernetesPod) keep(ctx context.Context, log *replication.Node, misplaced chan<- error) {
+func (o *kubernetesPod) keep(ctx context.Context, node *replication.Node, misplaced chan<- error) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
 	for {
-		disk := log.Disk()
+		disk := node.Disk()
 		if disk.HasData && disk.Successor == "" {
-			if err := o.keepOnce(ctx, log, disk); err != nil {
+			if err := o.keepOnce(ctx, node, disk); err != nil {
 				misplaced <- err
 				return
 			}
@@ -181,16 +181,16 @@ func (o *kubernetesPod) keep(ctx context.Context, log *replication.Node, misplac
 	}
 }
 
-func (o *kubernetesPod) keepOnce(ctx context.Context, log *replication.Node, disk replication.Disk) error {
+func (o *kubernetesPod) keepOnce(ctx context.Context, node *replication.Node, disk replication.Disk) error {
 	place, err := o.Place(ctx)
 	if err != nil {
 		return nil //nolint:nilerr // It is asked again.
 	}
-	if err := log.RecordPlace(place); err != nil {
+	if err := node.RecordPlace(place); err != nil {
 		o.logger.Debug("where the data belongs is not noted yet", slog.Any("error", err))
 		return nil
 	}
-	disk = log.Disk()
+	disk = node.Disk()
 	record := kubernetes.Record{}
 	if disk.Place == place {
 		record, err = o.KeepRecord(ctx, kubernetes.Record{Cluster: disk.Cluster, Replaces: disk.Replaces})
@@ -207,7 +207,7 @@ func (o *kubernetesPod) keepOnce(ctx context.Context, log *replication.Node, dis
 	case disk.Place != place || record.Cluster == disk.Replaces:
 		return errors.New(because)
 	case record.Replaces == disk.Cluster:
-		return o.replaced(ctx, log, disk, record, because)
+		return o.replaced(ctx, node, disk, record, because)
 	}
 	o.strange.Do(func() { o.logger.Error("at its next start this pod will not serve: " + because) })
 	return nil
@@ -218,10 +218,10 @@ func (o *kubernetesPod) keepOnce(ctx context.Context, log *replication.Node, dis
 // recovered was only cut off from it. With more than one voter it puts the record
 // right, so that pods that start find their cluster; alone, it may be the one that
 // errs. Without a quorum, several times, it ends.
-func (o *kubernetesPod) replaced(ctx context.Context, log *replication.Node, disk replication.Disk, record kubernetes.Record, because string) error {
+func (o *kubernetesPod) replaced(ctx context.Context, node *replication.Node, disk replication.Disk, record kubernetes.Record, because string) error {
 	asking, cancel := context.WithTimeout(ctx, quorumPatience)
 	defer cancel()
-	if err := log.LinearizableRead(asking); err != nil {
+	if err := node.LinearizableRead(asking); err != nil {
 		if o.lonely++; o.lonely < yieldAfter || ctx.Err() != nil {
 			return nil
 		}
@@ -232,7 +232,7 @@ func (o *kubernetesPod) replaced(ctx context.Context, log *replication.Node, dis
 		"that was only cut off. Delete that pod's volume claim and the pod", slog.String("cluster", disk.Cluster),
 		slog.String("record", record.Cluster), slog.String("recovered_by", record.Founder))
 	voters := 0
-	for _, m := range log.Members() {
+	for _, m := range node.Members() {
 		if m.Voter {
 			voters++
 		}

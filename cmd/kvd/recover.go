@@ -97,11 +97,11 @@ func (o *kubernetesPod) gone(ctx context.Context, pod string) (bool, error) {
 // decideRecovery makes the decision to recover, in this order: whether it is right, the
 // cluster record, this disk. Nothing is done yet. It goes on with an earlier
 // decision of this pod's that did not come as far as the disk.
-func decideRecovery(ctx context.Context, log *replication.Node, r replication.Recovery, o *kubernetesPod) (cluster string, err error) {
-	if err := log.CheckRecovery(ctx, r); err != nil {
+func decideRecovery(ctx context.Context, node *replication.Node, r replication.Recovery, o *kubernetesPod) (cluster string, err error) {
+	if err := node.CheckRecovery(ctx, r); err != nil {
 		return "", err
 	}
-	disk := log.Disk()
+	disk := node.Disk()
 	record := kubernetes.Record{Cluster: uuid.NewString(), Founder: string(disk.Member), Replaces: disk.Cluster}
 	if o != nil {
 		if now, err := o.Record(ctx); err == nil && now.Founder == record.Founder && now.Replaces == record.Replaces {
@@ -111,7 +111,7 @@ func decideRecovery(ctx context.Context, log *replication.Node, r replication.Re
 			return "", err
 		}
 	}
-	if err := log.Succeed(record.Cluster); err != nil {
+	if err := node.Succeed(record.Cluster); err != nil {
 		return "", fmt.Errorf("it is decided, and could not be noted on the disk; run the command again: %w", err)
 	}
 	return record.Cluster, nil
@@ -145,7 +145,7 @@ func (p *pod) awaitRecovery(ctx context.Context) {
 		}
 		request := recoveryRequest{}
 		if err = json.Unmarshal(raw, &request); err == nil {
-			_, err = decideRecovery(ctx, p.log, p.config.recovery(request.Lost, p.kubernetes, p.logger), p.kubernetes)
+			_, err = decideRecovery(ctx, p.node, p.config.recovery(request.Lost, p.kubernetes, p.logger), p.kubernetes)
 		}
 		if err == nil {
 			p.logger.Warn("a recovery was asked for; this pod stops to do it")

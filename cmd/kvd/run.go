@@ -43,16 +43,16 @@ func run(ctx context.Context, c config) (err error) {
 	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
 	p.kubernetes.complete(&options)
-	p.log, err = replication.Open(ctx, options)
+	p.node, err = replication.Open(ctx, options)
 	if err != nil {
 		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
 	}
-	p.server.UseLog(p.log)
-	if why := p.log.Disk().Condemned; why != "" {
+	p.server.UseLog(p.node)
+	if why := p.node.Disk().Condemned; why != "" {
 		p.server.Withdraw(why)
 	}
-	p.kubernetes.start(p.log, p.misplaced)
-	p.log.RegisterPeerService(p.server.RegisterPeer)
+	p.kubernetes.start(p.node, p.misplaced)
+	p.node.RegisterPeerService(p.server.RegisterPeer)
 	if err := p.arrive(ctx); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -64,7 +64,7 @@ func run(ctx context.Context, c config) (err error) {
 		return p.unusable(ctx, fmt.Errorf("open the database: %w", err))
 	}
 	p.server.UseStore(p.store)
-	if err := p.log.Start(p.store); err != nil {
+	if err := p.node.Start(p.store); err != nil {
 		return p.unusable(ctx, fmt.Errorf("start the log: %w", err))
 	}
 	logger.Info("started", slog.String("version", version),

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stopOf is a stop whose steps are noted, and take as long as the test says.
+func stopOf(master, leaves bool, takes map[string]time.Duration) (s *stop, taken func() []string) {
+	var mu sync.Mutex
+	var steps []string
+	note := func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		steps = append(steps, name)
+	}
+	step := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			note(name)
+			select {
+			case <-time.After(takes[name]):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return &stop{
+		logger:   slog.New(slog.DiscardHandler),
+		unready:  func() { note("unready") },
+		leads:    func() bool { return master },
+		handOver: func(ctx context.Context) (string, error) { return "kv-1", step("hand over")(ctx) },
+		departs:  func(context.Context) bool { return leaves },
+		leave:    step("leave"),
+		inFlight: func(ctx context.Context) { _ = step("in flight")(ctx) },
+		closeLog: step("log"),
+		// A hung disk hears of no context.
+		closeDB: func() error { return step("database")(context.Background()) },
+	}, func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(steps) }
+}
+
+// There is one order, and each step is taken once: also when the baton could not be
+// handed over, and whatever hangs.
+//
+// Scenario: S23
+func TestStopTakesEachStepOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		master, leaves bool
+		takes          map[string]time.Duration
+		want           []string
+		within         time.Duration
+	}{
+		"a follower": {false, false, nil, []string{"unready", "in flight", "log", "database"}, 0},
+		"the master": {true, false, nil, []string{"unready", "hand over", "in flight", "log", "database"}, 0},
+		"the master leaves": {true, true, nil,
+			[]string{"unready", "hand over", "leave", "in flight", "log", "database"}, 0},
+		"nobody takes the baton": {true, false, map[string]time.Duration{"hand over": time.Hour},
+			[]string{"unready", "hand over", "in flight", "log", "database"}, handOverLimit},
+		"a hung disk": {false, false, map[string]time.Duration{"database": time.Hour},
+			[]string{"unready", "in flight", "log", "database"}, closeLimit + lastMoment},
+		"everything hangs": {true, true, map[string]time.Duration{
+			"hand over": time.Hour, "leave": time.Hour, "in flight": time.Hour, "log": time.Hour, "database": time.Hour,
+		}, []string{"unready", "hand over", "leave", "in flight", "log", "database"}, stopBudget + lastMoment},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, taken := stopOf(c.master, c.leaves, c.takes)
+				began := time.Now()
+				s.run()
+				if took := time.Since(began); took > c.within {
+					t.Errorf("it took %s, not %s", took, c.within)
+				}
+				if steps := taken(); !slices.Equal(steps, c.want) {
+					t.Errorf("%v", steps)
+				}
+				time.Sleep(2 * time.Hour) // What hung ends.
+			})
+		})
+	}
+}
+
+// A step is told when its time is over, and given up when it does not listen.
+func TestWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		if err := within(t.Context(), time.Second, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it listens, and is given up after %s", took)
+		}
+		deaf := make(chan struct{})
+		if err := within(t.Context(), time.Second, func(context.Context) error { <-deaf; return nil }); err == nil {
+			t.Error("it has ended")
+		}
+		if took := time.Since(began); took != 2*time.Second+lastMoment {
+			t.Errorf("given up after %s", took)
+		}
+		close(deaf)
+	})
+}
