@@ -33,6 +33,20 @@ func (p *Pod) Sibling(ctx context.Context, name string) (Sibling, error) {
 	return Sibling{Gone: err == nil && phase == ""}, err
 }
 
+// Gone says whether a pod of this StatefulSet and its volume are known to be no
+// more. It fails when they may be there, however silent the pod is from here.
+func (p *Pod) Gone(ctx context.Context, name string) (bool, error) {
+	sibling, err := p.Sibling(ctx, name)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("%s does not answer, and what became of it is not known: %w", name, err)
+	case sibling.Runs:
+		return false, fmt.Errorf("%s does not answer this pod, and Kubernetes says that it runs: one of the two may only be cut off, and %s may have a quorum. "+
+			"If its volume is lost, delete its claim and the pod; if its node is, delete the node", name, name)
+	}
+	return sibling.Gone, nil
+}
+
 // mayHaveData says whether a pod has a volume that something may have been
 // written to. One that no pod was given yet is empty. Without claims it is any pod
 // that runs.

@@ -89,19 +89,36 @@ func restoredRevision(backup int64, now time.Time) int64 {
 // before are refused as expired. progress (may be nil) is told bytes done and
 // in all.
 func RestoreFile(ctx context.Context, path, dir string, configuration []byte, progress func(done, total int64)) (Info, error) {
+	return restoreTo(ctx, dir, configuration, func(temporary string) error {
+		return receiveFile(ctx, path, temporary, progress)
+	})
+}
+
+// BeginHistory is RestoreFile with a snapshot stream: a third copy of the data may
+// not have room.
+func BeginHistory(ctx context.Context, dir string, stream io.Reader, configuration []byte) error {
+	_, err := restoreTo(ctx, dir, configuration, func(temporary string) error {
+		_, err := receive(temporary, func(w io.Writer) error { return readStream(w, &countingReader{ctx: ctx, r: stream}) })
+		return err
+	})
+	return err
+}
+
+// restoreTo begins a new history with the database that receive writes to a path.
+func restoreTo(ctx context.Context, dir string, configuration []byte, receive func(path string) error) (Info, error) {
 	if Exists(dir) {
 		return Info{}, fmt.Errorf("store: %s has a database: restore into an empty directory", dir)
 	}
 	temporary := filepath.Join(dir, FileName+".restoring")
-	info, err := restoreTo(ctx, path, temporary, configuration, progress)
+	info, err := restore(ctx, temporary, configuration, receive)
 	if err != nil {
 		return Info{}, errors.Join(err, os.RemoveAll(temporary))
 	}
 	return info, rename(temporary, filepath.Join(dir, FileName))
 }
 
-func restoreTo(ctx context.Context, path, temporary string, configuration []byte, progress func(done, total int64)) (Info, error) {
-	if err := receiveFile(ctx, path, temporary, progress); err != nil {
+func restore(ctx context.Context, temporary string, configuration []byte, receive func(path string) error) (Info, error) {
+	if err := receive(temporary); err != nil {
 		return Info{}, err
 	}
 	db, err := openFile(temporary, false)

@@ -58,6 +58,26 @@ func TestRestoreFileBeginsANewHistory(t *testing.T) {
 	if _, err := RestoreFile(context.Background(), path, dir, nil, nil); err == nil {
 		t.Fatal("restored over a database")
 	}
+	stream, err := d.s.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if err := BeginHistory(context.Background(), dir, stream, nil); err == nil {
+		t.Fatal("a history begun over a database")
+	}
+	other := t.TempDir()
+	if err := BeginHistory(context.Background(), other, stream, []byte("members")); err != nil {
+		t.Fatal(err)
+	}
+	begun, err := Open(Options{Dir: other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, begun)
+	if at := begun.Durable(); at.Index != 1 || string(at.Configuration) != "members" || begun.Revision() <= before.Revision {
+		t.Fatalf("begun at %+v, revision %d", at, begun.Revision())
+	}
 }
 
 // A history that began from the same backup later must not give revisions that

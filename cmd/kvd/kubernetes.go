@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/kubernetes"
+	"github.com/batondb/baton/kubernetes/place"
 	"github.com/batondb/baton/replication"
 )
 
@@ -26,8 +27,6 @@ type kubernetesPod struct {
 	logger   *slog.Logger
 	stopping atomic.Bool
 	wake     chan struct{} // has a token when the role has changed
-	strange  sync.Once     // the record names another cluster
-	lonely   int           // how often, one after the other, it replaced this pod's, which had no quorum
 	cancel   context.CancelFunc
 	loops    sync.WaitGroup
 }
@@ -50,6 +49,14 @@ func (c *config) inKubernetes(logger *slog.Logger) *kubernetesPod {
 		return nil
 	}
 	return o
+}
+
+// api is nil outside of Kubernetes.
+func (o *kubernetesPod) api() *kubernetes.Pod {
+	if o == nil {
+		return nil
+	}
+	return o.Pod
 }
 
 // complete gives the log what Kubernetes knows.
@@ -93,7 +100,12 @@ func (o *kubernetesPod) start(node *replication.Node, misplaced chan<- error) {
 		return string(node.Status().Role)
 	}
 	o.loops.Go(func() { o.Run(ctx) })
-	o.loops.Go(func() { o.keep(ctx, node, misplaced) })
+	o.loops.Go(func() {
+		keeper := place.Keeper{Pod: o.Pod, Node: node, Logger: o.logger}
+		if err := keeper.Run(ctx); err != nil {
+			misplaced <- err
+		}
+	})
 	o.loops.Go(func() { o.KeepRole(ctx, role, o.wake) })
 }
 

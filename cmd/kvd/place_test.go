@@ -14,54 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/batondb/baton/kubernetes"
+	"github.com/batondb/baton/kubernetes/place"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
-
-// Scenario: S11
-func TestJudgePlace(t *testing.T) {
-	const here, there = "databases/here", "databases/there"
-	adopted := replication.AdoptedCluster("c1", here)
-	for name, c := range map[string]struct {
-		disk    replication.Disk
-		place   string
-		record  kubernetes.Record
-		because string
-		begins  string
-		joins   string
-	}{
-		"at home":                        {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "", "", ""},
-		"at home, no record":             {replication.Disk{Cluster: "c1", Place: here}, here, kubernetes.Record{}, "", "", ""},
-		"never told a place":             {replication.Disk{Cluster: "c1"}, here, kubernetes.Record{Cluster: "c1"}, "", "", ""},
-		"never told, nothing known":      {replication.Disk{Cluster: "c1"}, "", kubernetes.Record{}, "", "", ""},
-		"a copy":                         {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{}, "kvd adopt", "", ""},
-		"a copy, the same cluster's":     {replication.Disk{Cluster: "c1", Place: there}, here, kubernetes.Record{Cluster: "c1"}, "kvd adopt", "", ""},
-		"a copy, the place is not known": {replication.Disk{Cluster: "c1", Place: "other/x"}, "", kubernetes.Record{}, "kvd adopt", "", ""},
-		"a copy, another one is adopted": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: there}, here,
-			kubernetes.Record{Cluster: adopted, Founder: "kv-0/a", Replaces: "c1"}, "another copy", "", adopted},
-		"a copy, adopted by an older version": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: there}, here,
-			kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "another copy", "", adopted},
-		"the copy that a person has adopted": {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: there}, here,
-			kubernetes.Record{Cluster: adopted, Founder: "kv-0/a", Replaces: "c1"}, "it begins", adopted, ""},
-		"a copy of who recovered there": {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: there}, here,
-			kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "kvd adopt", "", ""},
-		"adopted":                                {replication.Disk{Cluster: adopted, Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: adopted, Replaces: "c1"}, "", "", ""},
-		"recovering":                             {replication.Disk{Cluster: "c1", Member: "kv-0/a", Place: here}, here, kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "it begins", "c2", ""},
-		"recovered, and the former has a quorum": {replication.Disk{Cluster: "c2", Replaces: "c1", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "had a quorum", "", ""},
-		"to recover":                             {replication.Disk{Cluster: "c1", Successor: "c2", Place: here}, here, kubernetes.Record{}, "", "", ""},
-		"to recover, and has a quorum now":       {replication.Disk{Cluster: "c1", Successor: "c2", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "had a quorum", "", ""},
-		"from before the recovery": {replication.Disk{Cluster: "c1", Member: "kv-1/b", Place: here}, here,
-			kubernetes.Record{Cluster: "c2", Founder: "kv-0/a", Replaces: "c1"}, "from before", "", ""},
-		"another cluster's": {replication.Disk{Cluster: "c9", Place: here}, here, kubernetes.Record{Cluster: "c1"}, "says that this StatefulSet runs c1", "", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			j := judgePlace(c.disk, c.place, "databases", c.record)
-			if j.begins != c.begins || j.joins != c.joins || (j.because == "") != (c.because == "") || !strings.Contains(j.because, c.because) {
-				t.Errorf("%+v", j)
-			}
-		})
-	}
-}
 
 // awaitPlaces waits until volumes know where they belong.
 func (s *statefulSet) awaitPlaces(names ...string) {
@@ -226,7 +182,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	}
 	for _, name := range []string{"kv-0", "kv-2"} {
 		copied.eventually("it waits until the other one leads", func() error { return copied.refuses(name, "leads") })
-		time.Sleep(2 * settlePause) // It would have been given up by now.
+		time.Sleep(2 * place.Pause) // It would have been given up by now.
 		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
 			t.Errorf("%s has given up its copy: %+v, %v", name, disk, err)
 		}
@@ -273,7 +229,7 @@ func TestLabelsOfACopy(t *testing.T) {
 	if err := chosen.kubernetes.ExchangeRecord(t.Context(), disk.Cluster, record); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * settlePause)
+	time.Sleep(3 * place.Pause)
 	for _, name := range []string{"kv-0", "kv-2"} {
 		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
 			t.Errorf("%s has given up its copy, and nobody leads: %+v, %v", name, disk, err)
@@ -300,7 +256,7 @@ func TestAPlaceThatCannotBeNoted(t *testing.T) {
 	}
 	s.start("kv-0")
 	s.awaitReady("kv-0")
-	time.Sleep(settlePause)
+	time.Sleep(place.Pause)
 	if _, err := s.put("kv-0", "k", "v"); err != nil {
 		t.Errorf("it does not serve: %v", err)
 	}

@@ -30,7 +30,7 @@ const (
 // allowed are the imports within the module, apart from a package's own
 // subpackages. Every import goes down. What is not listed may import nothing.
 var allowed = map[string][]string{
-	"cmd/kvd":     {"server", "server/etcd", "replication", "store", "kubernetes", "proto"},
+	"cmd/kvd":     {"recovery", "server", "server/etcd", "replication", "store", "kubernetes", "proto"},
 	"cmd/kvctl":   {"client", "store", "replication", "proto"}, // store, replication: `snapshot verify` and `restore` work on files
 	"server":      {"replication", "store", "proto", "internal/refusal"},
 	"server/etcd": {"server", "replication", "store", "proto", "internal/refusal"},
@@ -42,6 +42,8 @@ var allowed = map[string][]string{
 	"store":                        {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":                       {"proto"},
 	"kubernetes":                   {},
+	"kubernetes/place":             {"kubernetes", "replication"},
+	"recovery":                     {"kubernetes", "replication"},
 	"proto":                        {},
 	"internal/turn":                {},
 	"internal/refusal":             {"proto"},
