@@ -50,7 +50,7 @@ type Options struct {
 // all other methods for any.
 type Store struct {
 	dir        string
-	log        *slog.Logger
+	logger     *slog.Logger
 	tableBytes int64
 	committed  func(path string, transaction int)
 
@@ -93,7 +93,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		dir:        o.Dir,
-		log:        o.Logger,
+		logger:     o.Logger,
 		tableBytes: int64(o.TableBytes),
 		committed:  o.Committed,
 		leases:     &leaseSet{},
