@@ -114,7 +114,7 @@ func batcherLoads(ctx context.Context, lab *Lab, c *Cluster, round Round) error 
 		return err
 	}
 	defer database.Close()
-	batcher, err := database.NewBatcher()
+	batcher, err := database.NewBatcher(client.BatchOptions{})
 	if err != nil {
 		return err
 	}

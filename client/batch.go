@@ -106,11 +106,7 @@ var batches = sync.Pool{New: func() any { return &batch{} }}
 var waits = sync.Pool{New: func() any { return make(chan putOutcome, 1) }}
 
 // NewBatcher starts a Batcher. Close it when done with it.
-func (c *Client) NewBatcher(options ...BatchOptions) (*Batcher, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) NewBatcher(o BatchOptions) (*Batcher, error) {
 	if o.InFlight < 0 || o.InFlight > maxInFlight || o.Timeout < 0 {
 		return nil, invalid("BatchOptions: InFlight must be 1 to %d and Timeout not negative", maxInFlight)
 	}
@@ -130,7 +126,7 @@ func (c *Client) NewBatcher(options ...BatchOptions) (*Batcher, error) {
 
 // Put writes one key and waits for the answer, which is the revision that it
 // made. When ctx ends first the write is still sent: [ErrUnknown].
-func (b *Batcher) Put(ctx context.Context, key string, value []byte, options ...WriteOptions) (revision int64, err error) {
+func (b *Batcher) Put(ctx context.Context, key string, value []byte, options ...WriteOption) (revision int64, err error) {
 	wait := waits.Get().(chan putOutcome)
 	if err := b.put(ctx, key, value, options, completion{wait: wait}); err != nil {
 		waits.Put(wait)
@@ -150,15 +146,12 @@ func (b *Batcher) Put(ctx context.Context, key string, value []byte, options ...
 // on the Batcher's own goroutine: it must be quick, and not wait for another
 // write. It may make some, with PutAsync or DoAsync: about as many as it was
 // told of; after many more it would wait for itself, until ctx ends.
-func (b *Batcher) PutAsync(ctx context.Context, key string, value []byte, done func(revision int64, err error), options ...WriteOptions) error {
+func (b *Batcher) PutAsync(ctx context.Context, key string, value []byte, done func(revision int64, err error), options ...WriteOption) error {
 	return b.put(ctx, key, value, options, completion{put: done})
 }
 
-func (b *Batcher) put(ctx context.Context, key string, value []byte, options []WriteOptions, kind completion) error {
-	o, err := one(options)
-	if err != nil {
-		return err
-	}
+func (b *Batcher) put(ctx context.Context, key string, value []byte, options []WriteOption, kind completion) error {
+	o := with[writeOptions](options)
 	if err := checkPut(key, len(value)); err != nil {
 		return err
 	}

@@ -117,7 +117,7 @@ func TestBatcherTellsRefusalsToWhomTheyConcern(t *testing.T) {
 	if _, err := b.Put(ctx, "a", make([]byte, 2<<20)); !errors.Is(err, client.ErrTooLarge) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := b.Put(ctx, "a", nil, client.WriteOptions{Lease: 77}); !errors.Is(err, client.ErrLeaseNotFound) {
+	if _, err := b.Put(ctx, "a", nil, client.WithLease(77)); !errors.Is(err, client.ErrLeaseNotFound) {
 		t.Fatalf("%v", err)
 	}
 	result, err := b.Do(ctx, &kvv1.Write{Write: &kvv1.Write_Delete{Delete: &kvv1.DeleteRequest{Key: []byte("a")}}})

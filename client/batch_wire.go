@@ -43,15 +43,15 @@ func sizeBytes(n int) int {
 }
 
 // putSize is the size of a PutRequest.
-func putSize(key string, value []byte, o WriteOptions) int {
+func putSize(key string, value []byte, o writeOptions) int {
 	n := sizeBytes(len(key))
 	if len(value) > 0 {
 		n += sizeBytes(len(value))
 	}
-	if o.Lease != 0 {
-		n += 1 + protowire.SizeVarint(uint64(o.Lease))
+	if o.lease != 0 {
+		n += 1 + protowire.SizeVarint(uint64(o.lease))
 	}
-	for _, set := range [...]bool{o.PrevKV, o.KeepValue, o.KeepLease} {
+	for _, set := range [...]bool{o.prevKV, o.keepValue, o.keepLease} {
 		if set {
 			n += 2
 		}
@@ -60,7 +60,7 @@ func putSize(key string, value []byte, o WriteOptions) int {
 }
 
 // appendPut appends a put as one of WriteBatch.writes; size is its putSize.
-func appendPut(b []byte, key string, value []byte, o WriteOptions, size int) []byte {
+func appendPut(b []byte, key string, value []byte, o writeOptions, size int) []byte {
 	b = protowire.AppendTag(b, fieldBatchWrites, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(sizeBytes(size)))
 	b = protowire.AppendTag(b, fieldWritePut, protowire.BytesType)
@@ -71,13 +71,13 @@ func appendPut(b []byte, key string, value []byte, o WriteOptions, size int) []b
 		b = protowire.AppendTag(b, fieldPutValue, protowire.BytesType)
 		b = protowire.AppendBytes(b, value)
 	}
-	if o.Lease != 0 {
+	if o.lease != 0 {
 		b = protowire.AppendTag(b, fieldPutLease, protowire.VarintType)
-		b = protowire.AppendVarint(b, uint64(o.Lease))
+		b = protowire.AppendVarint(b, uint64(o.lease))
 	}
-	b = appendBool(b, fieldPutPrevKV, o.PrevKV)
-	b = appendBool(b, fieldPutIgnoreValue, o.KeepValue)
-	return appendBool(b, fieldPutIgnoreLease, o.KeepLease)
+	b = appendBool(b, fieldPutPrevKV, o.prevKV)
+	b = appendBool(b, fieldPutIgnoreValue, o.keepValue)
+	return appendBool(b, fieldPutIgnoreLease, o.keepLease)
 }
 
 func appendBool(b []byte, field protowire.Number, value bool) []byte {

@@ -14,12 +14,12 @@ func TestFramesAreWhatTheGeneratedCodeReads(t *testing.T) {
 	puts := []struct {
 		key   string
 		value []byte
-		o     WriteOptions
+		o     writeOptions
 	}{
-		{"a", nil, WriteOptions{}},
-		{"\xff\x00", []byte("value"), WriteOptions{Lease: 1 << 40, PrevKV: true}},
-		{string(make([]byte, 4096)), make([]byte, 70000), WriteOptions{KeepLease: true}},
-		{"b", nil, WriteOptions{KeepValue: true, Lease: -1}},
+		{"a", nil, writeOptions{}},
+		{"\xff\x00", []byte("value"), writeOptions{lease: 1 << 40, prevKV: true}},
+		{string(make([]byte, 4096)), make([]byte, 70000), writeOptions{keepLease: true}},
+		{"b", nil, writeOptions{keepValue: true, lease: -1}},
 	}
 	want := &kvv1.BatchRequest{Id: 300, Batch: &kvv1.WriteBatch{
 		RequestId: &kvv1.RequestId{ClientId: make([]byte, 16), Sequence: 1 << 60, KnownRevision: 1 << 50},

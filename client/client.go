@@ -120,7 +120,7 @@ func (c *Client) Close() error {
 }
 
 // Revision is the highest revision that any answer has shown this client; 0
-// before the first. As ReadOptions.MinRevision it makes reads monotonic.
+// before the first. As [MinRevision] it makes reads monotonic.
 func (c *Client) Revision() int64 {
 	return c.seen.Load()
 }
@@ -195,16 +195,4 @@ func (c *Client) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithNoProxy(),
 	}
 	return grpc.NewClient("passthrough:///"+address, append(options, c.options.DialOptions...)...)
-}
-
-// one gives the single optional argument of a call, or the zero value.
-func one[T any](optional []T) (T, error) {
-	var zero T
-	switch len(optional) {
-	case 0:
-		return zero, nil
-	case 1:
-		return optional[0], nil
-	}
-	return zero, invalid("at most one %T may be given", zero)
 }

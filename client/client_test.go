@@ -24,7 +24,7 @@ func TestKeysComeBackAsTheyWerePut(t *testing.T) {
 	if err != nil || first.GetHeader().GetRevision() != 1 {
 		t.Fatalf("Put: %v %v", first, err)
 	}
-	second, err := c.Put(ctx, "a", []byte("2"), client.WriteOptions{PrevKV: true})
+	second, err := c.Put(ctx, "a", []byte("2"), client.WithPrevKV())
 	if err != nil || string(second.GetPrevKv().GetValue()) != "1" {
 		t.Fatalf("Put with PrevKV: %v %v", second, err)
 	}
@@ -32,7 +32,7 @@ func TestKeysComeBackAsTheyWerePut(t *testing.T) {
 	if err != nil || string(kv.GetValue()) != "2" || kv.GetVersion() != 2 {
 		t.Fatalf("Get: %v %v", kv, err)
 	}
-	old, err := c.Get(ctx, "a", client.ReadOptions{Revision: 1})
+	old, err := c.Get(ctx, "a", client.AtRevision(1))
 	if err != nil || string(old.GetValue()) != "1" {
 		t.Fatalf("Get at revision 1: %v %v", old, err)
 	}
@@ -67,7 +67,11 @@ func TestScanGivesEachKeyOnceOverBrokenStreams(t *testing.T) {
 	for _, reverse := range []bool{false, true} {
 		for _, limit := range []int64{0, 333} {
 			var got []string
-			for kv, err := range c.Scan(ctx, client.Prefix("k/"), client.ReadOptions{Reverse: reverse, Limit: limit}) {
+			options := []client.ReadOption{client.Limit(limit)}
+			if reverse {
+				options = append(options, client.Reverse())
+			}
+			for kv, err := range c.Scan(ctx, client.Prefix("k/"), options...) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -104,7 +108,7 @@ func TestAReverseScanThatBreaksAfterTheFirstKey(t *testing.T) {
 	}
 	fake.After(times(1, "Scan", errBroken))
 	var got []string
-	for kv, err := range c.Scan(ctx, client.Prefix(""), client.ReadOptions{Reverse: true}) {
+	for kv, err := range c.Scan(ctx, client.Prefix(""), client.Reverse()) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,12 +172,12 @@ func TestCompactAndErrorsWithMetadata(t *testing.T) {
 	if err := c.Compact(ctx, 4); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.Get(ctx, "a", client.ReadOptions{Revision: 2})
+	_, err := c.Get(ctx, "a", client.AtRevision(2))
 	var e *client.Error
 	if !errors.Is(err, client.ErrCompacted) || !errors.As(err, &e) || e.Metadata["oldest_revision"] != "4" {
 		t.Fatalf("%v", err)
 	}
-	if _, err := c.Get(ctx, "a", client.ReadOptions{Revision: 9}); !errors.Is(err, client.ErrFutureRevision) {
+	if _, err := c.Get(ctx, "a", client.AtRevision(9)); !errors.Is(err, client.ErrFutureRevision) {
 		t.Fatalf("%v", err)
 	}
 }

@@ -16,7 +16,7 @@ func TestAWatchDoesNotGoOnInAnotherCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ended error
-	for response, err := range c.Watch(ctx, client.Key("a"), client.WatchOptions{Revision: 1}) {
+	for response, err := range c.Watch(ctx, client.Key("a"), client.FromRevision(1)) {
 		if ended = err; err == nil && len(response.GetEvents()) > 0 {
 			fake.SetID("restored")
 			for i := range 2 {
@@ -31,15 +31,15 @@ func TestAWatchDoesNotGoOnInAnotherCluster(t *testing.T) {
 	if !errors.Is(ended, client.ErrOtherCluster) || !errors.As(ended, &e) || e.Metadata["cluster_id"] != "restored" {
 		t.Fatalf("%v", ended)
 	}
-	for _, err := range c.Watch(ctx, client.Key("a"), client.WatchOptions{Revision: 2}) {
+	for _, err := range c.Watch(ctx, client.Key("a"), client.FromRevision(2)) {
 		if !errors.Is(err, client.ErrOtherCluster) {
 			t.Fatalf("a watch from a revision of before: %v", err)
 		}
 	}
-	if _, err := c.Get(ctx, "a", client.ReadOptions{Local: true, MinRevision: c.Revision()}); !errors.Is(err, client.ErrOtherCluster) {
+	if _, err := c.Get(ctx, "a", client.LocalRead(), client.MinRevision(c.Revision())); !errors.Is(err, client.ErrOtherCluster) {
 		t.Fatalf("a read that is as new as what was seen before: %v", err)
 	}
-	for _, err := range c.Scan(ctx, client.Key("a"), client.ReadOptions{MinRevision: c.Revision()}) {
+	for _, err := range c.Scan(ctx, client.Key("a"), client.MinRevision(c.Revision())) {
 		if !errors.Is(err, client.ErrOtherCluster) {
 			t.Fatalf("a scan that is as new as what was seen before: %v", err)
 		}
@@ -57,7 +57,7 @@ func TestAKeptRevisionIsOfTheClusterThatOptionsName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, err := range c.Watch(ctx, client.Key("a"), client.WatchOptions{Revision: 1}) {
+		for _, err := range c.Watch(ctx, client.Key("a"), client.FromRevision(1)) {
 			if !errors.Is(err, want) {
 				t.Errorf("%s: %v", id, err)
 			}

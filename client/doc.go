@@ -35,7 +35,7 @@
 //
 // # Freshness
 //
-// A read is linearizable unless [ReadOptions] say otherwise. The client
+// A read is linearizable unless a [ReadOption] says otherwise. The client
 // remembers the highest revision that any answer showed it; Client.Revision
 // as MinRevision makes a local read monotonic: never older than what this
 // client has seen.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -12,13 +13,8 @@ import (
 // is a lock whose value others may watch. The lock's methods apply: Context
 // ends when the leadership is lost, Unlock gives it up, SetValue changes what
 // the others see.
-func (c *Client) Campaign(ctx context.Context, election string, value []byte, options ...LockOptions) (*Lock, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
-	o.Value = value
-	return c.Lock(ctx, election, o)
+func (c *Client) Campaign(ctx context.Context, election string, value []byte, options ...LockOption) (*Lock, error) {
+	return c.Lock(ctx, election, append(slices.Clip(options), LockValue(value))...)
 }
 
 // Leader reads the present leader's key and value; [ErrNotFound] when there is
@@ -86,7 +82,7 @@ func (o *observer) follow(ctx context.Context) error {
 	if o.tell(queue); o.stopped {
 		return nil
 	}
-	for response, err := range o.client.Watch(ctx, Prefix(o.election+"/"), WatchOptions{Revision: revision + 1}) {
+	for response, err := range o.client.Watch(ctx, Prefix(o.election+"/"), FromRevision(revision+1)) {
 		if err != nil {
 			return err
 		}

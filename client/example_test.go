@@ -79,7 +79,7 @@ func ExampleClient_Scan() {
 			log.Fatal(err)
 		}
 	}
-	for kv, err := range c.Scan(ctx, client.Prefix("example-scan/"), client.ReadOptions{KeysOnly: true}) {
+	for kv, err := range c.Scan(ctx, client.Prefix("example-scan/"), client.KeysOnly()) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func ExampleClient_Revision() {
 	if _, err := c.Put(ctx, "example-local", []byte("mine")); err != nil {
 		log.Fatal(err)
 	}
-	kv, err := c.Get(ctx, "example-local", client.ReadOptions{Local: true, MinRevision: c.Revision()})
+	kv, err := c.Get(ctx, "example-local", client.LocalRead(), client.MinRevision(c.Revision()))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func ExampleClient_Watch() {
 		log.Fatal(err)
 	}
 	events := 0
-	for response, err := range c.Watch(ctx, client.Prefix("example-watch/"), client.WatchOptions{Revision: put.GetHeader().GetRevision()}) {
+	for response, err := range c.Watch(ctx, client.Prefix("example-watch/"), client.FromRevision(put.GetHeader().GetRevision())) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -178,7 +178,7 @@ func ExampleClient_KeepAlive() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := c.Put(ctx, "example-lease/me", []byte("alive"), client.WriteOptions{Lease: lease}); err != nil {
+	if _, err := c.Put(ctx, "example-lease/me", []byte("alive"), client.WithLease(lease)); err != nil {
 		log.Fatal(err)
 	}
 	revoked, err := c.Revoke(ctx, lease)
@@ -231,7 +231,7 @@ func ExampleClient_Campaign() {
 func ExampleBatcher() {
 	c, ctx, done := open()
 	defer done()
-	b, err := c.NewBatcher()
+	b, err := c.NewBatcher(client.BatchOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -54,7 +54,7 @@ type load struct {
 func startLoad(t *testing.T, c *client.Client) *load {
 	t.Helper()
 	l := &load{c: c, writes: map[string]int64{}}
-	b, err := c.NewBatcher()
+	b, err := c.NewBatcher(client.BatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func follow(t *testing.T, c *client.Client) (await func(events int64)) {
 func TestKillTheMasterUnderLoad(t *testing.T) {
 	pods, c := startKvd(t)
 	ctx := within(t, 2*time.Minute)
-	lock, err := c.Lock(ctx, "lock", client.LockOptions{TTL: 5 * time.Second})
+	lock, err := c.Lock(ctx, "lock", client.LockTTL(5*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestLeaseIsKeptAliveUntilItIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Put(ctx, "a", nil, client.WriteOptions{Lease: lease}); err != nil {
+	if _, err := c.Put(ctx, "a", nil, client.WithLease(lease)); err != nil {
 		t.Fatal(err)
 	}
 	keep, stop := context.WithCancel(ctx)
@@ -221,7 +221,7 @@ func TestLockIsHeldByOneAtATimeInOrder(t *testing.T) {
 func TestALockIsAnotherThanOneWhoseNameGoesOn(t *testing.T) {
 	_, c := cluster(t, 1)
 	ctx := within(t, 10*time.Second)
-	if _, err := c.Lock(ctx, "jobs/1", client.LockOptions{Value: []byte("of jobs/1")}); err != nil {
+	if _, err := c.Lock(ctx, "jobs/1", client.LockValue([]byte("of jobs/1"))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Put(ctx, "jobs/plan", []byte("no lock at all")); err != nil {
@@ -230,7 +230,7 @@ func TestALockIsAnotherThanOneWhoseNameGoesOn(t *testing.T) {
 	if leader, err := c.Leader(ctx, "jobs"); !errors.Is(err, client.ErrNotFound) {
 		t.Fatalf("nobody leads: %v %v", leader, err)
 	}
-	if _, err := c.Lock(within(t, 2*time.Second), "jobs", client.LockOptions{Value: []byte("of jobs")}); err != nil {
+	if _, err := c.Lock(within(t, 2*time.Second), "jobs", client.LockValue([]byte("of jobs"))); err != nil {
 		t.Fatal(err)
 	}
 	for leader, err := range c.Observe(ctx, "jobs") {

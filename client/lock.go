@@ -16,15 +16,6 @@ const (
 	cleanupTimeout = 2 * time.Second
 )
 
-// LockOptions change a lock or a campaign.
-type LockOptions struct {
-	// TTL is how long others wait when the holder vanishes; 0 means 10 s. Shorter
-	// than a change of master (about a second) loses locks for nothing.
-	TTL time.Duration
-	// Value is what the lock's key holds, for people or for Leader and Observe.
-	Value []byte
-}
-
 // Lock is a lock that is held, or an election that is won. It lives on a lease
 // of its own.
 type Lock struct {
@@ -46,23 +37,20 @@ type Lock struct {
 //
 // A lock's keys are its name, a slash and 16 hexadecimal digits: "jobs/1" is
 // another lock than "jobs".
-func (c *Client) Lock(ctx context.Context, name string, options ...LockOptions) (*Lock, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) Lock(ctx context.Context, name string, options ...LockOption) (*Lock, error) {
+	o := with[lockOptions](options)
 	if name == "" {
 		return nil, invalid("a lock needs a name")
 	}
-	if o.TTL == 0 {
-		o.TTL = defaultLockTTL
+	if o.ttl == 0 {
+		o.ttl = defaultLockTTL
 	}
-	lease, err := c.Grant(ctx, o.TTL)
+	lease, err := c.Grant(ctx, o.ttl)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", quoted(name), err)
 	}
 	l := &Lock{client: c, lease: lease, key: queueKey(name, lease)}
-	if err := l.acquire(ctx, name, o.Value); err != nil {
+	if err := l.acquire(ctx, name, o.value); err != nil {
 		l.abandon(ctx)
 		return nil, fmt.Errorf("lock %s: %w", quoted(name), err)
 	}
@@ -82,7 +70,7 @@ func (l *Lock) acquire(ctx context.Context, name string, value []byte) error {
 	defer cancel()
 	defer context.AfterFunc(held, cancel)()
 
-	put, err := l.client.Txn().IfAbsent(l.key).Put(l.key, value, WriteOptions{Lease: l.lease}).Commit(wait)
+	put, err := l.client.Txn().IfAbsent(l.key).Put(l.key, value, WithLease(l.lease)).Commit(wait)
 	if err != nil {
 		return err
 	}
@@ -139,7 +127,7 @@ func inQueue(kv *kvv1.KeyValue, name string) bool {
 func (c *Client) queue(ctx context.Context, name string) (kvs []*kvv1.KeyValue, revision int64, err error) {
 	keys := Prefix(name + "/")
 	for {
-		page, err := c.Range(ctx, keys, ReadOptions{Revision: revision})
+		page, err := c.Range(ctx, keys, AtRevision(revision))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -158,7 +146,7 @@ func (c *Client) queue(ctx context.Context, name string) (kvs []*kvv1.KeyValue, 
 
 // waitDeleted returns when a key that was there at a revision is gone.
 func (c *Client) waitDeleted(ctx context.Context, key string, revision int64) error {
-	for response, err := range c.Watch(ctx, Key(key), WatchOptions{Revision: revision + 1, NoPuts: true}) {
+	for response, err := range c.Watch(ctx, Key(key), FromRevision(revision+1), NoPuts()) {
 		if err != nil {
 			return err
 		}
@@ -180,7 +168,7 @@ func (l *Lock) Token() int64 { return l.token }
 // it returns [ErrLeaseNotFound].
 func (l *Lock) SetValue(ctx context.Context, value []byte) error {
 	response, err := l.client.Txn().IfCreateRevision(l.key, "=", l.token).
-		Put(l.key, value, WriteOptions{Lease: l.lease}).Commit(ctx)
+		Put(l.key, value, WithLease(l.lease)).Commit(ctx)
 	if err == nil && !response.GetSucceeded() {
 		err = ErrLeaseNotFound
 	}

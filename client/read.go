@@ -5,58 +5,36 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"time"
 
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// ReadOptions say what to read and how fresh it must be. The zero value reads
-// the newest revision, linearizable: it sees every write that was acknowledged
-// before the read began.
-type ReadOptions struct {
-	// Local reads whatever the pod has that happens to be asked.
-	Local bool
-	// MaxStaleness, when not 0, reads a copy that is at most so old (at least 1 ms).
-	MaxStaleness time.Duration
-	// MinRevision makes the pod wait until it has this revision. A pod of another
-	// cluster refuses with [ErrOtherCluster].
-	MinRevision int64
-	// Revision reads the keys as they were at this revision; 0: as they are.
-	Revision int64
-	// Limit is the most keys to give. 0: of Range a page of 1,000; of Scan all.
-	Limit int64
-	// Reverse goes from the last key down.
-	Reverse bool
-	// KeysOnly leaves the values out.
-	KeysOnly bool
-}
-
-func (o ReadOptions) request(keys Keys) (*kvv1.RangeRequest, error) {
+func (o readOptions) request(keys Keys) (*kvv1.RangeRequest, error) {
 	if err := keys.check(); err != nil {
 		return nil, err
 	}
-	read := &kvv1.ReadOptions{MinRevision: o.MinRevision}
+	read := &kvv1.ReadOptions{MinRevision: o.minRevision}
 	switch {
-	case o.Local && o.MaxStaleness != 0:
-		return nil, invalid("ReadOptions: Local and MaxStaleness exclude each other")
-	case o.MaxStaleness < 0:
-		return nil, invalid("ReadOptions: MaxStaleness is negative")
-	case o.Local:
+	case o.local && o.maxStaleness != 0:
+		return nil, invalid("LocalRead and MaxStaleness exclude each other")
+	case o.maxStaleness < 0:
+		return nil, invalid("MaxStaleness is negative")
+	case o.local:
 		read.Consistency = kvv1.Consistency_CONSISTENCY_LOCAL
-	case o.MaxStaleness > 0:
+	case o.maxStaleness > 0:
 		read.Consistency = kvv1.Consistency_CONSISTENCY_BOUNDED
-		read.MaxStalenessMs = uint32(max(1, o.MaxStaleness.Milliseconds()))
+		read.MaxStalenessMs = uint32(max(1, o.maxStaleness.Milliseconds()))
 	}
 	return &kvv1.RangeRequest{
-		Key: []byte(keys.first), RangeEnd: keys.endBytes(), Limit: o.Limit, Revision: o.Revision,
-		Reverse: o.Reverse, KeysOnly: o.KeysOnly, Read: read,
+		Key: []byte(keys.first), RangeEnd: keys.endBytes(), Limit: o.limit, Revision: o.revision,
+		Reverse: o.reverse, KeysOnly: o.keysOnly, Read: read,
 	}, nil
 }
 
 // Get reads one key. When there is no such key it returns [ErrNotFound].
-func (c *Client) Get(ctx context.Context, key string, options ...ReadOptions) (*kvv1.KeyValue, error) {
+func (c *Client) Get(ctx context.Context, key string, options ...ReadOption) (*kvv1.KeyValue, error) {
 	response, err := c.Range(ctx, Key(key), options...)
 	if err != nil {
 		return nil, err
@@ -69,22 +47,18 @@ func (c *Client) Get(ctx context.Context, key string, options ...ReadOptions) (*
 
 // Range reads one page of keys at one revision. When the answer says More, the
 // rest is for another Range, or use Scan.
-func (c *Client) Range(ctx context.Context, keys Keys, options ...ReadOptions) (*kvv1.RangeResponse, error) {
+func (c *Client) Range(ctx context.Context, keys Keys, options ...ReadOption) (*kvv1.RangeResponse, error) {
 	return c.readRange(ctx, keys, false, options)
 }
 
 // Count gives the number of keys, without reading them.
-func (c *Client) Count(ctx context.Context, keys Keys, options ...ReadOptions) (int64, error) {
+func (c *Client) Count(ctx context.Context, keys Keys, options ...ReadOption) (int64, error) {
 	response, err := c.readRange(ctx, keys, true, options)
 	return response.GetCount(), err
 }
 
-func (c *Client) readRange(ctx context.Context, keys Keys, count bool, options []ReadOptions) (*kvv1.RangeResponse, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
-	request, err := o.request(keys)
+func (c *Client) readRange(ctx context.Context, keys Keys, count bool, options []ReadOption) (*kvv1.RangeResponse, error) {
+	request, err := with[readOptions](options).request(keys)
 	if err != nil {
 		return nil, err
 	}
@@ -109,20 +83,16 @@ func (c *Client) pin(request *kvv1.RangeRequest) {
 // in order. It goes on, on another pod, where a lost stream ended. The iterator
 // gives one error at most, as its last pair; [ErrCompacted] when the revision
 // was compacted away while it ran.
-func (c *Client) Scan(ctx context.Context, keys Keys, options ...ReadOptions) iter.Seq2[*kvv1.KeyValue, error] {
+func (c *Client) Scan(ctx context.Context, keys Keys, options ...ReadOption) iter.Seq2[*kvv1.KeyValue, error] {
 	return func(yield func(*kvv1.KeyValue, error) bool) {
-		o, err := one(options)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
+		o := with[readOptions](options)
 		request, err := o.request(keys)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		c.pin(request)
-		s := scan{client: c, request: request, limit: o.Limit, yield: yield}
+		s := scan{client: c, request: request, limit: o.limit, yield: yield}
 		err = c.stream(ctx, anyPod, s.run)
 		if err != nil && !s.stopped {
 			yield(nil, err)

@@ -114,7 +114,7 @@ func TestALostResultIsAnErrorNotAnEmptyOne(t *testing.T) {
 		t.Errorf("a transaction: %v %v", txn, err)
 	}
 	fake.After(times(1, "Put", errBroken))
-	put, err := c.Put(ctx, "a", []byte("2"), client.WriteOptions{PrevKV: true})
+	put, err := c.Put(ctx, "a", []byte("2"), client.WithPrevKV())
 	if !errors.Is(err, client.ErrResultCut) || put.GetHeader().GetRevision() != 3 {
 		t.Errorf("a put: %v %v", put, err)
 	}
@@ -128,7 +128,7 @@ func TestALostResultIsAnErrorNotAnEmptyOne(t *testing.T) {
 		t.Errorf("a batched put: %v %v", result, err)
 	}
 	fake.After(times(1, "Batch", errBroken))
-	if _, err := b.Put(ctx, "a", nil, client.WriteOptions{PrevKV: true}); err != nil {
+	if _, err := b.Put(ctx, "a", nil, client.WithPrevKV()); err != nil {
 		t.Errorf("a batched put that gives only its revision: %v", err)
 	}
 }

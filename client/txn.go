@@ -108,26 +108,20 @@ func (t *Txn) add(op *kvv1.Op) *Txn {
 }
 
 // Put writes one key.
-func (t *Txn) Put(key string, value []byte, options ...WriteOptions) *Txn {
-	o, err := one(options)
-	t.fail(err)
-	return t.add(&kvv1.Op{Op: &kvv1.Op_Put{Put: o.put(key, value)}})
+func (t *Txn) Put(key string, value []byte, options ...WriteOption) *Txn {
+	return t.add(&kvv1.Op{Op: &kvv1.Op_Put{Put: with[writeOptions](options).put(key, value)}})
 }
 
 // Delete removes keys.
-func (t *Txn) Delete(keys Keys, options ...WriteOptions) *Txn {
-	o, err := one(options)
-	t.fail(err)
-	request, err := o.delete(keys)
+func (t *Txn) Delete(keys Keys, options ...WriteOption) *Txn {
+	request, err := with[writeOptions](options).delete(keys)
 	t.fail(err)
 	return t.add(&kvv1.Op{Op: &kvv1.Op_Delete{Delete: request}})
 }
 
 // Get reads keys, as they are within the transaction.
-func (t *Txn) Get(keys Keys, options ...ReadOptions) *Txn {
-	o, err := one(options)
-	t.fail(err)
-	request, err := o.request(keys)
+func (t *Txn) Get(keys Keys, options ...ReadOption) *Txn {
+	request, err := with[readOptions](options).request(keys)
 	t.fail(err)
 	return t.add(&kvv1.Op{Op: &kvv1.Op_Range{Range: request}})
 }

@@ -16,22 +16,6 @@ const (
 	minProgress     = 100 * time.Millisecond
 )
 
-// WatchOptions say which changes to watch. The zero value watches every change
-// from now on.
-type WatchOptions struct {
-	// Revision is the first one of interest; 0: what comes after the call, which
-	// takes a read to find out, and after everything that this client has seen.
-	Revision int64
-	// PrevKV asks for what was there before each change.
-	PrevKV bool
-	// NoPuts and NoDeletes leave these changes out.
-	NoPuts, NoDeletes bool
-	// Progress is how often to say how far the watch is when nothing changes; 0
-	// means 1 s, the least is 100 ms. A pod that is silent for two and a half
-	// times as long is taken for hung. With thousands of watches make it longer.
-	Progress time.Duration
-}
-
 // Watch streams the changes of keys, each once and in the order of revisions,
 // until ctx ends. It goes on, on another pod, where a lost stream ended.
 //
@@ -45,15 +29,11 @@ type WatchOptions struct {
 // "oldest_revision" is where a new watch can start, after reading the keys.
 // [ErrOtherCluster] says that another history is where the watch began or was to
 // begin.
-func (c *Client) Watch(ctx context.Context, keys Keys, options ...WatchOptions) iter.Seq2[*kvv1.WatchResponse, error] {
+func (c *Client) Watch(ctx context.Context, keys Keys, options ...WatchOption) iter.Seq2[*kvv1.WatchResponse, error] {
 	return func(yield func(*kvv1.WatchResponse, error) bool) {
-		o, err := one(options)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
+		o := with[watchOptions](options)
 		w, err := newWatch(c, keys, o, yield)
-		if err == nil && o.Revision == 0 {
+		if err == nil && o.revision == 0 {
 			err = w.fromNow(ctx)
 		}
 		if err != nil {
@@ -82,30 +62,30 @@ type watch struct {
 	yield       func(*kvv1.WatchResponse, error) bool
 }
 
-func newWatch(c *Client, keys Keys, o WatchOptions, yield func(*kvv1.WatchResponse, error) bool) (*watch, error) {
+func newWatch(c *Client, keys Keys, o watchOptions, yield func(*kvv1.WatchResponse, error) bool) (*watch, error) {
 	if err := keys.check(); err != nil {
 		return nil, err
 	}
-	if o.Progress == 0 {
-		o.Progress = defaultProgress
+	if o.progress == 0 {
+		o.progress = defaultProgress
 	}
-	if o.Progress < minProgress {
-		return nil, invalid("WatchOptions.Progress is %v, the least is %v", o.Progress, minProgress)
+	if o.progress < minProgress {
+		return nil, invalid("Progress is %v, the least is %v", o.progress, minProgress)
 	}
-	if o.Revision < 0 {
-		return nil, invalid("WatchOptions.Revision is negative")
+	if o.revision < 0 {
+		return nil, invalid("FromRevision is negative")
 	}
 	request := &kvv1.WatchRequest{
-		Key: []byte(keys.first), RangeEnd: keys.endBytes(), StartRevision: o.Revision,
-		PrevKv: o.PrevKV, ProgressIntervalMs: uint32(o.Progress.Milliseconds()), ClusterId: c.clusterID(),
+		Key: []byte(keys.first), RangeEnd: keys.endBytes(), StartRevision: o.revision,
+		PrevKv: o.prevKV, ProgressIntervalMs: uint32(o.progress.Milliseconds()), ClusterId: c.clusterID(),
 	}
-	if o.NoPuts {
+	if o.noPuts {
 		request.Exclude = append(request.Exclude, kvv1.Event_TYPE_PUT)
 	}
-	if o.NoDeletes {
+	if o.noDeletes {
 		request.Exclude = append(request.Exclude, kvv1.Event_TYPE_DELETE)
 	}
-	return &watch{client: c, request: request, after: o.Revision - 1, yield: yield}, nil
+	return &watch{client: c, request: request, after: o.revision - 1, yield: yield}, nil
 }
 
 // fromNow makes the watch start after everything that was there before. "Now" on

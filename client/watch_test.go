@@ -43,7 +43,7 @@ func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 		return nil
 	})
 	var got []string
-	for response, err := range c.Watch(ctx, client.Prefix("w/"), client.WatchOptions{Revision: 1}) {
+	for response, err := range c.Watch(ctx, client.Prefix("w/"), client.FromRevision(1)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,10 +67,10 @@ func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 }
 
 // watchInto runs a watch in the background and passes on what it gives.
-func watchInto(ctx context.Context, c *client.Client, keys client.Keys, o client.WatchOptions) (<-chan *kvv1.WatchResponse, <-chan error) {
+func watchInto(ctx context.Context, c *client.Client, keys client.Keys, options ...client.WatchOption) (<-chan *kvv1.WatchResponse, <-chan error) {
 	responses, failed := make(chan *kvv1.WatchResponse, 1000), make(chan error, 1)
 	go func() {
-		for response, err := range c.Watch(ctx, keys, o) {
+		for response, err := range c.Watch(ctx, keys, options...) {
 			if err != nil {
 				failed <- err
 				return
@@ -87,7 +87,7 @@ func TestWatchFromNow(t *testing.T) {
 	if _, err := c.Put(ctx, "a", []byte("before")); err != nil {
 		t.Fatal(err)
 	}
-	responses, failed := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Progress: 100 * time.Millisecond, PrevKV: true, NoDeletes: true})
+	responses, failed := watchInto(ctx, c, client.Key("a"), client.Progress(100*time.Millisecond), client.WatchPrevKV(), client.NoDeletes())
 	if first := <-responses; len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != 1 {
 		t.Fatalf("first: %v", first)
 	}
@@ -161,7 +161,7 @@ func TestWatchLeavesAFullPod(t *testing.T) {
 		return nil
 	})
 	for range 9 { // some begin at the full one
-		for _, err := range c.Watch(ctx, client.Key("a"), client.WatchOptions{Revision: 1}) {
+		for _, err := range c.Watch(ctx, client.Key("a"), client.FromRevision(1)) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +182,7 @@ func TestWatchLeavesAHungPod(t *testing.T) {
 		}
 		return nil
 	})
-	responses, _ := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Revision: 1, Progress: 100 * time.Millisecond})
+	responses, _ := watchInto(ctx, c, client.Key("a"), client.FromRevision(1), client.Progress(100*time.Millisecond))
 	for i := range 2 {
 		if _, err := c.Put(ctx, "a", []byte{byte(i)}); err != nil {
 			t.Fatal(err)
@@ -211,7 +211,7 @@ func TestWatchOfACompactedRevision(t *testing.T) {
 	if err := c.Compact(ctx, 4); err != nil {
 		t.Fatal(err)
 	}
-	_, failed := watchInto(ctx, c, client.Key("a"), client.WatchOptions{Revision: 2})
+	_, failed := watchInto(ctx, c, client.Key("a"), client.FromRevision(2))
 	err := <-failed
 	var e *client.Error
 	if !errors.Is(err, client.ErrCompacted) || !errors.As(err, &e) || e.Metadata["oldest_revision"] != "4" {

@@ -9,48 +9,32 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// WriteOptions change a put or a delete.
-type WriteOptions struct {
-	// PrevKV asks for what was there before.
-	PrevKV bool
-	// Lease is the id of the lease that the key ends with; 0: none. Puts only.
-	Lease int64
-	// KeepLease leaves the key with the lease that it has, KeepValue with its
-	// value; the key must exist, or the put is refused with [ErrNotFound]. Puts
-	// only.
-	KeepLease, KeepValue bool
-}
-
-func (o WriteOptions) put(key string, value []byte) *kvv1.PutRequest {
+func (o writeOptions) put(key string, value []byte) *kvv1.PutRequest {
 	return &kvv1.PutRequest{
-		Key: []byte(key), Value: value, Lease: o.Lease, PrevKv: o.PrevKV,
-		IgnoreValue: o.KeepValue, IgnoreLease: o.KeepLease,
+		Key: []byte(key), Value: value, Lease: o.lease, PrevKv: o.prevKV,
+		IgnoreValue: o.keepValue, IgnoreLease: o.keepLease,
 	}
 }
 
-func (o WriteOptions) delete(keys Keys) (*kvv1.DeleteRequest, error) {
-	if o.Lease != 0 || o.KeepLease || o.KeepValue {
-		return nil, invalid("WriteOptions: only PrevKV is for a delete")
+func (o writeOptions) delete(keys Keys) (*kvv1.DeleteRequest, error) {
+	if o.lease != 0 || o.keepLease || o.keepValue {
+		return nil, invalid("of all options only WithPrevKV is for a delete")
 	}
 	if err := keys.check(); err != nil {
 		return nil, err
 	}
-	return &kvv1.DeleteRequest{Key: []byte(keys.first), RangeEnd: keys.endBytes(), PrevKv: o.PrevKV}, nil
+	return &kvv1.DeleteRequest{Key: []byte(keys.first), RangeEnd: keys.endBytes(), PrevKv: o.prevKV}, nil
 }
 
 // Put writes one key. The answer's header has the revision that it made.
-func (c *Client) Put(ctx context.Context, key string, value []byte, options ...WriteOptions) (*kvv1.PutResponse, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) Put(ctx context.Context, key string, value []byte, options ...WriteOption) (*kvv1.PutResponse, error) {
 	if err := checkPutSize(key, len(value)); err != nil {
 		return nil, err
 	}
-	request := o.put(key, value)
+	request := with[writeOptions](options).put(key, value)
 	request.RequestId = c.newRequestID()
 	var response *kvv1.PutResponse
-	err = c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+	err := c.write(ctx, request.RequestId, func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
 		response, err = kvv1.NewKVServiceClient(conn).Put(ctx, request)
 		return response.GetHeader(), err
 	})
@@ -59,12 +43,8 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, options ...W
 
 // Delete removes keys, at one revision. To remove none is not an error: the
 // answer says how many there were.
-func (c *Client) Delete(ctx context.Context, keys Keys, options ...WriteOptions) (*kvv1.DeleteResponse, error) {
-	o, err := one(options)
-	if err != nil {
-		return nil, err
-	}
-	request, err := o.delete(keys)
+func (c *Client) Delete(ctx context.Context, keys Keys, options ...WriteOption) (*kvv1.DeleteResponse, error) {
+	request, err := with[writeOptions](options).delete(keys)
 	if err != nil {
 		return nil, err
 	}

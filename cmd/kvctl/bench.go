@@ -143,7 +143,7 @@ func (b *bench) put(ctx context.Context) (*benchResult, error) {
 	}
 	batchers := map[*client.Client]*client.Batcher{}
 	for _, c := range b.pool {
-		batcher, err := c.NewBatcher()
+		batcher, err := c.NewBatcher(client.BatchOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (b *bench) put(ctx context.Context) (*benchResult, error) {
 }
 
 func (b *bench) get(ctx context.Context) (*benchResult, error) {
-	batcher, err := b.pool[0].NewBatcher()
+	batcher, err := b.pool[0].NewBatcher(client.BatchOptions{})
 	if err != nil {
 		return nil, err
 	}

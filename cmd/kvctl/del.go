@@ -9,8 +9,7 @@ import (
 )
 
 func newDel(a *app) *cobra.Command {
-	var o client.WriteOptions
-	var prefix bool
+	var prefix, prevKV bool
 	cmd := &cobra.Command{
 		Use: "del KEY", Short: "Delete a key, or the keys with a prefix",
 		Long: `Delete a key, or all keys with a prefix, at one revision. To delete what does
@@ -22,21 +21,25 @@ not exist is not an error: the output says how many keys there were.`,
 		ValidArgsFunction: a.completeKeys,
 	}
 	cmd.Flags().BoolVar(&prefix, "prefix", false, "all keys that start with KEY")
-	cmd.Flags().BoolVar(&o.PrevKV, "prev-kv", false, "print what was deleted")
+	cmd.Flags().BoolVar(&prevKV, "prev-kv", false, "print what was deleted")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		keys := client.Key(args[0])
 		if prefix {
 			keys = client.Prefix(args[0])
 		}
 		return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-			return a.del(ctx, c, keys, o)
+			return a.del(ctx, c, keys, prevKV)
 		})
 	}
 	return cmd
 }
 
-func (a *app) del(ctx context.Context, c *client.Client, keys client.Keys, o client.WriteOptions) error {
-	response, err := c.Delete(ctx, keys, o)
+func (a *app) del(ctx context.Context, c *client.Client, keys client.Keys, prevKV bool) error {
+	var options []client.WriteOption
+	if prevKV {
+		options = append(options, client.WithPrevKV())
+	}
+	response, err := c.Delete(ctx, keys, options...)
 	if err != nil {
 		return err
 	}
@@ -46,7 +49,7 @@ func (a *app) del(ctx context.Context, c *client.Client, keys client.Keys, o cli
 			Revision int64     `json:"revision"`
 			Prev     []*jsonKV `json:"prev,omitempty"`
 		}{Deleted: response.GetDeleted(), Revision: response.GetHeader().GetRevision()}
-		if o.PrevKV {
+		if prevKV {
 			answer.Prev = toJSONs(response.GetPrevKvs(), true)
 		}
 		return a.printJSON(answer)

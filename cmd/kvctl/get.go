@@ -16,11 +16,12 @@ import (
 // getCommand is kvctl get with its flags.
 type getCommand struct {
 	*app
-	read         client.ReadOptions
-	consistency  choice
-	maxStaleness time.Duration
-	prefix       bool
-	count        bool
+	revision, limit   int64
+	keysOnly, reverse bool
+	consistency       choice
+	maxStaleness      time.Duration
+	prefix            bool
+	count             bool
 }
 
 func newGet(a *app) *cobra.Command {
@@ -47,11 +48,11 @@ the pod has that is asked, also when no master can be reached.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&g.prefix, "prefix", false, "all keys that start with KEY; with \"\" every key")
-	f.Int64Var(&g.read.Revision, "rev", 0, "as it was at this revision")
-	f.BoolVar(&g.read.KeysOnly, "keys-only", false, "leave the values out")
+	f.Int64Var(&g.revision, "rev", 0, "as it was at this revision")
+	f.BoolVar(&g.keysOnly, "keys-only", false, "leave the values out")
 	f.BoolVar(&g.count, "count-only", false, "print only how many keys there are")
-	f.Int64Var(&g.read.Limit, "limit", 0, "at most so many keys")
-	f.BoolVar(&g.read.Reverse, "reverse", false, "from the last key down")
+	f.Int64Var(&g.limit, "limit", 0, "at most so many keys")
+	f.BoolVar(&g.reverse, "reverse", false, "from the last key down")
 	f.DurationVar(&g.maxStaleness, "max-staleness", time.Second, "for --consistency bounded")
 	addChoice(cmd, &g.consistency, "consistency", "", "linearizable, bounded or local")
 	noFiles(cmd, "rev", "limit", "max-staleness")
@@ -63,18 +64,12 @@ the pod has that is asked, also when no master can be reached.`,
 
 func (g *getCommand) run(cmd *cobra.Command, key string) error {
 	switch {
-	case g.read.Limit < 0 || g.read.Revision < 0:
+	case g.limit < 0 || g.revision < 0:
 		return usagef(cmd, "--limit and --rev cannot be negative")
 	case cmd.Flags().Changed("max-staleness") && g.consistency.value != "bounded":
 		return usagef(cmd, "--max-staleness needs --consistency bounded")
 	case g.maxStaleness < time.Millisecond:
 		return usagef(cmd, "--max-staleness must be at least 1ms")
-	}
-	switch g.consistency.value {
-	case "bounded":
-		g.read.MaxStaleness = g.maxStaleness
-	case "local":
-		g.read.Local = true
 	}
 	keys := client.Key(key)
 	if g.prefix {
@@ -91,8 +86,32 @@ func (g *getCommand) run(cmd *cobra.Command, key string) error {
 	return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printOne(ctx, c, key) })
 }
 
+// options are all of the flags.
+func (g *getCommand) options() []client.ReadOption {
+	options := append(g.which(), client.AtRevision(g.revision))
+	switch g.consistency.value {
+	case "bounded":
+		options = append(options, client.MaxStaleness(g.maxStaleness))
+	case "local":
+		options = append(options, client.LocalRead())
+	}
+	return options
+}
+
+// which says which keys to print, and what of them.
+func (g *getCommand) which() []client.ReadOption {
+	options := []client.ReadOption{client.Limit(g.limit)}
+	if g.reverse {
+		options = append(options, client.Reverse())
+	}
+	if g.keysOnly {
+		options = append(options, client.KeysOnly())
+	}
+	return options
+}
+
 func (g *getCommand) printCount(ctx context.Context, c *client.Client, keys client.Keys) error {
-	count, err := c.Count(ctx, keys, g.read)
+	count, err := c.Count(ctx, keys, g.options()...)
 	if err != nil {
 		return err
 	}
@@ -105,7 +124,7 @@ func (g *getCommand) printCount(ctx context.Context, c *client.Client, keys clie
 
 // printOne prints just the value. JSON has the same form as for many keys.
 func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string) error {
-	response, err := c.Range(ctx, client.Key(key), g.read)
+	response, err := c.Range(ctx, client.Key(key), g.options()...)
 	if err != nil {
 		return err
 	}
@@ -121,7 +140,7 @@ func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string)
 	case len(kvs) == 0:
 		return fmt.Errorf("%w: %s", client.ErrNotFound, text([]byte(key)))
 	case g.json():
-	case g.read.KeysOnly:
+	case g.keysOnly:
 		g.printf("%s\n", text(kvs[0].GetKey()))
 	case g.outTerminal:
 		g.printf("%s\n", text(kvs[0].GetValue()))
@@ -134,23 +153,22 @@ func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string)
 // printRange prints the first page when it is all there is, and else a scan at
 // the page's revision: nothing is held in memory.
 func (g *getCommand) printRange(ctx context.Context, c *client.Client, keys client.Keys, alive func()) error {
-	page, err := c.Range(ctx, keys, g.read)
+	page, err := c.Range(ctx, keys, g.options()...)
 	if err != nil {
 		return err
 	}
 	alive()
 	revision := page.GetHeader().GetRevision()
 	p := g.printer(revision)
-	if n := int64(len(page.GetKvs())); !page.GetMore() || (g.read.Limit > 0 && n >= g.read.Limit) {
+	if n := int64(len(page.GetKvs())); !page.GetMore() || (g.limit > 0 && n >= g.limit) {
 		for _, kv := range page.GetKvs() {
 			p.kv(kv)
 		}
 		p.end()
 		return nil
 	}
-	read := g.read
-	read.Revision, read.Local, read.MaxStaleness, read.MinRevision = revision, true, 0, revision
-	for kv, err := range c.Scan(ctx, keys, read) {
+	at := append(g.which(), client.AtRevision(revision), client.LocalRead(), client.MinRevision(revision))
+	for kv, err := range c.Scan(ctx, keys, at...) {
 		if err != nil {
 			return errors.Join(err, p.broken())
 		}
@@ -172,7 +190,7 @@ type kvPrinter struct {
 func (g *getCommand) printer(revision int64) *kvPrinter {
 	p := &kvPrinter{getCommand: g, revision: revision}
 	p.lines = lineTable{app: g.app, header: []string{"KEY", "VALUE"}}
-	if g.read.KeysOnly {
+	if g.keysOnly {
 		p.lines.header = []string{"KEY"}
 	}
 	return p
@@ -186,8 +204,8 @@ func (p *kvPrinter) kv(kv *kvv1.KeyValue) {
 		if p.count == 1 {
 			start = "{\"kvs\":["
 		}
-		p.printf("%s%s", start, mustJSON(toJSON(kv, !p.read.KeysOnly)))
-	case p.read.KeysOnly:
+		p.printf("%s%s", start, mustJSON(toJSON(kv, !p.keysOnly)))
+	case p.keysOnly:
 		p.lines.row(text(kv.GetKey()))
 	default:
 		p.lines.row(text(kv.GetKey()), text(kv.GetValue()))

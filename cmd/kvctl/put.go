@@ -15,7 +15,8 @@ import (
 const maxValueBytes = 3 << 19
 
 func newPut(a *app) *cobra.Command {
-	var o client.WriteOptions
+	var lease int64
+	var prevKV bool
 	var file string
 	cmd := &cobra.Command{
 		Use: "put KEY [VALUE]", Short: "Write a key",
@@ -29,8 +30,8 @@ standard input, byte by byte. At most 1.5 MiB.`,
 		ValidArgsFunction: a.completeKeys,
 	}
 	cmd.Flags().StringVar(&file, "file", "", "read the value from this file")
-	cmd.Flags().Int64Var(&o.Lease, "lease", 0, "the key ends with this lease")
-	cmd.Flags().BoolVar(&o.PrevKV, "prev-kv", false, "print what was there before")
+	cmd.Flags().Int64Var(&lease, "lease", 0, "the key ends with this lease")
+	cmd.Flags().BoolVar(&prevKV, "prev-kv", false, "print what was there before")
 	noFiles(cmd, "lease")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		value, err := a.putValue(cmd, args, file)
@@ -38,14 +39,18 @@ standard input, byte by byte. At most 1.5 MiB.`,
 			return err
 		}
 		return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-			return a.put(ctx, c, args[0], value, o)
+			options := []client.WriteOption{client.WithLease(lease)}
+			if prevKV {
+				options = append(options, client.WithPrevKV())
+			}
+			return a.put(ctx, c, args[0], value, options)
 		})
 	}
 	return cmd
 }
 
-func (a *app) put(ctx context.Context, c *client.Client, key string, value []byte, o client.WriteOptions) error {
-	response, err := c.Put(ctx, key, value, o)
+func (a *app) put(ctx context.Context, c *client.Client, key string, value []byte, options []client.WriteOption) error {
+	response, err := c.Put(ctx, key, value, options...)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (a *app) completeKeys(cmd *cobra.Command, args []string, typed string) ([]s
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return a.complete(cmd, func(ctx context.Context, c *client.Client) (words []string, err error) {
-		page, err := c.Range(ctx, client.Prefix(typed), client.ReadOptions{Local: true, KeysOnly: true, Limit: 100})
+		page, err := c.Range(ctx, client.Prefix(typed), client.LocalRead(), client.KeysOnly(), client.Limit(100))
 		for _, kv := range page.GetKvs() {
 			words = append(words, string(kv.GetKey()))
 		}

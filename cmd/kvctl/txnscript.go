@@ -350,7 +350,7 @@ func buildOperations(t *client.Txn, ops []operation) {
 		}
 		switch op.verb {
 		case "put":
-			t.Put(op.key, []byte(op.value), client.WriteOptions{Lease: op.lease})
+			t.Put(op.key, []byte(op.value), client.WithLease(op.lease))
 		case "get":
 			t.Get(keys)
 		case "del":

@@ -11,8 +11,8 @@ import (
 )
 
 func newWatch(a *app) *cobra.Command {
-	var o client.WatchOptions
-	var prefix bool
+	var revision int64
+	var prefix, prevKV bool
 	cmd := &cobra.Command{
 		Use: "watch KEY", Short: "Follow the changes of a key, or of the keys with a prefix",
 		Long: `Print each change of a key, or of the keys with a prefix, once and in order,
@@ -27,11 +27,11 @@ and value; with -o json one document a line.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&prefix, "prefix", false, "all keys that start with KEY; with \"\" every key")
-	f.Int64Var(&o.Revision, "rev", 0, "from this revision on; 0: from now on")
-	f.BoolVar(&o.PrevKV, "prev-kv", false, "print what was there before as well")
+	f.Int64Var(&revision, "rev", 0, "from this revision on; 0: from now on")
+	f.BoolVar(&prevKV, "prev-kv", false, "print what was there before as well")
 	noFiles(cmd, "rev")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if o.Revision < 0 {
+		if revision < 0 {
 			return usagef(cmd, "--rev cannot be negative")
 		}
 		keys := client.Key(args[0])
@@ -46,7 +46,7 @@ and value; with -o json one document a line.`,
 		if err := a.checkReachable(cmd, c); err != nil {
 			return err
 		}
-		return a.watch(cmd.Context(), c, keys, o)
+		return a.watch(cmd.Context(), c, keys, revision, prevKV)
 	}
 	return cmd
 }
@@ -59,12 +59,14 @@ func (a *app) checkReachable(cmd *cobra.Command, c *client.Client) error {
 	return err
 }
 
-func (a *app) watch(ctx context.Context, c *client.Client, keys client.Keys, o client.WatchOptions) error {
+func (a *app) watch(ctx context.Context, c *client.Client, keys client.Keys, revision int64, prevKV bool) error {
 	lines := lineTable{app: a, header: []string{"REVISION", "CHANGE", "KEY", "VALUE"}}
-	if o.PrevKV {
+	options := []client.WatchOption{client.FromRevision(revision)}
+	if prevKV {
+		options = append(options, client.WatchPrevKV())
 		lines.header = append(lines.header, "BEFORE")
 	}
-	for response, err := range c.Watch(ctx, keys, o) {
+	for response, err := range c.Watch(ctx, keys, options...) {
 		if ctx.Err() != nil {
 			return nil // stopped
 		}
@@ -72,7 +74,7 @@ func (a *app) watch(ctx context.Context, c *client.Client, keys client.Keys, o c
 			return err
 		}
 		for _, e := range response.GetEvents() {
-			if err := a.printEvent(&lines, e, o.PrevKV); err != nil {
+			if err := a.printEvent(&lines, e, prevKV); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,7 @@ func (w *Workload) newLibrary() (*library, error) {
 	if err != nil {
 		return nil, err
 	}
-	batcher, err := made.NewBatcher()
+	batcher, err := made.NewBatcher(client.BatchOptions{})
 	if err != nil {
 		return nil, errors.Join(err, made.Close())
 	}
@@ -76,7 +76,7 @@ func (s *session) txnByLibrary(ctx context.Context, op *history.Op) (history.Ans
 		if w.Delete {
 			txn = txn.Delete(client.Key(w.Key))
 		} else {
-			txn = txn.Put(w.Key, history.Expand(w.Value), client.WriteOptions{Lease: w.Lease})
+			txn = txn.Put(w.Key, history.Expand(w.Value), client.WithLease(w.Lease))
 		}
 	}
 	if op.Read != nil {
@@ -92,23 +92,23 @@ func (s *session) readByLibrary(ctx context.Context, r *history.Read, scan bool)
 	if r.End != "" {
 		keys = client.Between(r.Key, r.End)
 	}
-	options := client.ReadOptions{MinRevision: r.MinRevision, Revision: r.At}
+	options := []client.ReadOption{client.MinRevision(r.MinRevision), client.AtRevision(r.At)}
 	switch r.Consistency {
 	case history.Local:
-		options.Local = true
+		options = append(options, client.LocalRead())
 	case history.Bounded:
-		options.MaxStaleness = r.Staleness
+		options = append(options, client.MaxStaleness(r.Staleness))
 	}
 	if scan {
 		// The iterator does not say at which revision it read: nothing to check
 		// but that it works, so the page is asked for.
-		for _, err := range s.library.client.Scan(ctx, keys, options) {
+		for _, err := range s.library.client.Scan(ctx, keys, options...) {
 			if err != nil {
 				return history.Answer{}, err
 			}
 		}
 	}
-	page, err := s.library.client.Range(ctx, keys, options)
+	page, err := s.library.client.Range(ctx, keys, options...)
 	a := history.NewAnswer(page.GetHeader())
 	for _, kv := range page.GetKvs() {
 		a.KVs = append(a.KVs, history.NewKV(kv))
