@@ -27,7 +27,7 @@ type app struct {
 	out io.Writer // buffered from run on
 	err io.Writer
 	env func(string) string
-	// Whether a person sits at the other end.
+	// These say whether a person sits at the other end.
 	inTerminal, outTerminal, errTerminal bool
 
 	endpoints []string
@@ -46,7 +46,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetErr(a.err)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && strings.HasPrefix(err.Error(), "required flag") {
-		err = &usageError{cmd, err} // the one mistake that cobra gives no hook for
+		err = &usageError{cmd, err} // cobra has no hook for this mistake
 	}
 	if failed := buffered.Flush(); err == nil {
 		err = failed // the disk is full, or the reader of a pipe is gone
@@ -76,8 +76,8 @@ func (a *app) with(cmd *cobra.Command, do func(context.Context, *client.Client) 
 
 var errIdle = errors.New("nothing came from the cluster in time")
 
-// withIdle is like with for what may take long: do gets a context that ends
-// when alive was not called for --timeout.
+// withIdle is with for work that may take long: the context ends only when do has
+// not called alive for --timeout.
 func (a *app) withIdle(cmd *cobra.Command, do func(ctx context.Context, c *client.Client, alive func()) error) error {
 	c, err := a.connect()
 	if err != nil {
@@ -97,12 +97,12 @@ func (a *app) withIdle(cmd *cobra.Command, do func(ctx context.Context, c *clien
 
 func (a *app) json() bool { return a.output.value == "json" }
 
-// printf writes to stdout. Its error shows in flush, or when the command ends.
+// printf writes to stdout. An error surfaces in flush, or when the command ends.
 func (a *app) printf(format string, args ...any) {
 	fmt.Fprintf(a.out, format, args...)
 }
 
-// flush shows what was printed so far, for commands that go on.
+// flush shows what a command that goes on has printed so far.
 func (a *app) flush() error {
 	if w, ok := a.out.(*bufio.Writer); ok {
 		return w.Flush()
@@ -110,7 +110,7 @@ func (a *app) flush() error {
 	return nil
 }
 
-// choice is a flag that takes one of a few words.
+// choice is the value of a flag that takes one of a few words.
 type choice struct {
 	value   string
 	allowed []string
@@ -129,7 +129,7 @@ func (c *choice) Set(value string) error {
 	return fmt.Errorf("it must be one of %v", c.allowed)
 }
 
-// addChoice adds such a flag with its shell completion.
+// addChoice adds a flag with a choice, and its shell completion.
 func addChoice(cmd *cobra.Command, c *choice, name, short, usage string) {
 	flags := cmd.Flags()
 	if !cmd.HasParent() && name == "output" {

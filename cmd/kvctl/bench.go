@@ -94,8 +94,8 @@ type benchResult struct {
 	took      time.Duration
 }
 
-// each makes total calls from clients goroutines and measures each. The first
-// error ends all.
+// each makes total calls from as many goroutines as there are clients, and measures
+// each call. The first error ends them all.
 func (b *bench) each(ctx context.Context, call func(ctx context.Context, c *client.Client, i int) error) (*benchResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -178,8 +178,8 @@ func (b *bench) get(ctx context.Context) (*benchResult, error) {
 	})
 }
 
-// watch writes total changes one after the other and measures, for each of
-// clients watchers, when it has a change.
+// watch writes total changes in turn, and measures how long each takes to reach each
+// of the watchers, of which there are as many as clients.
 func (b *bench) watch(ctx context.Context) (*benchResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -238,7 +238,7 @@ func (b *bench) watch(ctx context.Context) (*benchResult, error) {
 	return r, nil
 }
 
-// awaitAll waits for one arrival of every watcher.
+// awaitAll waits until every watcher has reported once.
 func (b *bench) awaitAll(ctx context.Context, arrived <-chan error) error {
 	for range b.clients {
 		select {

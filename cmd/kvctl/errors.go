@@ -21,7 +21,7 @@ const (
 	exitUnavailable = 6
 )
 
-// usageError is a command line that cannot be run.
+// usageError is a mistake in the command line.
 type usageError struct {
 	cmd *cobra.Command
 	err error
@@ -43,11 +43,11 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// errElse says that the comparisons of a transaction were false. The output has
-// said so.
+// errElse is returned when the comparisons of a transaction were false, which the
+// output has said already.
 var errElse = errors.New("the comparisons were false")
 
-// report tells the error, and what to do next, and returns the exit code.
+// report prints the error and what to do next, and returns the exit code.
 func (a *app) report(err error) int {
 	code := exitCode(err)
 	if errors.Is(err, errElse) {

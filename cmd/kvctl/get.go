@@ -36,7 +36,7 @@ key does not exist. With --prefix each line is a key and its value.
 
 --consistency: linearizable sees every write that was acknowledged before;
 bounded reads a copy that is at most --max-staleness old; local reads whatever
-the pod has that is asked, also when no master can be reached.`,
+the pod that is asked has, even if no master can be reached.`,
 		Example: `  kvctl get greeting
   kvctl get logo > logo.png
   kvctl get --prefix users/ --keys-only
@@ -51,7 +51,7 @@ the pod has that is asked, also when no master can be reached.`,
 	f.Int64Var(&g.revision, "rev", 0, "as it was at this revision")
 	f.BoolVar(&g.keysOnly, "keys-only", false, "leave the values out")
 	f.BoolVar(&g.count, "count-only", false, "print only how many keys there are")
-	f.Int64Var(&g.limit, "limit", 0, "at most so many keys")
+	f.Int64Var(&g.limit, "limit", 0, "at most this many keys")
 	f.BoolVar(&g.reverse, "reverse", false, "from the last key down")
 	f.DurationVar(&g.maxStaleness, "max-staleness", time.Second, "for --consistency bounded")
 	addChoice(cmd, &g.consistency, "consistency", "", "linearizable, bounded or local")
@@ -86,7 +86,7 @@ func (g *getCommand) run(cmd *cobra.Command, key string) error {
 	return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printOne(ctx, c, key) })
 }
 
-// options are all of the flags.
+// options turns the flags into options.
 func (g *getCommand) options() []client.ReadOption {
 	options := append(g.which(), client.AtRevision(g.revision))
 	switch g.consistency.value {
@@ -98,7 +98,7 @@ func (g *getCommand) options() []client.ReadOption {
 	return options
 }
 
-// which says which keys to print, and what of them.
+// which leaves out when to read: only which keys to print, and what of them.
 func (g *getCommand) which() []client.ReadOption {
 	options := []client.ReadOption{client.Limit(g.limit)}
 	if g.reverse {
@@ -150,8 +150,8 @@ func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string)
 	return err
 }
 
-// printRange prints the first page when it is all there is, and else a scan at
-// the page's revision: nothing is held in memory.
+// printRange prints the first page if there is no more, and otherwise scans at the
+// page's revision, so that nothing piles up in memory.
 func (g *getCommand) printRange(ctx context.Context, c *client.Client, keys client.Keys, alive func()) error {
 	page, err := c.Range(ctx, keys, g.options()...)
 	if err != nil {
@@ -223,7 +223,7 @@ func (p *kvPrinter) end() {
 	p.printf("],\"count\":%d,\"revision\":%d}\n", p.count, p.revision)
 }
 
-// broken says that what was printed is not all.
+// broken says that the output is incomplete.
 func (p *kvPrinter) broken() error {
 	p.lines.flush()
 	return fmt.Errorf("the output ends after %s of more", plural(p.count, "key"))

@@ -112,7 +112,7 @@ func newLeaseRevoke(a *app) *cobra.Command {
 func newLeaseKeepAlive(a *app) *cobra.Command {
 	return leaseVerb(a, &cobra.Command{
 		Use: "keep-alive ID", Short: "Keep a lease alive until stopped",
-		Long: `Keep a lease alive until this command is stopped, also over changes of master.
+		Long: `Keep a lease alive until this command is stopped, even if the master changes.
 The exit code is 3 when the lease ended before that.`,
 		Example: `  kvctl lease keep-alive 7587
   kvctl lease keep-alive "$id" &`,
@@ -142,7 +142,7 @@ The exit code is 3 when the lease ended before that.`,
 	})
 }
 
-// timeToLive finds out, within --timeout, whether there is such a lease.
+// timeToLive finds out within --timeout whether the lease exists.
 func (a *app) timeToLive(cmd *cobra.Command, c *client.Client, id int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 	defer cancel()

@@ -13,9 +13,9 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// text shows bytes of a key or value in a line: as they are when they are
-// printable, else as a quoted string. What starts with a quote is quoted too,
-// so that nothing is ambiguous; nothing can send codes to the terminal.
+// text shows a key or a value within a line: as it is if it is printable, otherwise
+// as a quoted string. Text that starts with a quote is quoted as well, so that
+// nothing is ambiguous, and nothing can send codes to the terminal.
 func text(b []byte) string {
 	if !utf8.Valid(b) || len(b) > 0 && b[0] == '"' {
 		return strconv.Quote(string(b))
@@ -38,7 +38,7 @@ const (
 	reset  = "\x1b[0m"
 )
 
-// colours says whether stdout may have any.
+// colours says whether stdout may be coloured.
 func (a *app) colours() bool {
 	return a.outTerminal && a.env("NO_COLOR") == "" && a.env("TERM") != "dumb"
 }
@@ -99,8 +99,8 @@ func empty(cells []cell) bool {
 	return true
 }
 
-// lineTable is for rows that come one by one: aligned in blocks with a heading
-// on a terminal, else separated by tabs.
+// lineTable prints rows that arrive one by one: on a terminal in aligned blocks
+// with a heading, elsewhere separated by tabs.
 type lineTable struct {
 	app    *app
 	header []string
@@ -148,7 +148,7 @@ type jsonKV struct {
 	Lease          int64   `json:"lease"`
 }
 
-// encoded is a string for JSON, and how it is encoded when it is not text.
+// encoded is a string for JSON, and its encoding if it is not text.
 func encoded(b []byte) (s, encoding string) {
 	if utf8.Valid(b) {
 		return string(b), ""
@@ -180,7 +180,7 @@ func toJSONs(kvs []*kvv1.KeyValue, withValues bool) []*jsonKV {
 	return all
 }
 
-// size is a number of bytes for a person.
+// size writes a number of bytes for a person.
 func size(n int64) string {
 	const units = "KMGTP"
 	if n < 1024 {
@@ -193,7 +193,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, units[unit])
 }
 
-// plural is a count with its noun.
+// plural writes a count with its noun.
 func plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun

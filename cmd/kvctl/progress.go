@@ -42,7 +42,7 @@ func (p *progress) draw() {
 	fmt.Fprintf(p.app.err, "\r%s %s %s of %s, %s/s\x1b[K", p.what, bar(p.done, p.total), size(p.done), size(p.total), size(int64(rate)))
 }
 
-// bar draws how much is done. The total is a guess, so it may be exceeded.
+// bar draws how much is done. The total is an estimate, and may be exceeded.
 func bar(done, total int64) string {
 	part := progressWidth
 	if total > 0 && done < total {

@@ -67,7 +67,7 @@ func (a *app) put(ctx context.Context, c *client.Client, key string, value []byt
 	return nil
 }
 
-// putValue finds the value: one place of three.
+// putValue reads the value from the one of three places that has it.
 func (a *app) putValue(cmd *cobra.Command, args []string, file string) ([]byte, error) {
 	switch {
 	case len(args) == 2 && file != "":

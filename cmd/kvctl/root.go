@@ -67,7 +67,7 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
-// unknownVerb refuses a word that is no verb, and proposes one that is near.
+// unknownVerb refuses an unknown verb, and suggests a similar one.
 func unknownVerb(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -79,7 +79,7 @@ func unknownVerb(cmd *cobra.Command, args []string) error {
 	return usagef(cmd, "there is no %q", args[0])
 }
 
-// group is a verb that only holds others.
+// group makes a verb that only groups other verbs.
 func group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 	cmd.Args = unknownVerb
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -115,7 +115,7 @@ func noFiles(cmd *cobra.Command, flags ...string) {
 
 const completionTimeout = 500 * time.Millisecond
 
-// completeKeys offers the keys of the cluster that go on from what was typed.
+// completeKeys offers the keys that begin with what was typed.
 func (a *app) completeKeys(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -143,7 +143,8 @@ func (a *app) completePods(cmd *cobra.Command, args []string, _ string) ([]strin
 	})
 }
 
-// complete asks the cluster, briefly: no answer is no completion.
+// complete asks the cluster, but not for long: without an answer it completes
+// nothing.
 func (a *app) complete(cmd *cobra.Command, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	c, err := a.connect()
 	if err != nil {

@@ -65,7 +65,7 @@ func (a *app) saveSnapshot(ctx context.Context, c *client.Client, name string, a
 	return nil
 }
 
-// writeFile writes a file that is either complete and on the disk, or not there.
+// writeFile leaves either a complete file on the disk, or none.
 func writeFile(name string, write func(io.Writer) (int64, error)) (n int64, err error) {
 	part := name + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -94,7 +94,7 @@ func writeFile(name string, write func(io.Writer) (int64, error)) (n int64, err 
 	return n, dir.Close()
 }
 
-// counting tells how much was read.
+// counting reports how much was read.
 type counting struct {
 	io.Reader
 	count func(n int)

@@ -99,7 +99,7 @@ func snapshotInfo(name string, info store.Info) map[string]any {
 	}
 }
 
-// fileProgress is a bar for work that reads a file.
+// fileProgress shows a bar while a file is read.
 func (a *app) fileProgress(what, name string) (progress func(done, total int64), end func(), err error) {
 	info, err := os.Stat(name)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// statusInterval is how often status --watch asks.
+// statusInterval is the pause between two looks of status --watch.
 const statusInterval = time.Second
 
 func newStatus(a *app) *cobra.Command {
@@ -69,7 +69,7 @@ type jsonPod struct {
 	Clone *jsonClone `json:"clone,omitempty"`
 }
 
-// jsonClone is how far a clone is.
+// jsonClone says how far a clone has come.
 type jsonClone struct {
 	Source         string `json:"source"`
 	Bytes          int64  `json:"bytes"`
@@ -105,8 +105,8 @@ func statusJSON(status *kvv1.StatusResponse) any {
 	}{status.GetClusterId(), pods}
 }
 
-// role is one of the three words. A pod that cannot be asked is a follower as
-// far as anybody knows: a master would be known.
+// role gives one of the three roles. A pod that does not answer is taken for a
+// follower: if it were the master, it would be known.
 func role(p *kvv1.PodStatus) string {
 	switch p.GetRole() {
 	case kvv1.PodStatus_ROLE_MASTER:
@@ -180,8 +180,8 @@ func statusRow(p *kvv1.PodStatus) []cell {
 	}
 }
 
-// watchStatus shows the status again and again: in place on a terminal, one
-// table or one line of JSON after the other elsewhere.
+// watchStatus shows the status again and again: on a terminal in place, elsewhere
+// as a sequence of tables or of lines of JSON.
 func (a *app) watchStatus(cmd *cobra.Command) error {
 	c, err := a.connect()
 	if err != nil {
@@ -225,7 +225,7 @@ func (a *app) drawStatus(cmd *cobra.Command, c *client.Client) error {
 	}
 	a.out = out
 	if a.outTerminal && !a.json() {
-		// Home, each line cleared to its end, and then what is below: no flicker.
+		// Go home, and clear each line to its end, then what is below: no flicker.
 		a.printf("\x1b[H%s\x1b[J", strings.ReplaceAll(screen.String(), "\n", "\x1b[K\n"))
 	} else {
 		fmt.Fprint(a.out, screen.String())

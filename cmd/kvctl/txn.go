@@ -15,7 +15,7 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// maxScriptBytes is more than a transaction may have.
+// maxScriptBytes exceeds the largest transaction.
 const maxScriptBytes = 16 << 20
 
 func newTxn(a *app) *cobra.Command {
@@ -125,7 +125,7 @@ func (a *app) askScript() (*txnScript, error) {
 	}
 }
 
-// complete lets a person leave out the if that the prompt says.
+// complete lets a person leave out the word that the prompt already says.
 func (s *txnScript) complete(line string) string {
 	first, _, _ := strings.Cut(line, " ")
 	switch first {
@@ -183,7 +183,7 @@ func (a *app) printTxn(response *kvv1.TxnResponse, ran []operation) {
 	}
 }
 
-// txnResult is one of the results in JSON.
+// txnResult is the result of one operation in JSON.
 type txnResult struct {
 	Operation string    `json:"operation"`
 	Deleted   *int64    `json:"deleted,omitempty"`

@@ -24,7 +24,7 @@ import (
 // A word is anything without spaces, or a quoted string as in Go. A # that
 // starts a word starts a comment.
 
-// txnScript is a script that was read.
+// txnScript is a parsed script.
 type txnScript struct {
 	section   section
 	ifs       []condition
@@ -79,7 +79,7 @@ func parseScript(text string) (*txnScript, error) {
 	return s, nil
 }
 
-// parseLine reads one line; after an error the script is as it was.
+// parseLine reads one line. An error leaves the script as it was.
 func (s *txnScript) parseLine(number int, line string) error {
 	words, column, message := splitWords(strings.TrimSuffix(line, "\r"))
 	if message != "" {
@@ -99,7 +99,7 @@ func (s *txnScript) parseLine(number int, line string) error {
 	return nil
 }
 
-// splitWords gives the words of a line, or where and why it cannot be read.
+// splitWords splits a line into words, or says where and why it cannot.
 func splitWords(line string) (words []word, column int, message string) {
 	column = 1
 	for rest := line; rest != ""; {
@@ -140,8 +140,8 @@ func splitWords(line string) (words []word, column int, message string) {
 	return words, 0, ""
 }
 
-// lineReader takes the words of a line one after the other. After the first
-// error it gives empty words.
+// lineReader reads a line word by word. After the first error it returns empty
+// words.
 type lineReader struct {
 	number int
 	words  []word
@@ -158,7 +158,7 @@ func (r *lineReader) fail(w word, message string) {
 
 func (r *lineReader) more() bool { return r.err == nil && r.next < len(r.words) }
 
-// word takes the next word; what says what it is, for the error.
+// word reads the next word; what names it in the error.
 func (r *lineReader) word(what string) word {
 	if !r.more() {
 		r.fail(word{column: r.end}, what+" is missing")
@@ -168,7 +168,7 @@ func (r *lineReader) word(what string) word {
 	return r.words[r.next-1]
 }
 
-// key takes a key, which only as a prefix may be empty.
+// key reads a key. Only a prefix may be empty.
 func (r *lineReader) key() (key string, refuseEmpty func()) {
 	w := r.word("a key")
 	return w.text, func() {
@@ -279,7 +279,7 @@ func parseOperation(verb string, r *lineReader) operation {
 	return op
 }
 
-// String writes a script that reads as the same.
+// String writes the script so that it parses to the same again.
 func (s *txnScript) String() string {
 	var b strings.Builder
 	for _, c := range s.ifs {
@@ -316,7 +316,7 @@ func writeOperations(b *strings.Builder, ops []operation) {
 	}
 }
 
-// build makes the transaction.
+// build makes a transaction of the script.
 func (s *txnScript) build(c *client.Client) *client.Txn {
 	t := c.Txn()
 	for _, i := range s.ifs {

@@ -51,7 +51,7 @@ and value; with -o json one document a line.`,
 	return cmd
 }
 
-// checkReachable makes a wrong --endpoints an error rather than endless waiting.
+// checkReachable turns wrong --endpoints into an error instead of an endless wait.
 func (a *app) checkReachable(cmd *cobra.Command, c *client.Client) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 	defer cancel()

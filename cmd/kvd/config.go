@@ -18,7 +18,7 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// config is what a person sets of one pod.
+// config is what a person sets for one pod.
 type config struct {
 	dataDir      string
 	name         string
@@ -35,7 +35,7 @@ type config struct {
 	// From peerList.
 	peers     []string
 	addresses map[string]string
-	// kubernetes is given by tests only; see inKubernetes.
+	// kubernetes is set by tests only; see inKubernetes.
 	kubernetes *kubernetes.Pod
 	world      world
 }
@@ -128,7 +128,7 @@ func (c *config) completePeers() error {
 	return nil
 }
 
-// validPod: a name of Kubernetes with an ordinal.
+// validPod accepts names that Kubernetes accepts, with an ordinal.
 func validPod(pod string) bool {
 	return replication.Ordinal(pod) >= 0 && strings.LastIndexByte(pod, '-') > 0 && !strings.ContainsAny(pod, "/=,. ")
 }

@@ -84,12 +84,12 @@ func (c *devConfig) portsFree() error {
 
 func (c *devConfig) pod(i int) string { return fmt.Sprintf("kv-%d", i) }
 
-// address of a pod's client (0), peer (1) or HTTP (2) port.
+// address gives the address of a pod's client (0), peer (1) or HTTP (2) port.
 func (c *devConfig) address(i, port int) string {
 	return fmt.Sprintf("127.0.0.1:%d", c.basePort+portsApart*i+port)
 }
 
-// serve is the command of one pod.
+// serve makes the command that runs one pod.
 func (c *devConfig) serve(executable string, i int) *exec.Cmd {
 	var peers []string
 	for n := range c.nodes {
@@ -104,7 +104,7 @@ func (c *devConfig) serve(executable string, i int) *exec.Cmd {
 		"--peers", strings.Join(peers, ","),
 		"--log-level", c.logLevel)
 	for _, variable := range os.Environ() {
-		// What is set for a pod in the environment would hold for all of them.
+		// A variable that sets a flag would set it for every pod.
 		if !strings.HasPrefix(variable, "BATON_") {
 			cmd.Env = append(cmd.Env, variable)
 		}

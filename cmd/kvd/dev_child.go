@@ -27,7 +27,7 @@ type child struct {
 	command  func() *exec.Cmd
 }
 
-// run returns when ctx has ended and the process as well.
+// run returns when both ctx and the process have ended.
 func (c *child) run(ctx context.Context) {
 	// The kernel ends the child when the thread that started it ends (see
 	// isolate), so this goroutine keeps its thread.
@@ -69,8 +69,8 @@ func (c *child) once(ctx context.Context) error {
 	return cmd.Wait()
 }
 
-// stopWith passes a stop on: the child is in a process group of its own, so
-// that Ctrl-C reaches only this process, and each pod gets one SIGTERM.
+// stopWith passes a stop on: the child has a process group of its own, so Ctrl-C
+// reaches only this process, and each pod gets one SIGTERM.
 func (c *child) stopWith(ctx context.Context, cmd *exec.Cmd, ended <-chan struct{}) {
 	select {
 	case <-ended:
@@ -86,7 +86,7 @@ func (c *child) stopWith(ctx context.Context, cmd *exec.Cmd, ended <-chan struct
 	}
 }
 
-// lines writes whole lines of several processes.
+// lines keeps the lines of several processes whole.
 type lines struct {
 	mu  sync.Mutex // guards out
 	out io.Writer
@@ -98,7 +98,7 @@ func (l *lines) print(name, line string) {
 	fmt.Fprintf(l.out, "%-5s| %s\n", name, line)
 }
 
-// maxLine bounds what is held of a line without an end.
+// maxLine bounds how much of an endless line is buffered.
 const maxLine = 64 << 10
 
 // prefixed cuts a process's output into lines. It is used by one goroutine.

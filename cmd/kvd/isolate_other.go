@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// isolate keeps Ctrl-C of the terminal from the child.
+// isolate shields the child from the terminal's Ctrl-C.
 func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// askOrdinals bounds the question, at a stop, whether this pod should exist.
+	// askOrdinals bounds how long a stop asks whether this pod should exist.
 	askOrdinals = 2 * time.Second
 	// unlabelTimeout bounds the removal of the role label at the end.
 	unlabelTimeout = time.Second
 )
 
-// kubernetesPod is this pod's dealings with Kubernetes while it lives. A nil one
-// is a pod outside of Kubernetes.
+// kubernetesPod deals with Kubernetes for as long as this pod lives. It is nil
+// outside Kubernetes.
 type kubernetesPod struct {
 	*kubernetes.Pod
 	logger   *slog.Logger
@@ -31,9 +31,9 @@ type kubernetesPod struct {
 	loops    sync.WaitGroup
 }
 
-// inKubernetes finds out whether this is a pod of a StatefulSet. A list of
-// peers says that it is not. In a pod without the API a cluster cannot be
-// founded, and everything else works.
+// inKubernetes finds out whether this is a pod of a StatefulSet; a list of peers
+// says that it is not. Without access to the API a pod cannot found a cluster, and
+// everything else works.
 func (c *config) inKubernetes(logger *slog.Logger) *kubernetesPod {
 	o := &kubernetesPod{Pod: c.kubernetes, logger: logger, wake: make(chan struct{}, 1)}
 	if o.Pod != nil {
@@ -51,7 +51,7 @@ func (c *config) inKubernetes(logger *slog.Logger) *kubernetesPod {
 	return o
 }
 
-// api is nil outside of Kubernetes.
+// api is nil outside Kubernetes.
 func (o *kubernetesPod) api() *kubernetes.Pod {
 	if o == nil {
 		return nil
@@ -59,7 +59,7 @@ func (o *kubernetesPod) api() *kubernetes.Pod {
 	return o.Pod
 }
 
-// complete gives the log what Kubernetes knows.
+// complete tells the node what Kubernetes knows.
 func (o *kubernetesPod) complete(options *replication.Options) {
 	if o == nil {
 		return
@@ -109,7 +109,7 @@ func (o *kubernetesPod) start(node *replication.Node, misplaced chan<- error) {
 	o.loops.Go(func() { o.KeepRole(ctx, role, o.wake) })
 }
 
-// stop takes the label away: this pod is nothing from now on.
+// stop removes the role label: from now on the pod has no role.
 func (o *kubernetesPod) stop() {
 	if o == nil {
 		return
@@ -132,9 +132,9 @@ func (o *kubernetesPod) close() {
 	}
 }
 
-// departs asks whether this pod is to leave the cluster: only when Kubernetes
-// says, now, that it should not exist. No answer, a StatefulSet that is
-// deleted and one that is scaled to zero mean a stop.
+// departs asks whether this pod is to leave the cluster: it is if Kubernetes says,
+// now, that it should not exist. No answer, a deleted StatefulSet and one that is
+// scaled to zero mean only a stop.
 func (o *kubernetesPod) departs(ctx context.Context, name string) bool {
 	if o == nil {
 		return false
@@ -143,7 +143,7 @@ func (o *kubernetesPod) departs(ctx context.Context, name string) bool {
 	defer cancel()
 	ordinals, err := o.ReadOrdinals(ctx)
 	if err != nil {
-		o.logger.Info("whether this pod should exist is not known; it stops, and stays a member", slog.Any("error", err))
+		o.logger.Info("this pod stops and stays a member: it could not find out whether it should exist", slog.Any("error", err))
 		return false
 	}
 	if ordinals.Stopped != "" {

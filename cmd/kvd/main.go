@@ -30,9 +30,9 @@ func main() {
 const sameSignal = 200 * time.Millisecond
 
 // onSignal begins a clean stop; a second signal exits at once, because whoever
-// sends it has waited enough. The log makes that safe: it is as a crash.
+// sends it has waited long enough. The log makes that as safe as a crash.
 func onSignal(cancel context.CancelFunc) {
-	// A pod whose log nobody reads any more must still stop cleanly.
+	// A pod must stop cleanly even if nobody reads its output any more.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)

@@ -45,7 +45,7 @@ func (p *ports) close() {
 	}
 }
 
-// at is where others reach a listener.
+// at gives the address at which others reach a listener.
 func (c *config) at(l net.Listener) string {
 	return net.JoinHostPort(c.host(), strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }

@@ -13,17 +13,17 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// pod holds the parts that run, as far as they have come: nil is not yet.
+// pod holds the parts that run. A part that has not started yet is nil.
 type pod struct {
 	config     *config
 	logger     *slog.Logger
 	kubernetes *kubernetesPod
-	// misplaced has an error when the data turns out to be another place's.
+	// misplaced receives an error when the data turns out to belong elsewhere.
 	misplaced chan error
 	server    *server.Server
 	node      *replication.Node
 	store     *store.Store
-	// damaged is why the data is of no use; empty: it is not.
+	// damaged says why the data is useless; empty: it is sound.
 	damaged string
 }
 
@@ -77,9 +77,9 @@ func (p *pod) wait(ctx context.Context) error {
 	}
 }
 
-// unusable says what becomes of data that cannot be served. What is damaged is
-// given up as soon as the others can do without this pod; until then the pod
-// serves nobody, and votes on if its log runs.
+// unusable deals with data that cannot be served. Damaged data is given up as soon
+// as the others can do without this pod; until then the pod serves nobody, and goes
+// on voting if its node runs.
 func (p *pod) unusable(ctx context.Context, err error) error {
 	if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, replication.ErrDamaged) {
 		return fmt.Errorf("%w: check the volume", err)
@@ -90,8 +90,8 @@ func (p *pod) unusable(ctx context.Context, err error) error {
 	return p.wait(ctx)
 }
 
-// reclone returns when the data is given up, which the log tells as well, or
-// when ctx ends.
+// reclone returns when ctx ends, or when the data has been given up: the node then
+// fails, too, and says so.
 func (p *pod) reclone(ctx context.Context) {
 	if err := p.node.Reclone(ctx, p.damaged); err != nil {
 		p.logger.Info("the damaged data is not set aside yet", slog.Any("error", err))

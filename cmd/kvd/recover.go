@@ -17,7 +17,7 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// errRecover ends a run so that the data can be recovered, and run again.
+// errRecover ends a run so that the data can be recovered; then the pod runs again.
 var errRecover = errors.New("a recovery was asked for")
 
 // serve runs the pod until it is stopped, and again after each decision to recover.
@@ -30,7 +30,7 @@ func serve(ctx context.Context, c config) error {
 	}
 }
 
-// recovery is what is known of one before it is decided; pod is nil outside of
+// recovery is a recovery that nobody has decided yet; pod is nil outside
 // Kubernetes.
 func (c *config) recovery(lost []string, pod *kubernetes.Pod, logger *slog.Logger) replication.Recovery {
 	r := replication.Recovery{
@@ -49,7 +49,8 @@ func (c *config) recovery(lost []string, pod *kubernetes.Pod, logger *slog.Logge
 	return r
 }
 
-// awaitRecovery returns when a person has asked for a recovery that is possible.
+// awaitRecovery returns when a person has asked for a recovery and got it, or when
+// ctx ends.
 func (p *pod) awaitRecovery(ctx context.Context) {
 	recovery.Await(ctx, p.config.dataDir, func(lost []string) error {
 		_, err := recovery.Decide(ctx, p.node, p.config.recovery(lost, p.kubernetes.api(), p.logger), p.kubernetes.api())
@@ -57,8 +58,9 @@ func (p *pod) awaitRecovery(ctx context.Context) {
 	}, p.logger)
 }
 
-// settle returns when the pod's data may be served, and goes on with what was noted
-// on the disk. The record may change before that, and while it is done.
+// settle returns when the pod's data may be served. A new history that was begun and
+// not finished is finished first; since the record may change meanwhile, it is
+// looked at again afterwards.
 func (p *pod) settle(ctx context.Context) error {
 	begin := func(ctx context.Context, cluster, place string) error {
 		r := p.config.recovery(nil, p.kubernetes.api(), p.logger)
@@ -111,7 +113,7 @@ func recoverCommand() *cobra.Command {
 	return command
 }
 
-// recoverPod asks the pod that runs, or does it itself if none does.
+// recoverPod asks the running pod, or recovers the data itself if none runs.
 func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 	logger := slog.New(slog.DiscardHandler)
 	listener, err := c.world.complete().listen("tcp", "127.0.0.1:0") // Nobody is to find it.

@@ -11,8 +11,8 @@ import (
 const (
 	// lookupTimeout: DNS that is slower counts as absent for now.
 	lookupTimeout = time.Second
-	// lookupReuse spares the DNS server a question for each of several dials at
-	// one moment; a pod that moves is found this much later.
+	// lookupReuse lets dials at one moment share a question to the DNS server; a pod
+	// that moves is found this much later.
 	lookupReuse = 500 * time.Millisecond
 )
 
@@ -20,7 +20,7 @@ const (
 // address of a pod that moves is never remembered; it looks the name up to
 // tell whether there is one.
 type resolver struct {
-	// address is where a pod is said to be, host:port.
+	// address says where a pod should be, as host:port.
 	address func(pod string) string
 	lookup  func(ctx context.Context, host string) ([]string, error)
 

@@ -12,10 +12,10 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// run is one pod, from its start to its end. The ports come first: a port that
-// is taken must be known before the disk is touched, and probes must be
-// answered while the pod waits for its volume, clones, or replays. What follows
-// is built from the bottom up; pod.close takes it down from the top.
+// run runs one pod from its start to its end. The ports come first: the pod must
+// find out that a port is taken before it touches the disk, and answer probes while
+// it waits for its volume, clones, or replays. Everything else is built from the
+// bottom up, and taken down from the top; see stop.
 func run(ctx context.Context, c config) (err error) {
 	logger := c.world.logger(&c)
 	tuneMemory(logger)
@@ -72,7 +72,7 @@ func run(ctx context.Context, c config) (err error) {
 	return p.wait(ctx)
 }
 
-// unlessStopped drops an error that is only the answer to a stop.
+// unlessStopped drops an error that only a stop has caused.
 func unlessStopped(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():

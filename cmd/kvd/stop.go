@@ -14,19 +14,19 @@ import (
 const (
 	stopBudget    = 25 * time.Second
 	handOverLimit = 3 * time.Second
-	// leaveLimit: several pods may leave one after the other.
+	// leaveLimit allows for several pods that leave in turn.
 	leaveLimit    = 12 * time.Second
 	inFlightLimit = 8 * time.Second
 	closeLimit    = 8 * time.Second // The log's, and the database's.
-	// lastMoment is for a step to notice that its time is over.
+	// lastMoment lets a step notice that its time is up.
 	lastMoment = time.Second
 )
 
-// stop is how a pod ends, from the top down: unready first, so that nobody new
-// comes; then the baton, so that writes go on elsewhere while this pod still
-// answers; then the membership, if this pod is not wanted any more; then what is in
-// flight, the log, and the database under it. Whether and when to hand over is
-// decided here alone, and each step is taken once.
+// stop ends a pod from the top down: it becomes unready first, so that nobody new
+// comes; hands the baton over, so that writes go on elsewhere while it still
+// answers; leaves the cluster if it is not wanted any more; finishes what is in
+// flight; and closes the node, then the database under it. Nothing else decides
+// whether and when to hand over, and each step is taken once.
 type stop struct {
 	logger  *slog.Logger
 	unready func()
@@ -34,11 +34,11 @@ type stop struct {
 	leads    func() bool
 	handOver func(ctx context.Context) (to string, err error)
 	// departs says whether this pod is to leave the cluster.
-	departs  func(ctx context.Context) bool
-	leave    func(ctx context.Context) error
-	inFlight func(ctx context.Context)
-	closeLog func(ctx context.Context) error
-	closeDB  func() error
+	departs    func(ctx context.Context) bool
+	leave      func(ctx context.Context) error
+	inFlight   func(ctx context.Context)
+	closeNode  func(ctx context.Context) error
+	closeStore func() error
 }
 
 func (s *stop) run() {
@@ -56,10 +56,10 @@ func (s *stop) run() {
 	if err := within(ctx, inFlightLimit, func(ctx context.Context) error { s.inFlight(ctx); return nil }); err != nil {
 		s.logger.Warn("what is in flight is cut off", slog.Any("error", err))
 	}
-	if err := within(ctx, closeLimit, s.closeLog); err != nil {
+	if err := within(ctx, closeLimit, s.closeNode); err != nil {
 		s.logger.Warn("the log did not close cleanly; nothing is lost, the next start replays it", slog.Any("error", err))
 	}
-	if err := within(ctx, closeLimit, func(context.Context) error { return s.closeDB() }); err != nil {
+	if err := within(ctx, closeLimit, func(context.Context) error { return s.closeStore() }); err != nil {
 		s.logger.Warn("the database did not close cleanly; nothing is lost, the next start replays the log", slog.Any("error", err))
 	}
 }
@@ -87,8 +87,8 @@ func (s *stop) leaveCluster(ctx context.Context) {
 	s.logger.Info("this pod has left the cluster: the StatefulSet does not want it any more", slog.Duration("took", time.Since(start)))
 }
 
-// within gives up on a step that does not end: the process ends anyway, and a
-// hung disk must not keep it.
+// within gives up on a step that does not end: a hung disk must not keep the process
+// alive.
 func within(ctx context.Context, limit time.Duration, step func(context.Context) error) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -108,27 +108,27 @@ func within(ctx context.Context, limit time.Duration, step func(context.Context)
 	}
 }
 
-// stop has only the steps that this pod has come far enough for.
+// stop leaves out what this pod has not started yet.
 func (p *pod) stop(failed bool) *stop {
 	s := &stop{
-		logger:   p.logger,
-		unready:  func() { p.server.Drain(); p.kubernetes.stop() },
-		leads:    func() bool { return false },
-		departs:  func(context.Context) bool { return false },
-		inFlight: p.server.Stop,
-		closeLog: func(context.Context) error { return nil },
-		closeDB:  func() error { return nil },
+		logger:     p.logger,
+		unready:    func() { p.server.Drain(); p.kubernetes.stop() },
+		leads:      func() bool { return false },
+		departs:    func(context.Context) bool { return false },
+		inFlight:   p.server.Stop,
+		closeNode:  func(context.Context) error { return nil },
+		closeStore: func() error { return nil },
 	}
 	if p.node != nil {
 		s.unready = func() { p.server.Drain(); p.kubernetes.stop(); p.node.Stopping() }
 		s.leads = func() bool { pod, ok := p.node.Master(); return ok && pod == p.config.name }
 		s.handOver = func(ctx context.Context) (string, error) { return p.node.HandOver(ctx, "") }
-		s.closeLog = p.node.Close
+		s.closeNode = p.node.Close
 	}
 	if p.store != nil {
 		s.departs = func(ctx context.Context) bool { return !failed && p.kubernetes.departs(ctx, p.config.name) }
 		s.leave = p.node.Leave
-		s.closeDB = p.store.Close
+		s.closeStore = p.store.Close
 	}
 	return s
 }

@@ -32,16 +32,16 @@ func stopOf(master, leaves bool, takes map[string]time.Duration) (s *stop, taken
 		}
 	}
 	return &stop{
-		logger:   slog.New(slog.DiscardHandler),
-		unready:  func() { note("unready") },
-		leads:    func() bool { return master },
-		handOver: func(ctx context.Context) (string, error) { return "kv-1", step("hand over")(ctx) },
-		departs:  func(context.Context) bool { return leaves },
-		leave:    step("leave"),
-		inFlight: func(ctx context.Context) { _ = step("in flight")(ctx) },
-		closeLog: step("log"),
+		logger:    slog.New(slog.DiscardHandler),
+		unready:   func() { note("unready") },
+		leads:     func() bool { return master },
+		handOver:  func(ctx context.Context) (string, error) { return "kv-1", step("hand over")(ctx) },
+		departs:   func(context.Context) bool { return leaves },
+		leave:     step("leave"),
+		inFlight:  func(ctx context.Context) { _ = step("in flight")(ctx) },
+		closeNode: step("log"),
 		// A hung disk hears of no context.
-		closeDB: func() error { return step("database")(context.Background()) },
+		closeStore: func() error { return step("database")(context.Background()) },
 	}, func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(steps) }
 }
 

@@ -15,8 +15,9 @@ import (
 	"github.com/batondb/baton/server"
 )
 
-// memoryFraction of the container's limit is the garbage collector's: the rest
-// is for what it does not see, stacks, the page tables of bbolt's file.
+// memoryFraction is the share of the container's limit that the garbage collector
+// gets. The rest is for what it does not see: stacks, and page tables for bbolt's
+// file.
 const memoryFraction = 0.9
 
 // gcPercent lets the heap grow to three times what is alive before it is
@@ -24,7 +25,7 @@ const memoryFraction = 0.9
 // a request is garbage at once, and the limit above still holds.
 const gcPercent = 200
 
-// tuneMemory leaves what a person set in GOMEMLIMIT and GOGC as it is.
+// tuneMemory respects GOMEMLIMIT and GOGC if a person has set them.
 func tuneMemory(logger *slog.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -62,7 +63,7 @@ func memoryLimit(self, root string) int64 {
 	return min(limit, limitIn(filepath.Join(root, "memory/memory.limit_in_bytes")))
 }
 
-// noLimit: no machine has as much.
+// noLimit is more memory than any machine has.
 const noLimit = 1 << 60
 
 func limitIn(path string) int64 {
@@ -77,7 +78,7 @@ func limitIn(path string) int64 {
 	return n
 }
 
-// spaceOf asks the file system.
+// spaceOf asks the file system for its size and free space.
 func spaceOf(dir string) (server.Space, error) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
@@ -86,7 +87,8 @@ func spaceOf(dir string) (server.Space, error) {
 	return server.Space{Free: fs.Bavail * uint64(fs.Bsize), Total: fs.Blocks * uint64(fs.Bsize)}, nil
 }
 
-// warnUnlessMounted: in a container, data that is on no mount is lost with it.
+// warnUnlessMounted warns that a container takes its data with it unless the data
+// is on a mount.
 func warnUnlessMounted(logger *slog.Logger, dir string) {
 	if os.Getenv("KUBERNETES_SERVICE_HOST") == "" || isMount(dir) {
 		return
@@ -95,8 +97,8 @@ func warnUnlessMounted(logger *slog.Logger, dir string) {
 		"mount the volume at --data-dir", slog.String("data_dir", dir))
 }
 
-// isMount: dir, or a directory above it that is not the root, is where a file
-// system begins.
+// isMount says whether dir, or a directory above it other than the root, is a mount
+// point.
 func isMount(dir string) bool {
 	var here, above syscall.Stat_t
 	for dir = filepath.Clean(dir); dir != "/" && dir != "."; dir = filepath.Dir(dir) {

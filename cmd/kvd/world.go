@@ -13,8 +13,8 @@ import (
 	"github.com/batondb/baton/server"
 )
 
-// world is what a pod reaches outside of its process. The zero world is the real
-// one; tests run pods in another, and all else of a pod is what ships.
+// world is everything that a pod reaches outside its process. The zero world is the
+// real one; tests run pods in another, and change nothing else.
 type world struct {
 	stderr io.Writer
 	listen func(network, address string) (net.Listener, error)

@@ -13,8 +13,8 @@
 //
 // # Invariants
 //
-// What is not known keeps no pod with data from serving, but for one that was told
-// to begin another cluster: an API server that is down stops nobody.
+// An API server that is down stops no pod that has data, except one that was told
+// to begin another cluster.
 //
 // Data is given up only for a copy that leads already, and only after a person has
 // chosen that copy.

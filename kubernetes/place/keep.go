@@ -13,8 +13,8 @@ import (
 const (
 	// keepInterval is how often a running pod looks at the record.
 	keepInterval = 10 * time.Second
-	// quorumPatience bounds the question whether the pod has a quorum: longer than
-	// an election. yieldAfter such questions in vain it believes that it has none.
+	// quorumPatience, longer than an election, is how long a pod waits to hear that it
+	// has a quorum. After yieldAfter failures in a row it believes that it has none.
 	quorumPatience = 5 * time.Second
 	yieldAfter     = 3
 )
@@ -35,7 +35,7 @@ type Keeper struct {
 	Logger *slog.Logger
 
 	warned bool
-	lonely int // How often, one after the other, the pod yielded and had no quorum.
+	lonely int // How often in a row the pod should have yielded and had no quorum.
 }
 
 // Run returns an error when the pod must end, because its data must not be served

@@ -23,7 +23,7 @@ type Settler struct {
 	Pod *kubernetes.Pod
 	// Dir is the data directory, Name the pod's.
 	Dir, Name string
-	// Say is told why the pod waits, and an empty text when it does not any more.
+	// Say is called with the reason why the pod waits, and with "" when the wait is over.
 	Say func(because string)
 	// Begin makes the data the beginning of a cluster, in a place.
 	Begin  func(ctx context.Context, cluster, place string) error
