@@ -1,16 +1,12 @@
 package replication
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -48,169 +44,54 @@ func (n *Node) Arrive(ctx context.Context) error {
 
 // arrive makes one attempt, and says what is missing.
 func (n *Node) arrive(ctx context.Context) (because string, err error) {
-	if n.unwanted() {
-		// Ready: with an order of pods, Kubernetes stops none above one that is not.
-		n.progress.markCold(true)
-		return "its ordinal is not wanted: it waits to be stopped", nil
-	}
-	seen := n.inspect(ctx, n.candidatePods())
-	own := n.volume.Identity().ClusterID
-	cluster, because := belongs(own, seen)
-	founder := false
-	if n.opts.Founding != nil && !holds(seen, own) {
-		switch told, founds, err := n.opts.Founding(ctx, n.MemberID(), own == "", empty(seen)); {
-		case err == nil:
-			cluster, founder, because = told, founds && !holds(seen, told), ""
-		case cluster == "":
-			because = err.Error()
-			// The pods that may have data may be created only once this one is ready.
-			n.progress.markCold(n.comesFirst() && n.othersAbsent(seen))
-		}
-	}
-	if cluster != own && holds(seen, cluster) {
-		// Before a byte is received: a pod that has once met a cluster never
-		// founds another.
-		if err := n.volume.Update(func(id *volume.Identity) { id.ClusterID = cluster }); err != nil {
+	d := n.lookAround(ctx).Decide()
+	n.progress.markCold(d.Cold)
+	if d.Meet {
+		// Before a byte is received: a pod that has once met a cluster never founds another.
+		if err := n.volume.Update(func(id *volume.Identity) { id.ClusterID = d.Cluster }); err != nil {
 			return "", err
 		}
 	}
-	switch {
-	case because != "":
-		return because, nil
-	case founder:
-		return "", n.found(cluster)
-	case cluster == "":
-		if because := n.mayBootstrap(seen); because != "" {
-			return because, nil
+	switch d.Do {
+	case policy.Initialize:
+		cluster := cmp.Or(d.Cluster, uuid.NewString())
+		n.logger.Info("this pod founds the cluster", "cluster", cluster, "because", d.Because)
+		return "", n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
+	case policy.Clone:
+		return n.clone(ctx, d.Master, d.Sources)
+	}
+	return d.Because, nil
+}
+
+// lookAround finds out all that the decision depends on.
+func (n *Node) lookAround(ctx context.Context) policy.Arrival {
+	a := policy.Arrival{Pod: n.opts.Name, Cluster: n.volume.Identity().ClusterID, Peers: n.opts.Peers, Wanted: n.wanted()}
+	if a.Unwanted() {
+		return a
+	}
+	a.Candidates = n.candidatePods()
+	a.Seen = seenAs(n.inspect(ctx, a.Candidates))
+	a.Absent = n.absentAmong(policy.Cold{Wanted: a.Wanted, Candidates: a.Candidates, Seen: a.Seen}.Unseen())
+	if n.opts.Founding != nil && a.Asks() {
+		var s policy.Sign
+		var err error
+		if s.Cluster, s.Founds, err = n.opts.Founding(ctx, n.MemberID(), a.Fresh(), a.Seen.Empty()); err != nil {
+			s.Missing = err.Error()
 		}
-		return "", n.found(uuid.NewString())
+		a.Sign = &s
 	}
-	n.progress.markCold(n.othersAbsent(seen))
-	maps.DeleteFunc(seen, func(_ string, s *peerv1.InspectResponse) bool { return s.ClusterId != cluster || !s.HasData })
-	if len(seen) == 0 {
-		return "no pod with data of its cluster " + cluster + " answers", nil
-	}
-	return n.clone(ctx, seen)
+	return a
 }
 
-// comesFirst says that no pod of a lower ordinal should exist.
-func (n *Node) comesFirst() bool {
-	covers, known := n.expected()
-	own := Ordinal(n.opts.Name)
-	return known && covers(own) && (own == 0 || !covers(own-1))
-}
-
-// empty are the pods that say that they have no data and have met no cluster.
-func empty(seen map[string]*peerv1.InspectResponse) (pods []string) {
-	for pod, s := range seen {
-		if s.Empty {
-			pods = append(pods, pod)
-		}
-	}
-	return pods
-}
-
-// unwanted says that this pod's ordinal should certainly not exist.
-func (n *Node) unwanted() bool {
-	covers, known := n.expected()
-	return known && !covers(Ordinal(n.opts.Name))
-}
-
-func (n *Node) found(cluster string) error {
-	n.logger.Info("this pod founds the cluster", "cluster", cluster)
-	return n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
-}
-
-// holds says whether a pod has data of a cluster.
-func holds(seen map[string]*peerv1.InspectResponse, cluster string) bool {
-	for _, s := range seen {
-		if s.HasData && s.ClusterId == cluster {
-			return true
-		}
-	}
-	return false
-}
-
-// belongs says which cluster a pod without data is of, by its peers' word: the
-// one it has heard of, or the one that goes on from that, or the only one there is.
-func belongs(own string, seen map[string]*peerv1.InspectResponse) (cluster, because string) {
-	if own != "" {
-		for _, s := range seen {
-			if s.HasData && s.ReplacesClusterId == own && !holds(seen, own) {
-				return s.ClusterId, ""
-			}
-		}
-		return own, ""
-	}
-	var clusters []string
-	for _, s := range seen {
-		if s.ClusterId != "" && !slices.Contains(clusters, s.ClusterId) {
-			clusters = append(clusters, s.ClusterId)
-		}
-	}
-	if len(clusters) > 1 {
-		slices.Sort(clusters)
-		return "", "its peers belong to different clusters: " + strings.Join(clusters, ", ")
-	}
-	return strings.Join(clusters, ""), ""
-}
-
-// mayBootstrap says what forbids to found a cluster: only the lowest ordinal
-// may, and only when every peer has said that it has nothing. Silence proves
-// nothing: behind it there may be a cluster.
-func (n *Node) mayBootstrap(seen map[string]*peerv1.InspectResponse) (because string) {
-	if len(n.opts.Peers) == 0 {
-		return "no pod with data answers, and nothing permits this one to found a cluster"
-	}
-	if !slices.Contains(n.opts.Peers, n.opts.Name) {
-		return "it is not in its own list of peers: add " + n.opts.Name
-	}
-	if first := slices.MinFunc(n.opts.Peers, member.ByOrdinal); first != n.opts.Name {
-		return fmt.Sprintf("no pod with data answers, and only %s may found the cluster", first)
-	}
-	var silent []string
-	for _, p := range n.opts.Peers {
-		if s := seen[p]; p != n.opts.Name && (s == nil || !s.Empty) {
-			silent = append(silent, p)
-		}
-	}
-	if len(silent) > 0 {
-		return "to found the cluster every peer must have said that it is empty; missing: " + strings.Join(silent, ", ")
-	}
-	return ""
-}
-
-// clone receives the database from the best source, or says what is missing.
-func (n *Node) clone(ctx context.Context, seen map[string]*peerv1.InspectResponse) (because string, err error) {
-	master, ok := masterOf(seen)
-	if !ok {
-		return "the cluster has no master now", nil
-	}
-	sources := cloneSources(n.candidatePods(), seen, master)
-	if len(sources) == 0 {
-		return "no pod has a database that can be cloned", nil
-	}
+// clone receives the database from the first of sources that can give it, or says
+// what is missing; master keeps its log meanwhile.
+func (n *Node) clone(ctx context.Context, master string, sources []string) (because string, err error) {
 	r := &cloneReceiver{
 		opts: &n.opts, logger: n.logger, member: n.MemberID(), conn: n.calls.conn, progress: &n.progress,
-		master: func(ctx context.Context) (string, bool) { return masterOf(n.inspect(ctx, n.candidatePods())) },
+		master: func(ctx context.Context) (string, bool) { return seenAs(n.inspect(ctx, n.candidatePods())).Master() },
 	}
 	if because, err := r.receive(ctx, master, sources); because != "" || err != nil {
 		return because, err
 	}
 	return "", n.volume.Update(func(id *volume.Identity) { id.Stage = volume.Data })
-}
-
-// cloneSources orders those who can give a clone; the master comes last, for
-// it has other work.
-func cloneSources(candidates []string, seen map[string]*peerv1.InspectResponse, master string) []string {
-	var sources []string
-	for _, pod := range candidates {
-		if s := seen[pod]; s != nil && s.Cloneable && pod != master {
-			sources = append(sources, pod)
-		}
-	}
-	if s := seen[master]; s != nil && s.Cloneable {
-		sources = append(sources, master)
-	}
-	return sources
 }

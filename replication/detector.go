@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +10,7 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication/internal/handshake"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 )
 
 const (
@@ -48,7 +47,7 @@ func (g *failureDetector) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case gone := <-g.port.left:
-			rank, votes := g.rank(gone)
+			rank, votes := policy.Rank(g.replica.self, gone, voters(g.replica.membership.now.Load().Configuration))
 			if !votes || !g.missed(gone) || !g.dead(ctx, gone) {
 				continue
 			}
@@ -80,7 +79,7 @@ func (g *failureDetector) assemble(ctx context.Context) {
 		if g.replica.views.load().last != "" || slices.ContainsFunc(all, func(m MemberID) bool { return seen[m.Pod()].GetMaster() }) {
 			return
 		}
-		if best, complete := g.best(all, seen); complete {
+		if best, complete := policy.BestVoter(g.replica.self, g.replica.storage.lastEntry(), all, seenAs(seen)); complete {
 			if best == g.replica.self {
 				g.replica.logger.Info("every voter has just started; this pod has the best log and stands for election")
 				g.replica.campaign()
@@ -90,54 +89,12 @@ func (g *failureDetector) assemble(ctx context.Context) {
 	}
 }
 
-// best is the voter that the others will vote for: the one with the latest
-// entry (Raft paper, 5.4.1), of those the lowest ordinal. It is known when all have told what they
-// have.
-func (g *failureDetector) best(all []MemberID, seen map[string]*peerv1.InspectResponse) (best MemberID, complete bool) {
-	type candidate struct {
-		id          MemberID
-		index, term uint64
-	}
-	var candidates []candidate
-	for _, m := range all {
-		c := candidate{id: m}
-		if m == g.replica.self {
-			c.index, c.term = g.replica.storage.lastEntry()
-		} else if s := seen[m.Pod()]; s.GetMemberId() == string(m) {
-			c.index, c.term = s.GetLastIndex(), s.GetLastLogTerm()
-		}
-		if c.index == 0 {
-			return "", false
-		}
-		candidates = append(candidates, c)
-	}
-	return slices.MinFunc(candidates, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.term, a.term), cmp.Compare(b.index, a.index), member.ByOrdinal(a.id.Pod(), b.id.Pod()))
-	}).id, true
-}
-
 // missed says whether m was the last master, and no other one is known. That
 // none is known at all is no reason to wait: a candidate with a shorter log
 // may have lost meanwhile.
 func (g *failureDetector) missed(m MemberID) bool {
 	v := g.replica.views.load()
 	return !v.leads && v.last == m && (v.master == "" || v.master == m)
-}
-
-// rank is how many living voters come before this one.
-func (g *failureDetector) rank(gone MemberID) (rank int, votes bool) {
-	all := voters(g.replica.membership.now.Load().Configuration)
-	slices.SortFunc(all, func(a, b MemberID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
-	for _, id := range all {
-		switch id {
-		case g.replica.self:
-			return rank, true
-		case gone:
-		default:
-			rank++
-		}
-	}
-	return 0, false
 }
 
 // dead looks again when a connection breaks at once: a process that ends closes

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 )
 
 const (
@@ -26,8 +26,8 @@ const (
 	lookFar = 128
 )
 
-// candidates are the other pods that may exist, in the order in which a clone
-// asks them: the one before this pod, those before that, then those above.
+// candidatePods are the other pods that may exist, in the order in which a clone asks
+// them.
 func (n *Node) candidatePods() []string {
 	var pods []string
 	switch {
@@ -44,20 +44,7 @@ func (n *Node) candidatePods() []string {
 			pods = append(pods, MemberID(s.ID).Pod())
 		}
 	}
-	slices.SortFunc(pods, member.ByOrdinal)
-	pods = slices.Compact(pods)
-	below := slices.IndexFunc(pods, func(p string) bool { return member.ByOrdinal(p, n.opts.Name) >= 0 })
-	if below < 0 {
-		below = len(pods)
-	}
-	ordered := slices.Clone(pods[:below])
-	slices.Reverse(ordered)
-	for _, p := range pods[below:] {
-		if p != n.opts.Name {
-			ordered = append(ordered, p)
-		}
-	}
-	return ordered
+	return policy.NearestBelow(n.opts.Name, pods)
 }
 
 // sibling is the pod of this one's set that has an ordinal.
@@ -122,23 +109,30 @@ func (n *Node) inspectThese(ctx context.Context, pods []string) map[string]*peer
 	return seen
 }
 
-// masterOf picks the master; of two that believe they are, the later one.
-func masterOf(seen map[string]*peerv1.InspectResponse) (pod string, ok bool) {
-	var term uint64
-	for p, s := range seen {
-		if s.Master && s.Term >= term {
-			pod, term, ok = p, s.Term, true
-		}
-	}
-	return pod, ok
-}
-
 // absent says that a pod does not exist, because its name does not. Any other
 // failure to resolve it proves nothing.
 func (n *Node) absent(pod string) bool {
 	var missing *net.DNSError
 	_, err := n.opts.Resolver(pod)
 	return errors.As(err, &missing) && missing.IsNotFound
+}
+
+// absentAmong are those of some pods that do not exist.
+func (n *Node) absentAmong(pods []string) map[string]bool {
+	absent := map[string]bool{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, pod := range pods {
+		wg.Go(func() {
+			if n.absent(pod) {
+				mu.Lock()
+				defer mu.Unlock()
+				absent[pod] = true
+			}
+		})
+	}
+	wg.Wait()
+	return absent
 }
 
 // expected says which pods should exist, if that is known.
@@ -149,26 +143,12 @@ func (n *Node) expected() (covers func(ordinal int) bool, known bool) {
 	return n.opts.ExpectedOrdinals()
 }
 
-// othersAbsent says, for a pod without data, that this is a cold start: each
-// other pod that should exist does not yet, or says of itself that it waits for
-// the next one to be created, or has no data either. (Two pods without data must
-// not each wait until the other one says that it is a cold start.)
-func (n *Node) othersAbsent(seen map[string]*peerv1.InspectResponse) bool {
-	covers, known := n.expected()
-	if !known {
-		return false
+// wanted is the same as decisions take it.
+func (n *Node) wanted() policy.Wanted {
+	if covers, known := n.expected(); known {
+		return covers
 	}
-	absent := 0
-	for _, pod := range n.candidatePods() {
-		switch s := seen[pod]; {
-		case !covers(Ordinal(pod)) || s != nil && (s.Cold || !s.HasData):
-		case s == nil && n.absent(pod):
-			absent++
-		default:
-			return false
-		}
-	}
-	return absent > 0
+	return nil
 }
 
 // AwaitsNext says that a pod above this one should exist and does not: with an

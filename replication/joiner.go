@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/policy"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -101,27 +100,28 @@ func (a *joiner) sayWhatThereIs() {
 // review compares the committed membership with what this pod knows of itself.
 func (a *joiner) review(ctx context.Context) (votes bool, err error) {
 	m := a.engine.replica.membership.now.Load()
-	joined := a.node.volume.Identity().JoinedIndex
-	me, member := server(m.Configuration, a.engine.self)
+	votes, joined, removed := policy.Standing{
+		Self: a.engine.self, Members: members(m.Configuration), Index: m.index, Joined: a.node.volume.Identity().JoinedIndex,
+	}.Review()
 	switch {
-	case member && joined == 0:
+	case joined:
 		if err := a.node.volume.Update(func(id *volume.Identity) { id.JoinedIndex = m.index }); err != nil {
 			a.engine.logger.Debug("that this pod has joined is not noted yet", "error", err) // The next review tries it again.
 		}
-	case !member && joined > 0 && m.index > joined:
-		err = a.node.retire(ctx, fmt.Sprintf("%s was removed from the membership at index %d", a.engine.self, m.index))
+	case removed != "":
+		err = a.node.retire(ctx, removed)
 	}
-	return member && me.Suffrage == raft.Voter, err
+	return votes, err
 }
 
 // ask asks the master to take this pod in, or whether it still is a member.
 func (a *joiner) ask(ctx context.Context) {
 	pod := a.engine.replica.views.load().master.Pod()
 	if pod == "" {
-		seen := a.node.inspect(ctx, a.node.candidatePods())
+		seen := seenAs(a.node.inspect(ctx, a.node.candidatePods()))
 		var ok bool
-		if pod, ok = masterOf(seen); !ok {
-			a.engine.cold.Store(a.quorumAbsent(seen))
+		if pod, ok = seen.Master(); !ok {
+			a.engine.cold.Store(a.quorum(seen).Missing())
 			return
 		}
 	}
@@ -148,29 +148,21 @@ func (a *joiner) ask(ctx context.Context) {
 	}
 }
 
-// quorumAbsent says that a majority of the voters cannot be running, and that
-// one at least is yet to be created: a cold start, one pod after the other,
-// where the next pod is only created once this one is ready. A pod does not
-// exist if its name does not; and a voter does not run if its pod, this one or
-// one that answers, has another disk, or a damaged one.
-func (a *joiner) quorumAbsent(seen map[string]*peerv1.InspectResponse) bool {
-	// The latest one in the log, by which votes go: after a crash what was applied
-	// lags, and nothing is applied without a quorum.
-	all := voters(a.engine.replica.configuration())
-	running, absent := 0, 0
-	for _, id := range all {
-		s := seen[id.Pod()]
-		switch {
-		case id == a.engine.self || has(s, id):
-			running++
-		case s != nil || id.Pod() == a.engine.self.Pod(): // another disk, or one that is damaged
-		case a.node.absent(id.Pod()):
-			absent++
-		default:
-			running++
+// quorum is what this pod knows of the voters by the latest membership in its log, by
+// which votes go: after a crash what was applied lags, and nothing is applied
+// without a quorum.
+func (a *joiner) quorum(seen policy.Seen) policy.Quorum {
+	q := policy.Quorum{
+		Self: a.engine.self, Last: a.engine.replica.storage.lastEntry(), Voters: voters(a.engine.replica.configuration()), Seen: seen,
+	}
+	var silent []string
+	for _, id := range q.Voters {
+		if seen[id.Pod()] == nil && id.Pod() != a.engine.self.Pod() {
+			silent = append(silent, id.Pod())
 		}
 	}
-	return absent > 0 && running <= len(all)/2
+	q.Absent = a.node.absentAmong(silent)
+	return q
 }
 
 // catchUp notes when this pod is as far as the others: when it gets all that was

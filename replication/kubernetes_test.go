@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,37 +201,6 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 	}
 }
 
-// When a pod without data is ready all the same, so that the next one is created.
-func TestOthersAbsent(t *testing.T) {
-	n := &Node{opts: Options{
-		Name:             "kv-1",
-		ExpectedOrdinals: func() (func(int) bool, bool) { return func(o int) bool { return o < 3 }, true },
-		Resolver: func(pod string) (string, error) {
-			if pod == "kv-2" {
-				return "", &net.DNSError{Err: "no such host", Name: pod, IsNotFound: true}
-			}
-			return pod, nil
-		},
-	}}
-	for name, tc := range map[string]struct {
-		first *peerv1.InspectResponse
-		want  bool
-	}{
-		"has no data either, and does not say more": {&peerv1.InspectResponse{}, true},
-		"has data, and waits for the next pod":      {&peerv1.InspectResponse{HasData: true, Cold: true}, true},
-		"has data":                                  {&peerv1.InspectResponse{HasData: true}, false},
-		"does not answer":                           {nil, false},
-	} {
-		seen := map[string]*peerv1.InspectResponse{}
-		if tc.first != nil {
-			seen["kv-0"] = tc.first
-		}
-		if got := n.othersAbsent(seen); got != tc.want {
-			t.Errorf("kv-0 %s: %t", name, got)
-		}
-	}
-}
-
 // 5 to 1 at once: all that go ask to be removed at the same time.
 //
 // Scenario: S13
@@ -272,29 +240,6 @@ func TestLeave(t *testing.T) {
 	c.pods["kv-1"].mustRead("k", "v")
 }
 
-// A longer log is not more when its last entries are of an earlier term: then
-// nobody confirmed them.
-func TestWhoHasMore(t *testing.T) {
-	c := newCluster(t, 1).boot()
-	e := c.pods["kv-0"].node.engine.Load()
-	c.pods["kv-0"].mustPut("k", "v")
-	index, term := e.replica.storage.lastEntry()
-	if index == 0 || term == 0 {
-		t.Fatalf("the last entry is %d of term %d", index, term)
-	}
-	for _, tc := range []struct {
-		index, term uint64
-		more        bool
-	}{
-		{index, term, false}, {index + 1, term, true}, {index - 1, term, false},
-		{index + 100, term - 1, false}, {1, term + 1, true},
-	} {
-		if got := longer(&peerv1.InspectResponse{LastIndex: tc.index, LastLogTerm: tc.term}, e); got != tc.more {
-			t.Errorf("%d of term %d is more than %d of term %d: %t", tc.index, tc.term, index, term, got)
-		}
-	}
-}
-
 // A pod without data whose ordinal is not wanted clones nothing, and holds up no
 // scale-down; wanted again, it joins.
 func TestUnwantedPod(t *testing.T) {
@@ -316,53 +261,6 @@ func TestUnwantedPod(t *testing.T) {
 	c.pods["kv-1"].start()
 	c.pods["kv-1"].awaitStart()
 	c.awaitReady()
-}
-
-// Scenario: S22
-func TestRankHeirs(t *testing.T) {
-	successors := func(pods ...string) []successor {
-		var hs []successor
-		for _, pod := range pods {
-			hs = append(hs, successor{id: MemberID(pod + "/a"), last: 1000})
-		}
-		return hs
-	}
-	change := func(hs []successor, pod string, f func(*successor)) []successor {
-		for i := range hs {
-			if hs[i].id.Pod() == pod {
-				f(&hs[i])
-			}
-		}
-		return hs
-	}
-	stops := func(h *successor) { h.stopping = true }
-	lags := func(h *successor) { h.last = 1000 - smallLag - 1 }
-	unwanted := func(h *successor) { h.unwanted = true }
-	for _, tc := range []struct {
-		name string
-		self string
-		in   []successor
-		want []string
-	}{
-		{"the lowest: to the pod above, restarted already", "kv-0", successors("kv-2", "kv-1"), []string{"kv-1", "kv-2"}},
-		{"in the middle: not to the pod that is next", "kv-1", successors("kv-0", "kv-2"), []string{"kv-2", "kv-0"}},
-		{"the highest: to the pod that is the last", "kv-2", successors("kv-1", "kv-0"), []string{"kv-0", "kv-1"}},
-		{"ordinals are numbers", "kv-9", successors("kv-8", "kv-11", "kv-10"), []string{"kv-10", "kv-11", "kv-8"}},
-		{"whoever is behind comes later", "kv-0", change(successors("kv-1", "kv-2"), "kv-1", lags), []string{"kv-2", "kv-1"}},
-		{"not to a pod that stops", "kv-0", change(successors("kv-1", "kv-2"), "kv-1", stops), []string{"kv-2"}},
-		{"to nobody when all stop", "kv-0", change(successors("kv-1"), "kv-1", stops), nil},
-		{"to a pod that stays", "kv-1", change(successors("kv-0", "kv-2"), "kv-2", unwanted), []string{"kv-0", "kv-2"}},
-		{"rather behind than about to go", "kv-1", change(change(successors("kv-0", "kv-2"), "kv-2", unwanted), "kv-0", lags), []string{"kv-0", "kv-2"}},
-		{"not to itself", "kv-1", successors("kv-1"), nil},
-	} {
-		var got []string
-		for _, id := range rankSuccessors(MemberID(tc.self+"/a"), 1000, tc.in) {
-			got = append(got, id.Pod())
-		}
-		if !slices.Equal(got, tc.want) {
-			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
-		}
-	}
 }
 
 // A pod that has come is found though its name does not resolve yet, until it
@@ -477,7 +375,8 @@ func TestRemovedBeforeItKnew(t *testing.T) {
 
 // A pod whose new disk does not vote yet, while its old one still does, and the
 // next pod is yet to be created: it must be ready, or that one never is. So must
-// one beside a pod whose data is damaged.
+// one beside a pod whose data is damaged, or whose later log has a membership that
+// waits for the next pod, too.
 //
 // Scenario: S02
 func TestColdBesideADiskThatCannotVote(t *testing.T) {
@@ -494,9 +393,11 @@ func TestColdBesideADiskThatCannotVote(t *testing.T) {
 		{"both vote", e.self, &peerv1.InspectResponse{MemberId: first}, false},
 		{"its old disk voted", "kv-1/new", &peerv1.InspectResponse{MemberId: first}, true},
 		{"the other is damaged", e.self, &peerv1.InspectResponse{MemberId: first, Condemned: true}, true},
+		{"the other waits, and has the later log", e.self, &peerv1.InspectResponse{MemberId: first, Cold: true, LastLogTerm: 1000}, true},
+		{"the other waits, and votes for this one", e.self, &peerv1.InspectResponse{MemberId: first, Cold: true}, false},
 	} {
 		a := &joiner{engine: &engine{self: tc.self, replica: e.replica}, node: n}
-		if cold := a.quorumAbsent(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0}); cold != tc.cold {
+		if cold := a.quorum(seenAs(map[string]*peerv1.InspectResponse{"kv-0": tc.kv0})).Missing(); cold != tc.cold {
 			t.Errorf("%s: cold %t", tc.what, cold)
 		}
 	}

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication/internal/policy"
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
@@ -51,7 +51,8 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	answer.MasterPod = v.master.Pod()
 	answer.Master, answer.Cloneable = v.ready, member && e.caught.Load() && !condemned
 	answer.Term = e.replica.raft.CurrentTerm()
-	answer.LastIndex, answer.LastLogTerm = e.replica.storage.lastEntry()
+	last := e.replica.storage.lastEntry()
+	answer.LastIndex, answer.LastLogTerm = last.Index, last.Term
 	if s.node.opts.PodStatus != nil {
 		answer.Revision = s.node.PodStatus(context.Background()).Revision
 	}
@@ -111,17 +112,17 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	s.node.callers.note(id.Pod())
-	_, committed := server(e.replica.membership.now.Load().Configuration, id)
-	m, latest := server(e.replica.configuration(), id)
-	// Who was taken in and out again before it heard of either does not know that
-	// it is one that returns.
-	if returns := req.Returning || e.changer.hasRemoved(id); returns && !committed && !latest {
+	asks := policy.Admission{
+		Member: id, Returning: req.Returning, Removed: e.changer.hasRemoved(id),
+		Committed: members(e.replica.membership.now.Load().Configuration), Latest: members(e.replica.configuration()),
+	}
+	switch asks.Answer() {
+	case policy.WasRemoved:
 		if err := stillLeads(ctx, e); err != nil {
 			return nil, err
 		}
 		return &peerv1.JoinResponse{Removed: true}, nil
-	}
-	if latest && m.Suffrage == raft.Voter {
+	case policy.IsVoter:
 		return &peerv1.JoinResponse{}, nil
 	}
 	e.replica.storage.log.Hold(req.MemberId, 0, keepLogFor)

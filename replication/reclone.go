@@ -132,7 +132,7 @@ func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 		}
 	}
 	// A pod that was removed hears of no master any more.
-	pod, ok := masterOf(n.inspect(ctx, n.candidatePods()))
+	pod, ok := seenAs(n.inspect(ctx, n.candidatePods())).Master()
 	if !ok {
 		return "", ErrNoMaster
 	}

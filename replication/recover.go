@@ -14,8 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -32,54 +31,50 @@ var ErrRecoveryRefused = errors.New("no recovery")
 // is lost, and, before Start, how to open the database.
 func (n *Node) CheckRecovery(ctx context.Context, r Recovery) error {
 	own := n.volume.Identity()
-	if own.Stage != volume.Data || own.Retired != "" {
-		return fmt.Errorf("%w: this pod has no data; run it where there is some", ErrRecoveryRefused)
+	p := policy.Recovery{Self: n.MemberID(), Lost: r.Lost}
+	if own.Stage == volume.Data && own.Retired == "" {
+		p.Cluster = own.ClusterID
 	}
-	if pod, ok := n.Master(); ok {
-		return fmt.Errorf("%w: %s is the master", ErrRecoveryRefused, pod)
+	p.Master, _ = n.Master()
+	if p.Cluster != "" && p.Master == "" {
+		if err := r.ask(ctx, n, &p); err != nil {
+			return err
+		}
 	}
-	e := n.engine.Load()
-	all, err := r.votersOf(n)
-	if err != nil {
+	if because := p.Refusal(); because != "" {
+		return fmt.Errorf("%w: %s", ErrRecoveryRefused, because)
+	}
+	return nil
+}
+
+// ask finds out what this pod's log has, and what becomes of the other voters.
+func (r Recovery) ask(ctx context.Context, n *Node, p *policy.Recovery) (err error) {
+	if p.Voters, err = r.votersOf(n); err != nil {
 		return fmt.Errorf("%w: who votes is not known: %w", ErrRecoveryRefused, err)
 	}
+	if e := n.engine.Load(); e != nil {
+		p.Runs, p.Last = true, e.replica.storage.lastEntry()
+	}
 	pods := n.candidatePods()
-	for _, id := range all {
+	for _, id := range p.Voters {
 		if pod := id.Pod(); pod != n.opts.Name && !slices.Contains(pods, pod) {
 			pods = append(pods, pod)
 		}
 	}
-	seen := n.inspect(ctx, pods)
-	for pod, s := range seen {
-		switch {
-		case !s.HasData || s.ClusterId != own.ClusterID || useless(s):
-		case s.Master:
-			return fmt.Errorf("%w: %s is the master", ErrRecoveryRefused, pod)
-		case e == nil:
-			return fmt.Errorf("%w: %s has data and answers: start this pod too, and if they cannot choose a master, run it again then", ErrRecoveryRefused, pod)
-		case longer(s, e):
-			return fmt.Errorf("%w: %s has more than this pod (last_log_term %d, last_index %d): run it there", ErrRecoveryRefused, pod, s.LastLogTerm, s.LastIndex)
+	p.Seen, p.Fate = seenAs(n.inspect(ctx, pods)), map[string]policy.Fate{}
+	if r.Gone == nil {
+		return nil
+	}
+	for _, pod := range p.Silent() {
+		gone, err := r.Gone(ctx, pod)
+		fate := policy.Fate{Gone: gone}
+		if err != nil {
+			fate.Doubt = err.Error()
 		}
+		p.Fate[pod] = fate
 	}
-	answer := 0
-	for _, id := range all {
-		if s := seen[id.Pod()]; id == n.MemberID() || has(s, id) {
-			answer++
-		}
-	}
-	if answer > len(all)/2 && len(all) > 1 {
-		return fmt.Errorf("%w: %d of %d voters answer, which is a quorum: they choose a master", ErrRecoveryRefused, answer, len(all))
-	}
-	return r.account(ctx, n.MemberID(), all, seen)
+	return nil
 }
-
-// has says that a pod answers with the data of a member.
-func has(s *peerv1.InspectResponse, id MemberID) bool {
-	return s != nil && s.MemberId == string(id) && !useless(s)
-}
-
-// useless says that a pod has found its data damaged, and cannot even vote.
-func useless(s *peerv1.InspectResponse) bool { return s.Condemned && s.Term == 0 }
 
 // votersOf are the voters of the newest membership in the node's log.
 func (r Recovery) votersOf(n *Node) ([]MemberID, error) {
@@ -125,54 +120,6 @@ func (r Recovery) read() ([]byte, error) {
 		}), log.Close())
 	}
 	return membership, errors.Join(err, end())
-}
-
-// account looks for each other voter whether it is known to be lost. Silence is
-// no loss: the pod that asks may be the one that is cut off.
-func (r Recovery) account(ctx context.Context, self MemberID, all []MemberID, seen map[string]*peerv1.InspectResponse) error {
-	var others, missing []string
-	all = slices.SortedFunc(slices.Values(all), func(a, b MemberID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
-	for _, id := range all {
-		pod := id.Pod()
-		if pod == self.Pod() {
-			continue
-		}
-		others = append(others, pod)
-		named, s := slices.Contains(r.Lost, pod), seen[pod]
-		if has(s, id) {
-			if named {
-				return fmt.Errorf("%w: %s is named as lost, and answers with its data", ErrRecoveryRefused, pod)
-			}
-			continue
-		}
-		gone := false
-		if s == nil && r.Gone != nil {
-			var err error
-			if gone, err = r.Gone(ctx, pod); err != nil {
-				return fmt.Errorf("%w: %w", ErrRecoveryRefused, err)
-			}
-		}
-		if !named && !gone {
-			missing = append(missing, pod)
-		}
-	}
-	for _, pod := range r.Lost {
-		if !slices.Contains(others, pod) {
-			return fmt.Errorf("%w: %s is named as lost; the voters beside this pod are %s", ErrRecoveryRefused, pod, strings.Join(others, ", "))
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("%w: %s may have acknowledged writes that this pod does not have, and a pod that does not answer may only be out of reach. "+
-			"Look for each whether its volume is lost for good; then name it: --lost %s", ErrRecoveryRefused, strings.Join(missing, " and "), strings.Join(missing, ","))
-	}
-	return nil
-}
-
-// longer says whether a pod's log has more than this one's, as votes go: by the
-// term of the last entry first, for a longer log may end in what nobody confirmed.
-func longer(s *peerv1.InspectResponse, e *engine) bool {
-	index, term := e.replica.storage.lastEntry()
-	return cmp.Or(cmp.Compare(s.LastLogTerm, term), cmp.Compare(s.LastIndex, index)) > 0
 }
 
 // Recovery is what CheckRecovery and Recover need.
@@ -312,13 +259,13 @@ func eachEntry(log *raftlog.Log, after uint64, do func(*raft.Log) error) error {
 // inventory says what this pod has, for a person who looks at all of them.
 func (n *Node) inventory(e *engine) []any {
 	disk := n.Disk()
-	index, term := e.replica.storage.lastEntry()
+	last := e.replica.storage.lastEntry()
 	var missing []string
 	for _, id := range e.replica.otherVoters() {
 		missing = append(missing, id.Pod())
 	}
 	return []any{
-		"cluster", disk.Cluster, "term", e.replica.raft.CurrentTerm(), "last_log_term", term, "last_index", index,
+		"cluster", disk.Cluster, "term", e.replica.raft.CurrentTerm(), "last_log_term", last.Term, "last_index", last.Index,
 		"applied_index", e.replica.applied.value.Load(), "revision", n.PodStatus(context.Background()).Revision,
 		"other_voters", strings.Join(missing, ", "),
 	}

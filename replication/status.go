@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication/internal/policy"
 )
 
 // Role of a pod.
@@ -100,31 +100,20 @@ func (n *Node) arrivingStatus() Status {
 }
 
 func (n *Node) notReady(e *engine, v *view, s Status) string {
-	switch {
-	case e.replica.views.isClosed():
-		return "it stops"
-	case n.volume.Identity().Retired != "":
-		return "its member is retired: " + n.volume.Identity().Retired
-	case n.condemned() != "" && n.AwaitsNext():
-		return "" // What it waits for may be the next pod, which is only created once this one is ready.
-	case n.condemned() != "":
-		because, _ := n.progress.get()
-		return cmp.Or(because, "its data is of no use: "+n.condemned())
-	case v.master == "" && e.cold.Load():
-		return "" // The next pod is only created once this one is ready; what it is may be in its log only.
-	case s.Role == RoleNone:
-		return "it is not a member yet"
-	case s.Role == RoleLearner:
-		return "it is a learner that catches up"
-	case v.leads && !v.ready:
-		return "it takes over"
-	case v.master == "":
-		return "no master is known"
-	case !e.caught.Load():
-		return fmt.Sprintf("it catches up: applied %d of %d", s.Applied, s.Commit)
+	r := policy.Readiness{
+		Stopped: e.replica.views.isClosed(), Retired: n.volume.Identity().Retired, Condemned: n.condemned(),
+		Master: v.master.Pod(), Cold: e.cold.Load(), Role: roles[s.Role], Leads: v.leads, Ready: v.ready,
+		Caught: e.caught.Load(), Applied: s.Applied, Committed: s.Commit,
 	}
-	return ""
+	if r.Condemned != "" {
+		r.AwaitsNext = n.AwaitsNext()
+		r.Waits, _ = n.progress.get()
+	}
+	return r.NotReady()
 }
+
+// roles are what matters of a role to readiness.
+var roles = map[Role]string{RoleMaster: policy.Voter, RoleFollower: policy.Voter, RoleLearner: policy.Learner}
 
 // Members are the members of the committed membership, by ordinal.
 func (n *Node) Members() []Member {

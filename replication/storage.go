@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/batondb/baton/replication/internal/policy"
 	"github.com/batondb/baton/replication/internal/raftlog"
 	"github.com/batondb/baton/replication/internal/slogger"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -95,12 +96,12 @@ func (s storage) prepare(id volume.Identity) error {
 }
 
 // lastEntry is the end of the log, or of the database if the log is empty.
-func (s storage) lastEntry() (index, term uint64) {
+func (s storage) lastEntry() policy.Entry {
 	var last raft.Log
 	index, err := s.log.LastIndex()
 	if err == nil && index > 0 && s.log.GetLog(index, &last) == nil {
-		return last.Index, last.Term
+		return policy.Entry{Index: last.Index, Term: last.Term}
 	}
 	at := s.sm.Durable()
-	return at.Index, at.Term
+	return policy.Entry{Index: at.Index, Term: at.Term}
 }

@@ -72,7 +72,7 @@ func (q Quorum) Missing() bool {
 		case id == q.Self:
 			running++
 		case p.is(id):
-			if !p.Cold || p.Condemned || p.Last.compare(q.Last) <= 0 {
+			if !p.Cold || p.Last.compare(q.Last) <= 0 {
 				running++
 			}
 		case p != nil || id.Pod() == q.Self.Pod(): // another disk, or one that is damaged

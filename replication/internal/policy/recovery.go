@@ -27,11 +27,9 @@ type Recovery struct {
 	// Runs says whether this pod's log runs, and Last where it ends.
 	Runs bool
 	Last Entry
-	// Voters are those of the newest membership in this pod's log; Unreadable says
-	// why they are not known.
-	Voters     []member.ID
-	Unreadable string
-	Seen       Seen
+	// Voters are those of the newest membership in this pod's log.
+	Voters []member.ID
+	Seen   Seen
 	// Lost are the pods whose data a person says is lost for good.
 	Lost []string
 	// Fate has those that do not answer, as far as something is known.
@@ -66,8 +64,6 @@ func (r Recovery) Refusal() string {
 		return "this pod has no data; run it where there is some"
 	case r.Master != "":
 		return r.Master + " is the master"
-	case r.Unreadable != "":
-		return "who votes is not known: " + r.Unreadable
 	}
 	for _, pod := range r.Seen.pods() {
 		switch p := r.Seen[pod]; {

@@ -71,7 +71,7 @@ var mutations = []mutation{
 	one("two pods give their data up at once",
 		"replication/internal/policy/membership.go", "	if len(s.Members) == 1 {\n		return \"it is the only member\"\n	}\n	for _, m := range s.Members {\n		switch {", "	for _, m := range s.Members[:0] {\n		switch {"),
 	one("a recovery takes silence for loss",
-		"replication/recover.go", "	return r.account(ctx, n.MemberID(), all, seen)\n}\n\n// has says", "	return nil\n}\n\n// has says"),
+		"replication/internal/policy/recovery.go", "	return r.unaccounted()\n", "	return \"\"\n"),
 	one("a vote is stored in two steps",
 		"replication/internal/raftlog/votes.go", "	if bytes.Equal(key, voteTerm) {\n", "	if false {\n"),
 	one("a master of before says who is no member",
