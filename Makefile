@@ -18,7 +18,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean simulate simulate-mutations \
+.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean explore simulate simulate-mutations \
 	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
@@ -48,6 +48,11 @@ test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients 
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
+
+# What pods decide, in a model. Each event more takes about seven times as long.
+DEPTH ?= 6
+explore: ## Try what pods decide in every order of faults; takes minutes (DEPTH=)
+	$(GO) test ./replication/internal/policy -run '^TestExplore$$' -v -count 1 -timeout 0 -args -depth $(DEPTH)
 
 # Whole pods in virtual time, see test/simulate. Without HOURS or SEEDS: for ten
 # minutes of processor time. Without SEED: seeds of today; SEED=0: those that are

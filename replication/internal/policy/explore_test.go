@@ -248,12 +248,8 @@ func (x *explorer) heals(m *model) bool {
 			m.happen(event{leave, p})
 		}
 		m.settle()
-		if m.world == before { // Whose time to leave is over is killed.
-			for p := range m.pods {
-				if p >= m.replicas || m.pods[p].stopping {
-					m.happen(event{remove, p})
-				}
-			}
+		if m.world == before {
+			m.killLate()
 		}
 		if m.wrong != "" {
 			return false
@@ -289,6 +285,18 @@ func (x *explorer) heals(m *model) bool {
 		}
 	}
 	return true
+}
+
+// killLate ends the pods whose time to stop is over: those first that were told to
+// and are wanted again, and then the others.
+func (m *model) killLate() {
+	again := false
+	for p := range m.replicas {
+		again = m.pods[p].stopping && m.happen(event{remove, p}) || again
+	}
+	for p := m.replicas; p < maxPods && !again; p++ {
+		m.happen(event{remove, p})
+	}
 }
 
 func (m *model) full() bool {
@@ -373,7 +381,9 @@ func (m *model) recover(p int) policy.Recovery {
 	for _, v := range now.voters() {
 		r.Voters = append(r.Voters, v.name())
 		switch o := &m.pods[v.pod()]; {
-		case m.silent || r.Seen[podNames[v.pod()]] != nil:
+		case r.Seen[podNames[v.pod()]] != nil:
+		case m.silent:
+			r.Fate[podNames[v.pod()]] = policy.Fate{Doubt: "what became of " + podNames[v.pod()] + " is not known: the API server does not answer"}
 		case o.exists:
 			r.Fate[podNames[v.pod()]] = policy.Fate{Doubt: "Kubernetes says that " + podNames[v.pod()] + " runs"}
 		case !o.used:

@@ -207,6 +207,8 @@ type world struct {
 	replicas int
 	ordered  bool // pods are created one after the other
 	silent   bool // the API server
+	mute     bool // the names: neither found nor known not to be
+	listed   bool // a person has made a list of the pods: no Kubernetes
 	record   record
 
 	// The rest nobody in the cluster knows.
@@ -289,7 +291,7 @@ func (m *model) answers(from int, to id) bool {
 }
 
 func (m *model) wanted() policy.Wanted {
-	if m.silent || m.replicas == 0 {
+	if m.silent || m.listed || m.replicas == 0 {
 		return nil
 	}
 	return func(ordinal int) bool { return ordinal < m.replicas }
@@ -330,7 +332,7 @@ func (m *model) seen(from int) policy.Seen {
 func (m *model) absent() map[string]bool {
 	absent := map[string]bool{}
 	for q := range m.pods {
-		if !m.pods[q].exists {
+		if !m.pods[q].exists && !m.mute {
 			absent[podNames[q]] = true
 		}
 	}
@@ -340,7 +342,7 @@ func (m *model) absent() map[string]bool {
 func (m *model) awaitsNext(p int) bool {
 	if wanted := m.wanted(); wanted != nil {
 		for q := p + 1; q < m.replicas; q++ {
-			if !m.pods[q].exists {
+			if !m.pods[q].exists && !m.mute {
 				return true
 			}
 		}
@@ -348,7 +350,7 @@ func (m *model) awaitsNext(p int) bool {
 	}
 	now, _ := m.pods[p].disk.latest(m.pods[p].commit)
 	for _, s := range now {
-		if q := id(s &^ voting).pod(); s != 0 && q > p && !m.pods[q].exists {
+		if q := id(s &^ voting).pod(); s != 0 && q > p && !m.pods[q].exists && !m.mute {
 			return true
 		}
 	}

@@ -1,8 +1,6 @@
 package policy_test
 
 import (
-	"strings"
-
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication/internal/member"
 	"github.com/batondb/baton/replication/internal/policy"
@@ -38,7 +36,7 @@ func (m *model) turn(p int) {
 
 // keepRecord writes the record if it is missing.
 func (m *model) keepRecord(p int) {
-	if !m.silent && m.record == (record{}) {
+	if !m.silent && !m.listed && m.record == (record{}) {
 		m.record = record{cluster: m.pods[p].disk.cluster}
 		m.tell(p, "writes the cluster record")
 	}
@@ -52,7 +50,9 @@ func (m *model) arrive(p int) {
 		Pod: podNames[p], Cluster: clusterNames[d.cluster], Candidates: policy.NearestBelow(podNames[p], podNames[:]),
 		Wanted: m.wanted(), Seen: m.seen(p), Absent: m.absent(),
 	}
-	if !a.Unwanted() && a.Asks() {
+	if m.listed {
+		a.Peers = podNames[:m.replicas]
+	} else if !a.Unwanted() && a.Asks() {
 		a.Sign = m.sign(p, a)
 	}
 	c := m.policies.arrive(a)
@@ -63,6 +63,10 @@ func (m *model) arrive(p int) {
 	}
 	switch c.Do {
 	case policy.Initialize:
+		if c.Cluster == "" {
+			m.clusters++
+			c.Cluster = clusterNames[m.clusters]
+		}
 		m.initialize(p, clusterOf(c.Cluster))
 	case policy.Clone:
 		m.clone(p, podOf(c.Sources[0]))
@@ -313,7 +317,7 @@ func (m *model) askOut(p, master int) {
 		}
 	}
 	if m.stillLeads(master) {
-		m.retire(p, strings.TrimSuffix("it left "+map[bool]string{true: "with its vote only"}[reclones], " "))
+		m.retire(p, map[bool]string{false: "it left", true: "it is of no use, and has no vote any more"}[reclones])
 	}
 }
 
