@@ -9,6 +9,7 @@ import (
 
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 // Node is what a decision needs of the replicated node.
@@ -72,14 +73,14 @@ func Adopt(ctx context.Context, pod *kubernetes.Pod, r replication.Recovery) (re
 	if err != nil {
 		return replication.Disk{}, err
 	}
-	disk, err := replication.Examine(r.Dir)
+	disk, err := node.Examine(r.Dir)
 	if err == nil {
 		err = adoptable(disk, place)
 	}
 	if err != nil {
 		return disk, err
 	}
-	if err := replication.CheckData(ctx, r); err != nil {
+	if err := node.CheckData(ctx, r); err != nil {
 		return disk, fmt.Errorf("nothing was done, for this copy cannot be read; adopt another one: %w", err)
 	}
 	r.Cluster, r.Place = replication.AdoptedCluster(disk.Cluster, place), place

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 // Finish does what was decided: the data in r.Dir becomes the beginning of
 // r.Cluster. Whoever waits for an answer beside the data gets it. With
 // replication.ErrLocked another process holds the directory.
 func Finish(ctx context.Context, r replication.Recovery) error {
-	disk, err := replication.Recover(ctx, r)
+	disk, err := node.Recover(ctx, r)
 	if errors.Is(err, replication.ErrLocked) {
 		return err
 	}
@@ -32,7 +33,7 @@ func Finish(ctx context.Context, r replication.Recovery) error {
 func FinishOrWait(ctx context.Context, r replication.Recovery) (replication.Disk, error) {
 	for {
 		err := Finish(ctx, r)
-		disk, examined := replication.Examine(r.Dir)
+		disk, examined := node.Examine(r.Dir)
 		switch {
 		case examined == nil && disk.Cluster == r.Cluster:
 			return disk, nil

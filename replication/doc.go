@@ -1,7 +1,7 @@
-// Package replication is an ordered, durable log of commands and the question
-// who is in it: Raft, membership by ordinal, bootstrap, clone, read index.
-//
-// # Nouns
+// Package replication has the words of an ordered, durable log of commands and of
+// who is in it: members, positions, the state machine that the log drives, what a
+// node is given and what it says of itself, and its errors. Nothing runs here; see
+// the package node.
 //
 // A pod is a name with an ordinal, kv-0. A member is one incarnation of a
 // pod's disk, "kv-0/<uuid>": a pod that lost its disk is a new member, and never
@@ -9,36 +9,4 @@
 // handshake of every connection between pods. The master is the pod that Raft
 // calls the leader once it is ready: once it has applied an entry of its own
 // term. A learner is a member that does not vote yet.
-//
-// # Life of a node
-//
-// Open takes the volume's lock and opens the peer port; Arrive returns when
-// there is a database to open (it was there, or the cluster was bootstrapped,
-// or a clone was received); Start runs Raft over the opened database and joins;
-// Close hands the baton over and stops. After Failed the process must end.
-//
-// # Invariants
-//
-//   - The log always reaches back to the database on disk (and one entry
-//     further): after a crash the rest is replayed from it.
-//   - A write has three outcomes: its result, an error after which it certainly
-//     was not applied, or ErrUnknown. Nothing that was handed to Raft and not
-//     answered by the state machine is ever reported as not applied.
-//   - A read index is confirmed by answers to messages that were sent after the
-//     read began. The library's own VerifyLeader also counts an answer that was
-//     under way before, which after a pause of the process may be arbitrarily old.
-//   - A follower commits no entry that no message of the present master reaches,
-//     and takes what it has applied itself for matched.
-//   - A read on a follower is answered only after what the master had acknowledged
-//     before it was compared: revision and running hash after the same entry.
-//   - Two incarnations of one pod are never voters together.
-//   - A member gives up its data only after its removal, or that of its vote, is
-//     committed, by the word of a master that a quorum has just confirmed.
-//   - Silence decides nothing: bootstrap needs an answer of every listed peer.
-//
-// # Caveats
-//
-// A Command given to Propose must not be changed afterwards. The library's
-// InstallSnapshot stops a follower's log while it runs; it is the last resort
-// after the log and the clone.
 package replication

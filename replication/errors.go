@@ -5,8 +5,6 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication/internal/raftlog"
-	"github.com/batondb/baton/replication/internal/volume"
 )
 
 var (
@@ -36,20 +34,16 @@ var (
 	ErrRetired = errors.New("this member is retired")
 	// ErrDamaged is returned by Start when the log or the votes on disk are not
 	// what was written there.
-	ErrDamaged = raftlog.ErrCorrupt
+	ErrDamaged = errors.New("the log is damaged")
 	// ErrLocked is returned by Open when another process holds the directory.
-	ErrLocked = volume.ErrLocked
+	ErrLocked = errors.New("the data directory is in use by another process")
 	// ErrForeign is returned by Open when the directory belongs to another pod
 	// or was written by a newer version.
-	ErrForeign = volume.ErrForeign
+	ErrForeign = errors.New("the data directory cannot be used by this pod")
+	// ErrRecoveryRefused is returned when a recovery is not needed, or would lose
+	// what another pod has.
+	ErrRecoveryRefused = errors.New("no recovery")
 )
-
-// errReplaced ends the process after a snapshot has replaced the end of a log.
-var errReplaced = errors.New("a snapshot has replaced the end of the log; a restart goes on from it")
-
-// errNotProposed is returned inside the package for a command that certainly
-// did not reach the log, and may be proposed again elsewhere.
-var errNotProposed = refused(kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "not proposed")
 
 func refused(reason kvv1.ErrorReason, message string) error {
 	return &refusal.Error{Reason: reason, Message: message}

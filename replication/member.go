@@ -1,19 +1,42 @@
 package replication
 
 import (
-	"github.com/hashicorp/raft"
-
-	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
-	"github.com/batondb/baton/replication/internal/member"
-	"github.com/batondb/baton/replication/internal/policy"
+	"cmp"
+	"strconv"
+	"strings"
 )
 
-// MemberID names one incarnation of a pod's disk: "<pod>/<uuid>". Its Pod is the
-// part before the slash.
-type MemberID = member.ID
+// MemberID names one incarnation of a pod's disk: "<pod>/<uuid>". It is also
+// the member's address in Raft's configuration: the library refuses two servers
+// of one address, and a pod's new incarnation stands beside the old one for a
+// while.
+type MemberID string
+
+// Pod is the part before the slash.
+func (m MemberID) Pod() string {
+	pod, _, _ := strings.Cut(string(m), "/")
+	return pod
+}
+
+// Valid says whether both parts are there.
+func (m MemberID) Valid() bool {
+	pod, unique, ok := strings.Cut(string(m), "/")
+	return ok && pod != "" && unique != ""
+}
 
 // Ordinal is the number at the end of a pod's name, kv-10's is 10; -1: none.
-func Ordinal(pod string) int { return member.Ordinal(pod) }
+func Ordinal(pod string) int {
+	n, err := strconv.Atoi(pod[strings.LastIndexByte(pod, '-')+1:])
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// ByOrdinal compares pods as numbers: kv-10 comes after kv-9.
+func ByOrdinal(a, b string) int {
+	return cmp.Or(cmp.Compare(Ordinal(a), Ordinal(b)), strings.Compare(a, b))
+}
 
 // Member is an entry of the membership.
 type Member struct {
@@ -24,46 +47,4 @@ type Member struct {
 	// not resolve.
 	Address string
 	Voter   bool
-}
-
-// server finds a member in a configuration.
-func server(c raft.Configuration, id MemberID) (raft.Server, bool) {
-	for _, s := range c.Servers {
-		if s.ID == raft.ServerID(id) {
-			return s, true
-		}
-	}
-	return raft.Server{}, false
-}
-
-func voters(c raft.Configuration) []MemberID {
-	var ids []MemberID
-	for _, s := range c.Servers {
-		if s.Suffrage == raft.Voter {
-			ids = append(ids, MemberID(s.ID))
-		}
-	}
-	return ids
-}
-
-// members are a configuration as decisions are made about it.
-func members(c raft.Configuration) policy.Members {
-	all := make(policy.Members, 0, len(c.Servers))
-	for _, s := range c.Servers {
-		all = append(all, policy.Member{ID: MemberID(s.ID), Voter: s.Suffrage == raft.Voter})
-	}
-	return all
-}
-
-// seenAs are the answers of pods as decisions are made about them.
-func seenAs(answers map[string]*peerv1.InspectResponse) policy.Seen {
-	seen := policy.Seen{}
-	for pod, s := range answers {
-		seen[pod] = &policy.Peer{
-			Member: MemberID(s.MemberId), Cluster: s.ClusterId, Replaces: s.ReplacesClusterId,
-			Empty: s.Empty, HasData: s.HasData, Cold: s.Cold, Condemned: s.Condemned, Master: s.Master, Cloneable: s.Cloneable,
-			Term: s.Term, Last: policy.Entry{Index: s.LastIndex, Term: s.LastLogTerm},
-		}
-	}
-	return seen
 }

@@ -154,7 +154,8 @@ func orDefault[T comparable](p *T, v T) {
 	}
 }
 
-func (o *Options) complete() error {
+// Complete sets the defaults, and says what is missing or cannot be.
+func (o *Options) Complete() error {
 	t := &o.Timing
 	orDefault(&t.Heartbeat, 500*time.Millisecond)
 	orDefault(&t.Election, t.Heartbeat)

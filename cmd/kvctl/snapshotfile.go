@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/store"
 )
 
@@ -74,7 +74,7 @@ func (a *app) restoreSnapshot(ctx context.Context, name, dir, pod string) error 
 		return err
 	}
 	var info store.Info
-	cluster, member, err := replication.Initialize(ctx, dir, pod, func(configuration []byte) (err error) {
+	cluster, member, err := node.Initialize(ctx, dir, pod, func(configuration []byte) (err error) {
 		info, err = store.RestoreFile(ctx, name, dir, configuration, progress)
 		return err
 	})

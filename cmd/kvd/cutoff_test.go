@@ -15,7 +15,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/batondb/baton/kubernetes"
-	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 // cutOff is the configuration of a pod that reaches no other, and that no other
@@ -152,12 +152,12 @@ func TestADecidedRecoveryThatWasUndone(t *testing.T) {
 	r := c.recovery(nil, nil, nil)
 	r.Cluster, r.Logger = "c2", newLogger(io.Discard, &c)
 	r.Write = func(context.Context, string, io.Reader, []byte) error { return errRecover }
-	if disk, err := replication.Recover(t.Context(), r); !errors.Is(err, errRecover) || disk.Successor != "c2" {
+	if disk, err := node.Recover(t.Context(), r); !errors.Is(err, errRecover) || disk.Successor != "c2" {
 		t.Fatalf("%+v, %v", disk, err)
 	}
 	s.start("kv-0")
 	s.eventually("it does not serve", func() error { return s.refuses("kv-0", "had a quorum") })
-	if disk, err := replication.Examine(c.dataDir); err != nil || disk.Cluster != before {
+	if disk, err := node.Examine(c.dataDir); err != nil || disk.Cluster != before {
 		t.Errorf("%+v, %v", disk, err)
 	}
 }
@@ -219,14 +219,14 @@ func TestRecoveryGoesOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.eventually("the volume has a place", func() error {
-				if disk, err := replication.Examine(s.volume("kv-0")); err != nil || disk.Place == "" {
+				if disk, err := node.Examine(s.volume("kv-0")); err != nil || disk.Place == "" {
 					return errors.Join(err, errors.New("it has none"))
 				}
 				return nil
 			})
 			s.stopAll("kv-0")
 			c := s.config("kv-0")
-			disk, err := replication.Examine(c.dataDir)
+			disk, err := node.Examine(c.dataDir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -240,7 +240,7 @@ func TestRecoveryGoesOn(t *testing.T) {
 				r.Cluster = "c2"
 				r.Write = func(context.Context, string, io.Reader, []byte) error { return full }
 				r.Logger = newLogger(io.Discard, &c)
-				if disk, err := replication.Recover(t.Context(), r); !errors.Is(err, full) || disk.Successor != "c2" || disk.Cluster == "c2" {
+				if disk, err := node.Recover(t.Context(), r); !errors.Is(err, full) || disk.Successor != "c2" || disk.Cluster == "c2" {
 					t.Fatalf("%+v, %v", disk, err)
 				}
 				s.setAway(true)

@@ -11,6 +11,7 @@ import (
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/kubernetes/place"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 const (
@@ -87,7 +88,7 @@ func (o *kubernetesPod) roleChanged() {
 }
 
 // start begins what goes on until close.
-func (o *kubernetesPod) start(node *replication.Node, misplaced chan<- error) {
+func (o *kubernetesPod) start(node *node.Node, misplaced chan<- error) {
 	if o == nil {
 		return
 	}

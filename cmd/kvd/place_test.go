@@ -17,6 +17,7 @@ import (
 	"github.com/batondb/baton/kubernetes/place"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 // awaitPlaces waits until volumes know where they belong.
@@ -24,7 +25,7 @@ func (s *statefulSet) awaitPlaces(names ...string) {
 	s.t.Helper()
 	s.eventually("all volumes have a place", func() error {
 		for _, name := range names {
-			if disk, err := replication.Examine(s.volume(name)); err != nil || disk.Place == "" {
+			if disk, err := node.Examine(s.volume(name)); err != nil || disk.Place == "" {
 				return errors.Join(err, errors.New(name+" has none"))
 			}
 		}
@@ -172,7 +173,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	}
 
 	// It is chosen, and found to be damaged only later.
-	disk, err := replication.Examine(c.dataDir)
+	disk, err := node.Examine(c.dataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	for _, name := range []string{"kv-0", "kv-2"} {
 		copied.eventually("it waits until the other one leads", func() error { return copied.refuses(name, "leads") })
 		time.Sleep(2 * place.Pause) // It would have been given up by now.
-		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
+		if disk, err := node.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
 			t.Errorf("%s has given up its copy: %+v, %v", name, disk, err)
 		}
 	}
@@ -221,7 +222,7 @@ func TestLabelsOfACopy(t *testing.T) {
 		copied.eventually("it waits for a person", func() error { return copied.refuses(name, "kvd adopt") })
 	}
 	chosen := copied.config("kv-1")
-	disk, err := replication.Examine(chosen.dataDir)
+	disk, err := node.Examine(chosen.dataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func TestLabelsOfACopy(t *testing.T) {
 	}
 	time.Sleep(3 * place.Pause)
 	for _, name := range []string{"kv-0", "kv-2"} {
-		if disk, err := replication.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
+		if disk, err := node.Examine(copied.volume(name)); err != nil || !disk.HasData || disk.Cluster == record.Cluster {
 			t.Errorf("%s has given up its copy, and nobody leads: %+v, %v", name, disk, err)
 		}
 	}

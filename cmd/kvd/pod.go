@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/server"
 	"github.com/batondb/baton/store"
 )
@@ -21,7 +22,7 @@ type pod struct {
 	// misplaced receives an error when the data turns out to belong elsewhere.
 	misplaced chan error
 	server    *server.Server
-	node      *replication.Node
+	node      *node.Node
 	store     *store.Store
 	// damaged says why the data is useless; empty: it is sound.
 	damaged string

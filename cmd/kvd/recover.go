@@ -14,6 +14,7 @@ import (
 	"github.com/batondb/baton/kubernetes/place"
 	"github.com/batondb/baton/recovery"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/store"
 )
 
@@ -76,7 +77,7 @@ func (p *pod) settle(ctx context.Context) error {
 				return err
 			}
 		}
-		disk, err := replication.Examine(p.config.dataDir)
+		disk, err := node.Examine(p.config.dataDir)
 		if err != nil || disk.Successor == "" {
 			return nil //nolint:nilerr // Opening it reports the same.
 		}
@@ -125,7 +126,7 @@ func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 		Receive: func(io.Reader) (replication.Position, error) { return replication.Position{}, errRecover },
 		Timing:  replication.Timing{LockWait: time.Second}, Logger: logger,
 	}
-	node, err := replication.Open(ctx, options)
+	node, err := node.Open(ctx, options)
 	if errors.Is(err, replication.ErrLocked) {
 		return recovery.Request(ctx, c.dataDir, lost)
 	}

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/server"
 	"github.com/batondb/baton/server/etcd"
 	"github.com/batondb/baton/store"
@@ -43,7 +43,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
 	p.kubernetes.complete(&options)
-	p.node, err = replication.Open(ctx, options)
+	p.node, err = node.Open(ctx, options)
 	if err != nil {
 		return unlessStopped(ctx, fmt.Errorf("open the log: %w", err))
 	}

@@ -14,7 +14,7 @@ var wallClock = map[string]string{
 	"client/keeper.go":                        "the context of a lease ends by whichever clock is further: the other one stands still while a machine sleeps",
 	"store/restore.go":                        "the time is where a new history begins, if that is above all that the backup may have seen",
 	"replication/internal/logstream/frame.go": "when an entry was appended goes along, for metrics",
-	"replication/port.go":                     "a deadline that was over long ago ends a read",
+	"replication/internal/peer/port.go":       "a deadline that was over long ago ends a read",
 	"cmd/kvctl/status.go":                     "a person reads it",
 	"server/leaseids.go":                      "ids only grow within a process, and one that there is already is refused",
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/node"
 )
 
 const (
@@ -37,7 +38,7 @@ type Settler struct {
 func (s *Settler) Settle(ctx context.Context) error {
 	defer s.Say("")
 	for said, labelled := "", true; ; {
-		disk, err := replication.Examine(s.Dir)
+		disk, err := node.Examine(s.Dir)
 		if err != nil || !disk.HasData {
 			return nil // An error: opening it reports the same.
 		}
@@ -100,7 +101,7 @@ func (s *Settler) carryOut(ctx context.Context, v Verdict, place string) error {
 		if led, err := s.Pod.Led(ctx); err != nil || !led {
 			return nil //nolint:nilerr // It is asked again.
 		}
-		return replication.SetAside(ctx, s.Dir, s.Name, v.Joins, v.Because)
+		return node.SetAside(ctx, s.Dir, s.Name, v.Joins, v.Because)
 	}
 	return nil
 }

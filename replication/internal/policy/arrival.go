@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // What a pod without data does.
@@ -74,7 +74,7 @@ func (a Arrival) Fresh() bool {
 }
 
 // Unwanted says that the pod's ordinal should certainly not exist: it asks nobody.
-func (a Arrival) Unwanted() bool { return a.Wanted.Excludes(member.Ordinal(a.Pod)) }
+func (a Arrival) Unwanted() bool { return a.Wanted.Excludes(replication.Ordinal(a.Pod)) }
 
 // Decide says what the pod does. Who has once met a cluster never founds another;
 // and a cluster is founded only when it is certain that there is none.
@@ -144,7 +144,7 @@ func (a Arrival) mayBootstrap() (because string) {
 	if !slices.Contains(a.Peers, a.Pod) {
 		return "it is not in its own list of peers: add " + a.Pod
 	}
-	if first := slices.MinFunc(a.Peers, member.ByOrdinal); first != a.Pod {
+	if first := slices.MinFunc(a.Peers, replication.ByOrdinal); first != a.Pod {
 		return fmt.Sprintf("no pod with data answers, and only %s may found the cluster", first)
 	}
 	var silent []string
@@ -161,7 +161,7 @@ func (a Arrival) mayBootstrap() (because string) {
 
 // comesFirst says that no pod of a lower ordinal should exist.
 func (a Arrival) comesFirst() bool {
-	own := member.Ordinal(a.Pod)
+	own := replication.Ordinal(a.Pod)
 	return a.Wanted != nil && a.Wanted(own) && (own == 0 || !a.Wanted(own-1))
 }
 
@@ -216,9 +216,9 @@ func CloneSources(candidates []string, seen Seen, master string) []string {
 // that, and then those above. The pod itself is left out.
 func NearestBelow(own string, pods []string) []string {
 	pods = slices.Clone(pods)
-	slices.SortFunc(pods, member.ByOrdinal)
+	slices.SortFunc(pods, replication.ByOrdinal)
 	pods = slices.Compact(pods)
-	below, _ := slices.BinarySearchFunc(pods, own, member.ByOrdinal)
+	below, _ := slices.BinarySearchFunc(pods, own, replication.ByOrdinal)
 	slices.Reverse(pods[:below])
 	return slices.DeleteFunc(pods, func(pod string) bool { return pod == own })
 }

@@ -1,6 +1,6 @@
 package policy
 
-import "github.com/batondb/baton/replication/internal/member"
+import "github.com/batondb/baton/replication"
 
 // Cold is what a pod knows that may be the first to start. Kubernetes, told to keep
 // an order, creates a pod only once the one before it is ready; so a pod that can do
@@ -25,7 +25,7 @@ func (c Cold) OthersAbsent() bool {
 	absent := 0
 	for _, pod := range c.Candidates {
 		switch p := c.Seen[pod]; {
-		case !c.Wanted(member.Ordinal(pod)) || p != nil && (p.Cold || !p.HasData):
+		case !c.Wanted(replication.Ordinal(pod)) || p != nil && (p.Cold || !p.HasData):
 		case p == nil && c.Absent[pod]:
 			absent++
 		default:
@@ -42,7 +42,7 @@ func (c Cold) Unseen() []string {
 	}
 	var pods []string
 	for _, pod := range c.Candidates {
-		if c.Wanted(member.Ordinal(pod)) && c.Seen[pod] == nil {
+		if c.Wanted(replication.Ordinal(pod)) && c.Seen[pod] == nil {
 			pods = append(pods, pod)
 		}
 	}
@@ -51,10 +51,10 @@ func (c Cold) Unseen() []string {
 
 // Quorum is what a pod with data and without a master knows of the others.
 type Quorum struct {
-	Self member.ID
+	Self replication.MemberID
 	Last Entry // the end of its log
 	// Voters are those of the latest membership in its log.
-	Voters []member.ID
+	Voters []replication.MemberID
 	Seen   Seen
 	Absent map[string]bool
 }

@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // BestVoter is the voter that the others will vote for: the one with the latest
 // entry (Raft paper, 5.4.1), of those the lowest ordinal. It is known when all have
 // told what they have; last is the end of this pod's own log.
-func BestVoter(self member.ID, last Entry, voters []member.ID, seen Seen) (best member.ID, complete bool) {
+func BestVoter(self replication.MemberID, last Entry, voters []replication.MemberID, seen Seen) (best replication.MemberID, complete bool) {
 	var most Entry
 	for _, id := range voters {
 		var has Entry
@@ -23,7 +23,7 @@ func BestVoter(self member.ID, last Entry, voters []member.ID, seen Seen) (best 
 			return "", false
 		}
 		order := has.compare(most)
-		if best == "" || order > 0 || order == 0 && member.ByOrdinal(id.Pod(), best.Pod()) < 0 {
+		if best == "" || order > 0 || order == 0 && replication.ByOrdinal(id.Pod(), best.Pod()) < 0 {
 			best, most = id, has
 		}
 	}
@@ -33,9 +33,9 @@ func BestVoter(self member.ID, last Entry, voters []member.ID, seen Seen) (best 
 // Rank is how many living voters stand before this pod when the master has gone:
 // the lowest ordinal stands at once, the next ones only if no new master came of
 // it; together they would split the votes.
-func Rank(self, gone member.ID, voters []member.ID) (rank int, votes bool) {
+func Rank(self, gone replication.MemberID, voters []replication.MemberID) (rank int, votes bool) {
 	voters = slices.Clone(voters)
-	slices.SortFunc(voters, func(a, b member.ID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
+	slices.SortFunc(voters, func(a, b replication.MemberID) int { return replication.ByOrdinal(a.Pod(), b.Pod()) })
 	for _, id := range voters {
 		switch id {
 		case self:
@@ -54,7 +54,7 @@ const SmallLag = 256
 
 // Successor is a voter that may take the baton.
 type Successor struct {
-	ID       member.ID
+	ID       replication.MemberID
 	Last     uint64 // the last index in its log
 	Stopping bool   // it was told to end
 	Unwanted bool   // its ordinal should not exist
@@ -70,9 +70,9 @@ type Successor struct {
 // above, every successor will be restarted, and the lowest ordinal is the last.
 //
 // Whoever is far behind comes after all that are not: the writes would wait.
-func RankSuccessors(self member.ID, last uint64, successors []Successor) []member.ID {
+func RankSuccessors(self replication.MemberID, last uint64, successors []Successor) []replication.MemberID {
 	successors = slices.DeleteFunc(slices.Clone(successors), func(s Successor) bool { return s.Stopping || s.ID == self })
-	ordinal := member.Ordinal(self.Pod())
+	ordinal := replication.Ordinal(self.Pod())
 	rank := func(s Successor) int {
 		late := s.Last+SmallLag < last
 		switch {
@@ -82,15 +82,15 @@ func RankSuccessors(self member.ID, last uint64, successors []Successor) []membe
 			return 4
 		case late:
 			return 3
-		case member.Ordinal(s.ID.Pod()) > ordinal:
+		case replication.Ordinal(s.ID.Pod()) > ordinal:
 			return 1
 		}
 		return 2
 	}
 	slices.SortFunc(successors, func(a, b Successor) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), member.ByOrdinal(a.ID.Pod(), b.ID.Pod()))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), replication.ByOrdinal(a.ID.Pod(), b.ID.Pod()))
 	})
-	var ids []member.ID
+	var ids []replication.MemberID
 	for _, s := range successors {
 		ids = append(ids, s.ID)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
 )
 
@@ -402,7 +402,7 @@ func (m *model) probeElection() {
 			continue
 		}
 		now, _ := q.disk.latest(q.disk.end)
-		var voters []member.ID
+		var voters []replication.MemberID
 		for _, v := range now.voters() {
 			if v != q.disk.member && (!m.answers(p, v) || m.pods[v.pod()].leads || m.pods[v.pod()].master != 0) {
 				return

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // What the master does with the membership.
@@ -20,24 +20,24 @@ const (
 // Change is one step of the membership.
 type Change struct {
 	Do      string
-	Member  member.ID
+	Member  replication.MemberID
 	Because string
 }
 
 // Situation is all that a membership decision depends on.
 type Situation struct {
 	// Self is the master.
-	Self    member.ID
+	Self    replication.MemberID
 	Members Members
 	// Joining are those who ask to be taken in; true: it has caught up.
-	Joining map[member.ID]bool
-	Leaving map[member.ID]bool
+	Joining map[replication.MemberID]bool
+	Leaving map[replication.MemberID]bool
 	// Recloning have asked to lose their vote, for their data is of no use.
-	Recloning map[member.ID]bool
-	Alive     map[member.ID]bool
+	Recloning map[replication.MemberID]bool
+	Alive     map[replication.MemberID]bool
 	Wanted    Wanted
 	// Overdue are those who should not exist, and had time to leave.
-	Overdue map[member.ID]bool
+	Overdue map[replication.MemberID]bool
 }
 
 // Next gives the next step, or nothing. It is the whole policy of membership:
@@ -63,7 +63,7 @@ func (s Situation) Next() Change {
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Joining)) {
-		if s.Leaving[id] || s.Recloning[id] || s.Wanted.Excludes(member.Ordinal(id.Pod())) {
+		if s.Leaving[id] || s.Recloning[id] || s.Wanted.Excludes(replication.Ordinal(id.Pod())) {
 			continue
 		}
 		m, in := s.Members.Find(id)
@@ -93,7 +93,7 @@ func (s Situation) removal() Change {
 			if !s.Leaving[id] {
 				because = "its ordinal is no longer wanted"
 			}
-			gone := s.Leaving[id] || s.Wanted.Excludes(member.Ordinal(id.Pod())) && (!s.Alive[id] || s.Overdue[id])
+			gone := s.Leaving[id] || s.Wanted.Excludes(replication.Ordinal(id.Pod())) && (!s.Alive[id] || s.Overdue[id])
 			if gone && id != s.Self && s.Alive[id] == wantAlive && s.canLose(id) {
 				return Change{Remove, id, because}
 			}
@@ -105,7 +105,7 @@ func (s Situation) removal() Change {
 // MustStay says why a member must keep its data, of no use as it may be, and its
 // vote; empty: it may lose them. All others must vote and answer: then no other pod
 // is being replaced, and no vote is taken that may soon be needed.
-func (s Situation) MustStay(id member.ID) string {
+func (s Situation) MustStay(id replication.MemberID) string {
 	if m, in := s.Members.Find(id); !in || !m.Voter {
 		return ""
 	}
@@ -124,7 +124,7 @@ func (s Situation) MustStay(id member.ID) string {
 	return ""
 }
 
-func (s Situation) olderIncarnation(id member.ID) (member.ID, bool) {
+func (s Situation) olderIncarnation(id replication.MemberID) (replication.MemberID, bool) {
 	for _, m := range s.Members {
 		if m.ID != id && m.ID != s.Self && m.ID.Pod() == id.Pod() {
 			return m.ID, true
@@ -134,7 +134,7 @@ func (s Situation) olderIncarnation(id member.ID) (member.ID, bool) {
 }
 
 // canLose says whether the living voters without id are a majority without it.
-func (s Situation) canLose(id member.ID) bool {
+func (s Situation) canLose(id replication.MemberID) bool {
 	n, alive := 0, 0
 	for _, m := range s.Members {
 		if !m.Voter || m.ID == id {

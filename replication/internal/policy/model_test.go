@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/batondb/baton/kubernetes"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
 )
 
@@ -29,9 +29,9 @@ func makeID(pod, incarnation int) id { return id(pod<<4 | incarnation) }
 func (i id) pod() int         { return int(i >> 4 & 3) }
 func (i id) incarnation() int { return int(i & 15) }
 
-var memberNames, podNames = func() (members [64]member.ID, pods [maxPods]string) {
+var memberNames, podNames = func() (members [64]replication.MemberID, pods [maxPods]string) {
 	for i := range members {
-		members[i] = member.ID(fmt.Sprintf("kv-%d/%c", id(i).pod(), 'a'-1+id(i).incarnation()))
+		members[i] = replication.MemberID(fmt.Sprintf("kv-%d/%c", id(i).pod(), 'a'-1+id(i).incarnation()))
 	}
 	for i := range pods {
 		pods[i] = fmt.Sprintf("kv-%d", i)
@@ -39,10 +39,10 @@ var memberNames, podNames = func() (members [64]member.ID, pods [maxPods]string)
 	return members, pods
 }()
 
-func (i id) name() member.ID { return memberNames[i] }
+func (i id) name() replication.MemberID { return memberNames[i] }
 
 // idOf is the inverse of name.
-func idOf(name member.ID) id {
+func idOf(name replication.MemberID) id {
 	return makeID(int(name[3]-'0'), int(name[5]-'a'+1))
 }
 
@@ -229,13 +229,13 @@ type policies struct {
 	fresh      func(policy.Arrival) bool
 	founding   func(kubernetes.Founding) string
 	next       func(policy.Situation) policy.Change
-	mustStay   func(policy.Situation, member.ID) string
+	mustStay   func(policy.Situation, replication.MemberID) string
 	review     func(policy.Standing) (votes, joined bool, removed string)
 	answer     func(policy.Admission) string
-	successors func(self member.ID, last uint64, from []policy.Successor) []member.ID
+	successors func(self replication.MemberID, last uint64, from []policy.Successor) []replication.MemberID
 	missing    func(policy.Quorum) bool
 	notReady   func(policy.Readiness) string
-	best       func(self member.ID, last policy.Entry, voters []member.ID, seen policy.Seen) (member.ID, bool)
+	best       func(self replication.MemberID, last policy.Entry, voters []replication.MemberID, seen policy.Seen) (replication.MemberID, bool)
 	recovery   func(policy.Recovery) string
 	// keepsName: a disk that is made anew has the name of the one before.
 	keepsName bool

@@ -2,7 +2,7 @@ package policy_test
 
 import (
 	"github.com/batondb/baton/kubernetes"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
 )
 
@@ -185,12 +185,12 @@ func (m *model) situation(p int, now configuration) policy.Situation {
 	q := &m.pods[p]
 	s := policy.Situation{
 		Self: q.disk.member.name(), Members: now.members(), Wanted: m.wanted(),
-		Joining: map[member.ID]bool{}, Leaving: map[member.ID]bool{}, Recloning: map[member.ID]bool{},
-		Alive: map[member.ID]bool{}, Overdue: map[member.ID]bool{},
+		Joining: map[replication.MemberID]bool{}, Leaving: map[replication.MemberID]bool{}, Recloning: map[replication.MemberID]bool{},
+		Alive: map[replication.MemberID]bool{}, Overdue: map[replication.MemberID]bool{},
 	}
 	for _, o := range s.Members {
 		s.Alive[o.ID] = m.hears(p, idOf(o.ID))
-		s.Overdue[o.ID] = m.patient && s.Wanted.Excludes(member.Ordinal(o.ID.Pod()))
+		s.Overdue[o.ID] = m.patient && s.Wanted.Excludes(replication.Ordinal(o.ID.Pod()))
 	}
 	for o := range m.pods {
 		if i := q.joins[o]; i != 0 {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/kubernetes"
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
 )
 
@@ -24,7 +24,7 @@ var mutations = []struct {
 	}},
 	{"a pod founds beside those that were scaled away", "two pods", func(p *policies) {
 		p.founding = func(f kubernetes.Founding) string {
-			f.Used = slices.DeleteFunc(slices.Clone(f.Used), func(pod string) bool { return !f.Ordinals.Cover(member.Ordinal(pod)) })
+			f.Used = slices.DeleteFunc(slices.Clone(f.Used), func(pod string) bool { return !f.Ordinals.Cover(replication.Ordinal(pod)) })
 			return f.Refusal()
 		}
 		p.fresh = func(a policy.Arrival) bool { return a.Cluster == "" }
@@ -83,7 +83,7 @@ var mutations = []struct {
 		p.next = func(s policy.Situation) policy.Change {
 			c := s.Next()
 			if id, ok := strings.CutPrefix(c.Because, "the pod has a new disk: "); ok {
-				return policy.Change{Do: policy.Promote, Member: member.ID(id), Because: "it has caught up"}
+				return policy.Change{Do: policy.Promote, Member: replication.MemberID(id), Because: "it has caught up"}
 			}
 			return c
 		}
@@ -91,7 +91,7 @@ var mutations = []struct {
 	{"a member is removed though the rest is no quorum", "three pods", func(p *policies) {
 		p.next = func(s policy.Situation) policy.Change {
 			real := s.Alive
-			s.Alive = map[member.ID]bool{}
+			s.Alive = map[replication.MemberID]bool{}
 			for _, m := range s.Members {
 				s.Alive[m.ID] = true
 			}
@@ -117,7 +117,7 @@ var mutations = []struct {
 	{"a new disk does not replace the old one", "three pods", func(p *policies) {
 		p.next = func(s policy.Situation) policy.Change {
 			for _, m := range s.Members {
-				maps.DeleteFunc(s.Joining, func(id member.ID, _ bool) bool { return id != m.ID && id.Pod() == m.ID.Pod() })
+				maps.DeleteFunc(s.Joining, func(id replication.MemberID, _ bool) bool { return id != m.ID && id.Pod() == m.ID.Pod() })
 			}
 			return s.Next()
 		}
@@ -139,10 +139,10 @@ var mutations = []struct {
 		p.review = func(s policy.Standing) (bool, bool, string) { s.Joined++; s.Index += 2; return s.Review() }
 	}},
 	{"a master hands over to nobody", "two pods", func(p *policies) {
-		p.successors = func(member.ID, uint64, []policy.Successor) []member.ID { return nil }
+		p.successors = func(replication.MemberID, uint64, []policy.Successor) []replication.MemberID { return nil }
 	}},
 	{"the worst voter is taken for the best", "two pods", func(p *policies) {
-		p.best = func(self member.ID, last policy.Entry, voters []member.ID, seen policy.Seen) (member.ID, bool) {
+		p.best = func(self replication.MemberID, last policy.Entry, voters []replication.MemberID, seen policy.Seen) (replication.MemberID, bool) {
 			best, complete := policy.BestVoter(self, last, voters, seen)
 			for _, v := range voters {
 				if v != best {

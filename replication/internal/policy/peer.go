@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // Entry is a place in the log.
@@ -18,7 +18,7 @@ func (e Entry) compare(other Entry) int {
 
 // Member is an entry of the membership.
 type Member struct {
-	ID    member.ID
+	ID    replication.MemberID
 	Voter bool
 }
 
@@ -26,7 +26,7 @@ type Member struct {
 type Members []Member
 
 // Find finds a member.
-func (m Members) Find(id member.ID) (Member, bool) {
+func (m Members) Find(id replication.MemberID) (Member, bool) {
 	for _, other := range m {
 		if other.ID == id {
 			return other, true
@@ -36,8 +36,8 @@ func (m Members) Find(id member.ID) (Member, bool) {
 }
 
 // Voters are the members that vote.
-func (m Members) Voters() []member.ID {
-	var ids []member.ID
+func (m Members) Voters() []replication.MemberID {
+	var ids []replication.MemberID
 	for _, other := range m {
 		if other.Voter {
 			ids = append(ids, other.ID)
@@ -54,7 +54,7 @@ func (w Wanted) Excludes(ordinal int) bool { return w != nil && !w(ordinal) }
 
 // Peer is what a pod says of itself.
 type Peer struct {
-	Member member.ID
+	Member replication.MemberID
 	// Cluster is the one it has met; Replaces the one that this one goes on from.
 	Cluster, Replaces string
 	// Empty: it has no data, and has met no cluster.
@@ -73,7 +73,7 @@ type Peer struct {
 }
 
 // is says that a pod answers with the data of a member.
-func (p *Peer) is(id member.ID) bool { return p != nil && p.Member == id && !p.useless() }
+func (p *Peer) is(id replication.MemberID) bool { return p != nil && p.Member == id && !p.useless() }
 
 // useless says that a pod has found its data damaged, and cannot even vote.
 func (p *Peer) useless() bool { return p.Condemned && p.Term == 0 }
@@ -119,6 +119,6 @@ func (s Seen) pods() []string {
 	for pod := range s {
 		names = append(names, pod)
 	}
-	slices.SortFunc(names, member.ByOrdinal)
+	slices.SortFunc(names, replication.ByOrdinal)
 	return names
 }

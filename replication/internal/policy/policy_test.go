@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
 )
 
@@ -13,7 +13,7 @@ func TestSuccessors(t *testing.T) {
 	successors := func(pods ...string) []policy.Successor {
 		var hs []policy.Successor
 		for _, pod := range pods {
-			hs = append(hs, policy.Successor{ID: member.ID(pod + "/a"), Last: 1000})
+			hs = append(hs, policy.Successor{ID: replication.MemberID(pod + "/a"), Last: 1000})
 		}
 		return hs
 	}
@@ -46,7 +46,7 @@ func TestSuccessors(t *testing.T) {
 		{"not to itself", "kv-1", successors("kv-1"), nil},
 	} {
 		var got []string
-		for _, id := range policy.RankSuccessors(member.ID(tc.self+"/a"), 1000, tc.in) {
+		for _, id := range policy.RankSuccessors(replication.MemberID(tc.self+"/a"), 1000, tc.in) {
 			got = append(got, id.Pod())
 		}
 		if !slices.Equal(got, tc.want) {
@@ -91,7 +91,7 @@ func TestWhoHasMore(t *testing.T) {
 		{policy.Entry{Index: 110, Term: 2}, false}, {policy.Entry{Index: 1, Term: 4}, true},
 	} {
 		r := policy.Recovery{
-			Self: "kv-0/a", Cluster: "c", Runs: true, Last: own, Voters: []member.ID{"kv-0/a", "kv-1/b", "kv-2/c"}, Lost: []string{"kv-1", "kv-2"},
+			Self: "kv-0/a", Cluster: "c", Runs: true, Last: own, Voters: []replication.MemberID{"kv-0/a", "kv-1/b", "kv-2/c"}, Lost: []string{"kv-1", "kv-2"},
 			Seen: policy.Seen{"kv-1": {Member: "kv-1/new", Cluster: "c", HasData: true, Term: 1, Last: tc.other}},
 		}
 		if refused := r.Refusal() != ""; refused != tc.more {

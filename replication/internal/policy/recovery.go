@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // Fate is what is known otherwise, from Kubernetes, of a pod that does not answer.
@@ -19,7 +19,7 @@ type Fate struct {
 // Recovery is what is known when a person wants this pod's data to become the
 // beginning of a new history.
 type Recovery struct {
-	Self member.ID
+	Self replication.MemberID
 	// Cluster is the one that this pod has data of; empty: it has none.
 	Cluster string
 	// Master is the pod that this one takes for the master.
@@ -28,7 +28,7 @@ type Recovery struct {
 	Runs bool
 	Last Entry
 	// Voters are those of the newest membership in this pod's log.
-	Voters []member.ID
+	Voters []replication.MemberID
 	Seen   Seen
 	// Lost are the pods whose data a person says is lost for good.
 	Lost []string
@@ -48,9 +48,9 @@ func (r Recovery) Silent() []string {
 }
 
 // others are the voters of other pods, by ordinal.
-func (r Recovery) others() []member.ID {
-	others := slices.DeleteFunc(slices.Clone(r.Voters), func(id member.ID) bool { return id.Pod() == r.Self.Pod() })
-	slices.SortFunc(others, func(a, b member.ID) int { return member.ByOrdinal(a.Pod(), b.Pod()) })
+func (r Recovery) others() []replication.MemberID {
+	others := slices.DeleteFunc(slices.Clone(r.Voters), func(id replication.MemberID) bool { return id.Pod() == r.Self.Pod() })
+	slices.SortFunc(others, func(a, b replication.MemberID) int { return replication.ByOrdinal(a.Pod(), b.Pod()) })
 	return others
 }
 

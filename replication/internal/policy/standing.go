@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"fmt"
 
-	"github.com/batondb/baton/replication/internal/member"
+	"github.com/batondb/baton/replication"
 )
 
 // Standing is what a member knows of its own part in the cluster.
 type Standing struct {
-	Self member.ID
+	Self replication.MemberID
 	// Members are the newest committed membership that was applied here, at Index.
 	Members Members
 	Index   uint64
@@ -32,7 +32,7 @@ func (s Standing) Review() (votes, joined bool, removed string) {
 
 // Admission is what the master knows of a member that asks to be taken in.
 type Admission struct {
-	Member member.ID
+	Member replication.MemberID
 	// Returning: it has once been a member. Removed: this master has taken it out.
 	Returning, Removed bool
 	// Committed and Latest are the membership that was applied, and the newest.

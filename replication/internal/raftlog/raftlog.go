@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/batondb/baton/internal/turn"
+	"github.com/batondb/baton/replication"
 )
 
 const (
@@ -29,10 +30,6 @@ const (
 	// minSegment keeps a test's small limit from making a file for each entry.
 	minSegment = 256 << 10
 )
-
-// ErrCorrupt is returned by Open and Reconcile when the log is not what was
-// written, or does not reach the database.
-var ErrCorrupt = errors.New("the log is damaged")
 
 // ErrHung is reported when the disk takes longer than Options.Hang.
 var ErrHung = errors.New("the disk of the log hangs")
@@ -144,7 +141,7 @@ func (l *Log) measure() error {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		if e.Index != i || e.Term < term {
-			return fmt.Errorf("%w: entry %d calls itself %d of term %d, after one of term %d", ErrCorrupt, i, e.Index, e.Term, term)
+			return fmt.Errorf("%w: entry %d calls itself %d of term %d, after one of term %d", replication.ErrDamaged, i, e.Index, e.Term, term)
 		}
 		term = e.Term
 		l.marks.add(i, len(e.Data)+entryOverhead)
@@ -157,17 +154,17 @@ func (l *Log) measure() error {
 func (l *Log) read(index uint64, e *raft.Log) (err error) {
 	defer func() {
 		if why := recover(); why != nil {
-			err = fmt.Errorf("%w: %v", ErrCorrupt, why)
+			err = fmt.Errorf("%w: %v", replication.ErrDamaged, why)
 		}
 	}()
 	if err := l.wal.GetLog(index, e); err != nil {
 		for _, damage := range []error{types.ErrCorrupt, types.ErrNotFound, io.ErrShortBuffer, io.EOF, io.ErrUnexpectedEOF} {
 			if errors.Is(err, damage) {
-				return errors.Join(ErrCorrupt, err)
+				return errors.Join(replication.ErrDamaged, err)
 			}
 		}
 		if strings.HasPrefix(err.Error(), "Time.UnmarshalBinary") { // The last field of an entry.
-			return errors.Join(ErrCorrupt, err)
+			return errors.Join(replication.ErrDamaged, err)
 		}
 		return err
 	}
@@ -175,7 +172,7 @@ func (l *Log) read(index uint64, e *raft.Log) (err error) {
 		return nil
 	}
 	if err := l.opts.Intact(e); err != nil {
-		return errors.Join(ErrCorrupt, err)
+		return errors.Join(replication.ErrDamaged, err)
 	}
 	return nil
 }
@@ -379,7 +376,7 @@ func (l *Log) Reconcile(index, term uint64) error {
 		return err
 	}
 	if first > index+1 {
-		return fmt.Errorf("%w: it begins at %d, the database ends at %d", ErrCorrupt, first, index)
+		return fmt.Errorf("%w: it begins at %d, the database ends at %d", replication.ErrDamaged, first, index)
 	}
 	stale := last < index
 	if !stale && first <= index {

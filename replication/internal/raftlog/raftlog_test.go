@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication"
 )
 
 func open(t *testing.T, dir string, limit int64, floor *uint64) *Log {
@@ -215,7 +217,7 @@ func TestFallingTerms(t *testing.T) {
 		Dir: dir, Logger: hclog.NewNullLogger(), Limit: 1 << 20, HoldLimit: 1 << 20, Hang: time.Minute,
 		Failed: func(err error) { t.Error(err) }, Floor: func() uint64 { return 0 },
 	})
-	if !errors.Is(err, ErrCorrupt) {
+	if !errors.Is(err, replication.ErrDamaged) {
 		t.Errorf("opened with %v", err)
 	}
 }
@@ -248,7 +250,7 @@ func TestEveryFlippedByteIsDamage(t *testing.T) {
 		})
 		if err == nil {
 			l.Close()
-		} else if damaged++; !errors.Is(err, ErrCorrupt) {
+		} else if damaged++; !errors.Is(err, replication.ErrDamaged) {
 			t.Errorf("byte %d: %v", at, err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/batondb/baton/replication"
 )
 
 // The file is as raft-boltdb lays it out: a bucket of keys, and numbers in eight
@@ -66,13 +68,13 @@ func OpenVotes(path string, hang time.Duration, failed func(error), settle func(
 	return &Votes{db: db, hang: hang, failed: failed, settle: settle}, nil
 }
 
-// orDamaged says ErrCorrupt of a file that bbolt does not take for its own. One of
+// orDamaged says replication.ErrDamaged of a file that bbolt does not take for its own. One of
 // another version of its format is not damaged: one flipped bit has that in one of
 // two places.
 func orDamaged(err error) error {
 	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, types.ErrCorrupt} {
 		if errors.Is(err, damage) {
-			return errors.Join(ErrCorrupt, err)
+			return errors.Join(replication.ErrDamaged, err)
 		}
 	}
 	return err
@@ -144,7 +146,7 @@ func (v *Votes) GetUint64(key []byte) (uint64, error) {
 	case err != nil:
 		return 0, err
 	case len(val) != 8:
-		return 0, errors.Join(ErrCorrupt, errors.New(string(key)+" is not a number"))
+		return 0, errors.Join(replication.ErrDamaged, errors.New(string(key)+" is not a number"))
 	}
 	return binary.BigEndian.Uint64(val), nil
 }

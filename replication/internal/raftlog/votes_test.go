@@ -10,6 +10,8 @@ import (
 	"time"
 
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/batondb/baton/replication"
 )
 
 func openVotes(t *testing.T, path string) *Votes {
@@ -144,7 +146,7 @@ func TestVotesOfAnotherFormat(t *testing.T) {
 	if err == nil {
 		t.Fatal(v.Close())
 	}
-	if !errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, ErrCorrupt) {
+	if !errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, replication.ErrDamaged) {
 		t.Error(err)
 	}
 }

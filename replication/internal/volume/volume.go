@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/batondb/baton/replication"
 )
 
 const (
@@ -22,14 +24,6 @@ const (
 	// formatVersion is raised when an older version could not read the volume.
 	formatVersion = 1
 	lockPoll      = 100 * time.Millisecond
-)
-
-var (
-	// ErrLocked is returned when another process holds the volume.
-	ErrLocked = errors.New("the data directory is in use by another process")
-	// ErrForeign is returned when the volume is another pod's or of a format
-	// that this version does not know.
-	ErrForeign = errors.New("the data directory cannot be used by this pod")
 )
 
 // Stage says how far a member's disk has come.
@@ -129,7 +123,7 @@ func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Log
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("%w: %s is held; end the other process, or give this one a directory of its own", ErrLocked, path)
+			return nil, fmt.Errorf("%w: %s is held; end the other process, or give this one a directory of its own", replication.ErrLocked, path)
 		case <-time.After(lockPoll):
 		}
 	}
@@ -147,10 +141,10 @@ func Read(dir string) (Identity, error) {
 		return id, err
 	}
 	if err := json.Unmarshal(raw, &id); err != nil {
-		return id, fmt.Errorf("%w: %s cannot be read (%v); restore it, or empty the directory to start as a new member", ErrForeign, markerName, err)
+		return id, fmt.Errorf("%w: %s cannot be read (%v); restore it, or empty the directory to start as a new member", replication.ErrForeign, markerName, err)
 	}
 	if id.Format != formatVersion {
-		return id, fmt.Errorf("%w: format %d, this version knows %d", ErrForeign, id.Format, formatVersion)
+		return id, fmt.Errorf("%w: format %d, this version knows %d", replication.ErrForeign, id.Format, formatVersion)
 	}
 	return id, nil
 }
@@ -168,7 +162,7 @@ func (v *Volume) load(pod string, log *slog.Logger) error {
 	}
 	owner, unique, ok := strings.Cut(id.MemberID, "/")
 	if !ok || owner != pod {
-		return fmt.Errorf("%w: it belongs to %q, this pod is %q", ErrForeign, id.MemberID, pod)
+		return fmt.Errorf("%w: it belongs to %q, this pod is %q", replication.ErrForeign, id.MemberID, pod)
 	}
 	if id.Retired != "" {
 		log.Warn("the data of an earlier member is set aside; the pod starts as a new member", "member", id.MemberID, "because", id.Retired, "moved_to", "removed-"+unique)

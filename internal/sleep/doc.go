@@ -1,0 +1,2 @@
+// Package sleep waits no longer than its caller does.
+package sleep

@@ -1,2 +1,0 @@
-// Package member has the names of pods and of their disks' incarnations.
-package member

@@ -1,0 +1,113 @@
+package peer
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/handshake"
+)
+
+const (
+	maxMessage = 8 << 20
+	// callWindow lets a stream of commands or of a clone fill the wire.
+	callWindow = 4 << 20
+	// silence is how long a connection may say nothing before it is asked
+	// whether it still is one.
+	silence = 10 * time.Second
+)
+
+// Calls keeps a gRPC connection to each pod, made when it is first needed.
+type Calls struct {
+	port *Port
+
+	mu     sync.Mutex // guards the fields below
+	conns  map[string]*grpc.ClientConn
+	closed bool
+}
+
+// NewCalls makes calls through a port.
+func NewCalls(p *Port) *Calls { return &Calls{port: p, conns: map[string]*grpc.ClientConn{}} }
+
+// Conn is the connection to a pod, which is made when it is first used. With ErrClosed
+// after Close.
+func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, replication.ErrClosed
+	}
+	if conn := c.conns[pod]; conn != nil {
+		return conn, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+pod,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the handshake's Secure hook is below
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return c.port.Dial(ctx, handshake.Calls, pod, "")
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			// A pod that restarts is to be found at once; there are few pods.
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: handshakeTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: silence / 2}),
+		grpc.WithInitialWindowSize(callWindow), grpc.WithInitialConnWindowSize(callWindow),
+		grpc.WithIdleTimeout(0), grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	c.conns[pod] = conn
+	return conn, nil
+}
+
+// Close ends all connections.
+func (c *Calls) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+}
+
+// Server is the gRPC server of the peer port.
+type Server struct {
+	server   *grpc.Server
+	listener *Listener
+	ended    chan struct{}
+}
+
+// StartServer serves what register registers, instead of an earlier one.
+func StartServer(p *Port, register func(grpc.ServiceRegistrar)) *Server {
+	s := &Server{ended: make(chan struct{}), server: grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.InitialWindowSize(callWindow), grpc.InitialConnWindowSize(callWindow),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: silence / 2, PermitWithoutStream: true}),
+	)}
+	register(s.server)
+	s.listener = p.Listen(handshake.Calls)
+	go func() {
+		defer close(s.ended)
+		s.server.Serve(s.listener) // ends at stop
+	}()
+	return s
+}
+
+// Stop ends the calls under way. A nil server does nothing.
+func (s *Server) Stop() {
+	if s == nil {
+		return
+	}
+	s.listener.Close()
+	s.server.Stop()
+	<-s.ended
+}

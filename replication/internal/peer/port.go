@@ -1,0 +1,400 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/volume"
+)
+
+const (
+	handshakeTimeout = 3 * time.Second
+	// connectTimeout is short: an address that DNS still gives for a pod that has
+	// moved answers nothing, and the next attempt may have the right one.
+	connectTimeout = time.Second
+	// maxGreeting bounds the connections that have not said who they are.
+	maxGreeting = 256
+	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
+	refusalLogEvery = 10 * time.Second
+)
+
+// Port is the peer port: one listener whose connections begin with a
+// handshake, and go to Raft or to gRPC after it.
+type Port struct {
+	opts     *replication.Options
+	identity func() volume.Identity
+	logger   *slog.Logger
+	refusals refusals
+
+	recentAddresses *recentAddresses
+	greeting        chan struct{}
+	// Left gets a member when its last Raft connection has ended.
+	Left chan replication.MemberID
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex                   // guards the fields below
+	listeners map[handshake.Kind]*Listener // those of Raft are there once it runs
+	conns     map[*Conn]struct{}
+	callers   map[replication.MemberID]int // Raft connections of each member
+	closed    bool
+}
+
+// refusals counts the connections that were refused, and says some of them.
+type refusals struct {
+	count func(side string, reason handshake.Reason)
+
+	mu   sync.Mutex // guards said
+	said map[handshake.Reason]time.Time
+}
+
+// NewPort begins to accept connections at o.Listener, for the member that identity
+// names at that moment. countRefusal is told of every one that was refused, by this
+// side ("in") or by the other ("out").
+func NewPort(o *replication.Options, identity func() volume.Identity, countRefusal func(string, handshake.Reason)) *Port {
+	p := &Port{
+		opts: o, identity: identity, logger: o.Logger,
+		recentAddresses: &recentAddresses{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
+		listeners: map[handshake.Kind]*Listener{}, conns: map[*Conn]struct{}{},
+		callers: map[replication.MemberID]int{}, Left: make(chan replication.MemberID, 16),
+		refusals: refusals{count: countRefusal, said: map[handshake.Reason]time.Time{}},
+	}
+	p.wg.Go(p.accept)
+	return p
+}
+
+// Listener is the net.Listener of one kind of connections.
+type Listener struct {
+	addr  net.Addr
+	conns chan *Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newListener(addr net.Addr) *Listener {
+	return &Listener{addr: addr, conns: make(chan *Conn), done: make(chan struct{})}
+}
+
+// Next returns the next connection, or net.ErrClosed.
+func (a *Listener) Next() (*Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Accept implements net.Listener.
+func (a *Listener) Accept() (net.Conn, error) {
+	c, err := a.Next()
+	if err != nil {
+		return nil, err // not a nil *trackedConn
+	}
+	return c, nil
+}
+
+func (a *Listener) Close() error   { a.once.Do(func() { close(a.done) }); return nil }
+func (a *Listener) Addr() net.Addr { return a.addr }
+
+// memberAddr is the address that Raft knows a member by.
+type memberAddr replication.MemberID
+
+func (memberAddr) Network() string  { return "baton" }
+func (m memberAddr) String() string { return string(m) }
+
+// Listen opens the port for one kind; calls can be opened again: the newer
+// listener gets what comes.
+func (p *Port) Listen(kind handshake.Kind) *Listener {
+	a := newListener(memberAddr(p.identity().MemberID))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners[kind] = a
+	return a
+}
+
+func (p *Port) accept() {
+	for {
+		conn, err := p.opts.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			p.logger.Warn("the peer port cannot accept a connection", "error", err)
+			time.Sleep(50 * time.Millisecond) // out of file descriptors: do not spin
+			continue
+		}
+		select {
+		case p.greeting <- struct{}{}:
+			p.wg.Go(func() {
+				defer func() { <-p.greeting }()
+				p.greet(conn)
+			})
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// greet is the listening side of the handshake.
+func (p *Port) greet(conn net.Conn) {
+	tracked := &Conn{Conn: conn, raw: conn, port: p}
+	if !p.track(tracked) {
+		conn.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	if p.opts.Secure != nil {
+		secured, err := p.opts.Secure(ctx, conn, true)
+		if err != nil {
+			p.refused("in", handshake.Malformed, err.Error(), conn)
+			tracked.Close()
+			return
+		}
+		tracked.Conn = secured
+	}
+	hello, err := handshake.ReadHello(tracked.Conn)
+	to, answer := p.judge(hello, err)
+	if answer.Reason != handshake.Accepted {
+		p.refused("in", answer.Reason, answer.Message, conn)
+	}
+	sent := handshake.WriteWelcome(tracked.Conn, answer)
+	if answer.Reason != handshake.Accepted || sent != nil {
+		tracked.Close()
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	keepAlive(conn)
+	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
+		p.recentAddresses.note(hello.Pod, conn.RemoteAddr())
+	}
+	if hello.Kind != handshake.Calls {
+		p.count(tracked, replication.MemberID(hello.Member))
+	}
+	select {
+	case to.conns <- tracked:
+	case <-to.done:
+		tracked.Close()
+	}
+}
+
+// judge decides about a caller.
+func (p *Port) judge(h handshake.Hello, err error) (*Listener, handshake.Welcome) {
+	id := p.identity()
+	w := handshake.Welcome{Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name}
+	refuse := func(r handshake.Reason, format string, args ...any) handshake.Welcome {
+		w.Reason, w.Message = r, fmt.Sprintf(format, args...)
+		return w
+	}
+	var refused *handshake.Refused
+	switch {
+	case errors.As(err, &refused):
+		return nil, refuse(refused.Reason, "%s", refused.Message)
+	case err != nil:
+		return nil, refuse(handshake.Malformed, "%v", err)
+	case h.TargetPod != p.opts.Name:
+		return nil, refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
+	case h.Cluster != "" && id.Cluster() != "" && h.Cluster != id.Cluster():
+		return nil, refuse(handshake.WrongCluster, "%s is of cluster %s, %s of %s", h.Pod, h.Cluster, p.opts.Name, id.Cluster())
+	case h.TargetMember != "" && h.TargetMember != id.MemberID:
+		return nil, refuse(handshake.WrongMember, "%s asks for %s, this is %s", h.Pod, h.TargetMember, id.MemberID)
+	case replication.MemberID(h.Member).Pod() != h.Pod:
+		return nil, refuse(handshake.WrongMember, "%s calls itself %s", h.Member, h.Pod)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	to := p.listeners[h.Kind]
+	// Raft messages change terms: they need a proof of the cluster and of the disk.
+	if h.Kind != handshake.Calls && (h.Cluster == "" || h.TargetMember == "" || id.Cluster() == "") {
+		to = nil
+	}
+	if to == nil {
+		return nil, refuse(handshake.NotStarted, "%s takes no part in the log yet", p.opts.Name)
+	}
+	return to, w
+}
+
+// DialMember connects to one incarnation of a pod.
+func (p *Port) DialMember(id replication.MemberID, kind handshake.Kind, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return p.Dial(ctx, kind, id.Pod(), id)
+}
+
+// Dial is the calling side. member may be empty: any incarnation of the pod.
+func (p *Port) Dial(ctx context.Context, kind handshake.Kind, pod string, member replication.MemberID) (net.Conn, error) {
+	addr, missing := p.opts.Resolver(pod)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if seen := p.recentAddresses.instead(pod, addr); seen != "" {
+		if conn, err := p.dialAt(ctx, kind, pod, member, seen); err == nil {
+			return conn, nil
+		}
+		p.recentAddresses.forget(pod, seen)
+	}
+	if missing != nil {
+		return nil, fmt.Errorf("resolve %s: %w", pod, missing)
+	}
+	return p.dialAt(ctx, kind, pod, member, addr)
+}
+
+func (p *Port) dialAt(ctx context.Context, kind handshake.Kind, pod string, member replication.MemberID, addr string) (net.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := p.opts.Dial(connecting, addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
+	}
+	tracked := &Conn{Conn: conn, raw: conn, port: p}
+	if !p.track(tracked) {
+		conn.Close()
+		return nil, replication.ErrClosed
+	}
+	tracked.Conn, err = p.introduce(ctx, conn, kind, pod, member)
+	if err != nil {
+		tracked.Conn = conn
+		tracked.Close()
+		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
+	}
+	return tracked, nil
+}
+
+func (p *Port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind, pod string, member replication.MemberID) (_ net.Conn, err error) {
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	raw := conn
+	if p.opts.Secure != nil {
+		if conn, err = p.opts.Secure(ctx, conn, false); err != nil {
+			return nil, err
+		}
+	}
+	id := p.identity()
+	if err := handshake.WriteHello(conn, handshake.Hello{
+		Kind: kind, Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name,
+		TargetPod: pod, TargetMember: string(member),
+	}); err != nil {
+		return nil, err
+	}
+	w, err := handshake.ReadWelcome(conn)
+	switch {
+	case err != nil:
+	case w.Pod != pod:
+		err = &handshake.Refused{Reason: handshake.WrongPod, Message: "it calls itself " + w.Pod}
+	case member != "" && w.Member != string(member):
+		err = &handshake.Refused{Reason: handshake.WrongMember, Message: "it calls itself " + w.Member}
+	case id.Cluster() != "" && w.Cluster != "" && w.Cluster != id.Cluster():
+		err = &handshake.Refused{Reason: handshake.WrongCluster, Message: "it belongs to " + w.Cluster}
+	}
+	if err != nil {
+		var r *handshake.Refused
+		if errors.As(err, &r) {
+			p.refused("out", r.Reason, r.Message, raw)
+		}
+		return nil, err
+	}
+	raw.SetDeadline(time.Time{})
+	keepAlive(raw)
+	return conn, nil
+}
+
+func (p *Port) refused(side string, r handshake.Reason, message string, conn net.Conn) {
+	p.refusals.count(side, r)
+	quiet := !p.refusals.due(r)
+	if r == handshake.NotStarted {
+		p.logger.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
+	} else if !quiet {
+		p.logger.Warn("a peer connection was refused; if it goes on, look at what the pods' names resolve to",
+			"side", side, "reason", r, "because", message, "address", conn.RemoteAddr())
+	}
+}
+
+// due says whether a refusal is worth a line in the log again.
+func (s *refusals) due(r handshake.Reason) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.said[r]) < refusalLogEvery {
+		return false
+	}
+	s.said[r] = time.Now()
+	return true
+}
+
+// Conn is a connection that the port can close.
+type Conn struct {
+	net.Conn          // what Secure made of raw
+	raw      net.Conn // never changes: the port closes it at any moment
+	port     *Port
+	From     replication.MemberID // of an accepted Raft connection; set before it is given out
+	once     sync.Once
+}
+
+// Close closes the connection. It may be called again.
+func (c *Conn) Close() error {
+	c.once.Do(func() {
+		p := c.port
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, c)
+		if c.From == "" {
+			return
+		}
+		if p.callers[c.From]--; p.callers[c.From] == 0 {
+			delete(p.callers, c.From)
+			select {
+			case p.Left <- c.From:
+			default:
+			}
+		}
+	})
+	return c.Conn.Close()
+}
+
+func (p *Port) count(c *Conn, from replication.MemberID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.From = from
+	p.callers[from]++
+}
+
+// Connected says whether a member has a Raft connection to this pod.
+func (p *Port) Connected(m replication.MemberID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.callers[m] > 0
+}
+
+func (p *Port) track(c *Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.conns[c] = struct{}{}
+	}
+	return !p.closed
+}
+
+// Close ends all connections and makes no new ones: a pod whose disk hangs
+// falls silent so that the others replace it.
+func (p *Port) Close() {
+	p.opts.Listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	for _, a := range p.listeners {
+		a.Close()
+	}
+	for c := range p.conns {
+		c.raw.Close()
+	}
+	p.mu.Unlock()
+}
+
+// Wait returns when every handshake has ended.
+func (p *Port) Wait() { p.wg.Wait() }

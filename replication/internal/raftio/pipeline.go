@@ -1,0 +1,158 @@
+package raftio
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/internal/turn"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/logstream"
+)
+
+const (
+	// tellAfter is how long a follower may not know that an entry is committed, when
+	// no further entry tells it.
+	tellAfter = 2 * time.Millisecond
+	// aloneAfter is how long after the entry before it one comes alone: no next is
+	// expected, so the follower is told of it at once. It is longer than what one
+	// caller takes for write after write, who would have to wait for the news to
+	// each follower and for what its watchers make of it.
+	aloneAfter = 10 * time.Millisecond
+)
+
+// Pipeline sends a follower entries before it has answered for the ones before,
+// holds its answers back by await, and tells it soon what is committed.
+//
+// That a message was sent says nothing of the ones before it: the follower looks
+// for the entry before each (Raft paper, 5.3), and after a refusal the pipeline
+// ends (thesis, 10.2.1). An answer belongs to the message that it answers, by the
+// order of the connection (TestAnswersInOrder, TestUnaskedAnswer), and counts
+// when await lets it (TestConfirm, TestAcknowledgedWithoutTheMastersDisk).
+type Pipeline struct {
+	*logstream.Pipeline
+	transport *Transport
+	stored    atomic.Uint64 // the newest entry that the follower is known to have
+	confirmed chan struct{} // has a token after a change of stored
+
+	turn  turn.Lock // One request at a time, also while there is no room; guards the fields below.
+	next  raft.AppendEntriesRequest
+	sent  time.Time // when the last request was,
+	wrote time.Time // and the last one with entries;
+	alone bool      // that one came aloneAfter or later after the one before
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	conn, err := t.port.DialMember(replication.MemberID(to), handshake.Append, t.timeout)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipeline{transport: t, confirmed: make(chan struct{}, 1), turn: turn.New()}
+	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		if !confirms(req, resp) {
+			return nil
+		}
+		if err := t.await(replication.MemberID(to), req, resp); err != nil {
+			return err
+		}
+		p.stored.Store(req.Entries[len(req.Entries)-1].Index)
+		select {
+		case p.confirmed <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	t.serving.Go(p.tellCommitted)
+	return p, nil
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *Pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return p.send(req, resp)
+}
+
+func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	bound(req)
+	if err := p.transport.check(req); err != nil {
+		return nil, err
+	}
+	p.note(req)
+	return p.Pipeline.AppendEntries(req, resp)
+}
+
+// note keeps what a request without entries would be after this one.
+func (p *Pipeline) note(req *raft.AppendEntriesRequest) {
+	p.next, p.sent = *req, time.Now()
+	if n := len(req.Entries); n > 0 {
+		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
+		p.next.Entries = nil
+		p.alone, p.wrote = p.sent.Sub(p.wrote) >= aloneAfter, p.sent
+	}
+}
+
+// tellCommitted sends what the library sends when its CommitTimeout is over, a
+// request without entries, as soon as there is news: at once when a caller on a
+// follower waits for it, see forwarder.propose.
+func (p *Pipeline) tellCommitted() {
+	t := p.transport
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	t.serving.Go(func() { <-p.Closed(); cancel() })
+	for {
+		select {
+		case <-p.confirmed:
+		case <-ctx.Done():
+			return
+		}
+		stored := p.stored.Load()
+		if t.replica.Applied.Wait(ctx, stored) != nil {
+			return
+		}
+		for quiet := time.Duration(0); quiet < tellAfter && !p.lone() && t.Awaited.Value.Load() < stored && ctx.Err() == nil; quiet = p.quiet() {
+			pause, cancel := context.WithTimeout(ctx, tellAfter-quiet)
+			_ = t.Awaited.Wait(pause, stored) // Either way it is time to look again.
+			cancel()
+		}
+		if _, err := p.Tell(); err != nil {
+			return // The library will find out as well.
+		}
+	}
+}
+
+func (p *Pipeline) quiet() time.Duration {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return time.Since(p.sent)
+}
+
+func (p *Pipeline) lone() bool {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return p.alone
+}
+
+// Tell sends what is committed, and returns what the follower was told: up to the end of the last message: the follower
+// need not have taken that one, but it looks for its last entry, by index and
+// term, before it believes what comes with it, as it does with any message. What
+// this pod has applied is committed in the log that it sent as long as it leads in
+// the term of the message: afterwards it is a follower of another log, which may
+// have other entries there. (Raft paper, figure 2; TestSentCommitIndexIsBounded,
+// TestADeposedMasterTellsNothing, and TestTellCommitted for that it does tell.)
+func (p *Pipeline) Tell() (told uint64, err error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	committed := min(p.transport.replica.Applied.Value.Load(), end(&p.next))
+	if committed <= p.next.LeaderCommitIndex || !p.transport.leads(p.next.Term) {
+		return p.next.LeaderCommitIndex, nil
+	}
+	req := p.next
+	req.LeaderCommitIndex = committed
+	_, err = p.send(&req, new(raft.AppendEntriesResponse))
+	return p.next.LeaderCommitIndex, err
+}

@@ -1,0 +1,185 @@
+package raftio
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/internal/sleep"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/peer"
+	"github.com/batondb/baton/replication/internal/slogger"
+)
+
+const (
+	// appendEntries bounds a message between members: entries are up to 1 MiB,
+	// and a message must pass within Timing.Transport.
+	appendEntries = 16
+	// cachedEntries are kept in memory for the followers; 1 MiB each at most.
+	cachedEntries = 32
+	truncateTick  = 10 * time.Second
+	never         = 365 * 24 * time.Hour
+)
+
+// Replica is this pod's copy of the log, the library that drives it, and what
+// both tell of the other members.
+type Replica struct {
+	Self       replication.MemberID
+	Logger     *slog.Logger
+	Raft       *raft.Raft
+	Storage    Storage
+	Transport  *Transport
+	Acks       *Acks
+	Views      *Views
+	Membership *Membership
+	Applied    *AppliedIndex
+	Trail      *Trail
+	// Leading is the library's word on whether this pod leads.
+	Leading chan bool
+	cancel  context.CancelFunc // of a flush that the library waits for
+}
+
+// Config are what a replica needs beside its Storage.
+type Config struct {
+	Options *replication.Options
+	Self    replication.MemberID
+	Logger  *slog.Logger
+	Port    *peer.Port
+	Fail    func(error) // see Node.Failed
+}
+
+// Start starts Raft over st, which is closed after an error.
+func Start(o Config, st Storage) (*Replica, error) {
+	r := &Replica{
+		Self: o.Self, Logger: o.Logger, Storage: st, Acks: newAcks(),
+		Views: NewViews(o.Self, o.Options.Timing.Election), Membership: newMembership(st.Sm.Durable()),
+		Applied: &AppliedIndex{}, Trail: &Trail{}, Leading: make(chan bool, 16),
+	}
+	r.Applied.Advance(st.Sm.Applied())
+	if err := r.startRaft(o); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Replica) startRaft(o Config) error {
+	sm, log, proven := r.Storage.Sm, r.Storage.Log, &proven{}
+	machine := &fsm{
+		sm: sm, applied: r.Applied, trail: r.Trail, members: r.Membership.set,
+		observe: o.Options.Observe, fail: o.Fail, logEnd: log.LastIndex, proven: proven,
+	}
+	machine.mark(sm.Applied())
+	entries, err := newProvenLog(log, proven)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	store := &snapshots{ctx: ctx, sm: sm, dir: o.Options.Dir, hold: log.Hold, fsm: machine}
+	r.Transport = newTransport(o, r, proven)
+	r.Raft, err = raft.NewRaft(r.config(&o.Options.Timing), machine, entries, r.Storage.votes, store, r.Transport)
+	if err != nil {
+		cancel()
+		r.Transport.Close()
+		return fmt.Errorf("start raft: %w", err)
+	}
+	r.Transport.raft.Store(r.Raft)
+	// The library stores what it proposes from the goroutine that changes its
+	// Membership, and steps down there, too, see Transport.SetHeartbeatHandler.
+	// (TestNoOverlap, TestSyncWhileReplicating)
+	log.Overlap(func() []string {
+		if r.Raft.State() != raft.Leader {
+			return nil
+		}
+		var others []string
+		for _, id := range r.OtherVoters() {
+			others = append(others, string(id))
+		}
+		return others
+	})
+	r.cancel = cancel
+	return nil
+}
+
+func (r *Replica) config(t *replication.Timing) *raft.Config {
+	return &raft.Config{
+		ProtocolVersion:    raft.ProtocolVersionMax,
+		HeartbeatTimeout:   t.Heartbeat,
+		ElectionTimeout:    t.Election,
+		LeaderLeaseTimeout: t.Lease,
+		CommitTimeout:      t.Commit,
+		MaxAppendEntries:   appendEntries,
+		// Truncation goes by bytes, see truncate.
+		TrailingLogs: 1, SnapshotInterval: never, SnapshotThreshold: math.MaxUint64,
+		LocalID:                  raft.ServerID(r.Self),
+		NotifyCh:                 r.Leading,
+		Logger:                   hclog.Logger(slogger.New(r.Logger)),
+		NoSnapshotRestoreOnStart: true,
+		NoLegacyTelemetry:        true,
+	}
+}
+
+// Observe keeps the view up to date until ctx ends.
+func (r *Replica) Observe(ctx context.Context) { r.Views.observe(r.Raft, ctx.Done()) }
+
+// Truncate shortens the log when it is over its limit. The library's snapshot
+// waits for the database to be on disk, and then cuts what the log lets it.
+func (r *Replica) Truncate(ctx context.Context) {
+	tick := time.NewTicker(truncateTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.Storage.Log.Over():
+		case <-tick.C: // what was held may not be any more
+			if !r.Storage.Log.IsOver() {
+				continue
+			}
+		}
+		if err := r.Raft.Snapshot().Error(); err != nil && ctx.Err() == nil {
+			r.Logger.Debug("the log could not be truncated now", "error", err)
+			sleep.For(ctx, time.Second)
+		}
+	}
+}
+
+// Configuration is the newest Membership in the log, committed or not.
+func (r *Replica) Configuration() raft.Configuration {
+	return r.Raft.GetConfiguration().Configuration()
+}
+
+// OtherVoters are the voters beside this pod, by the newest Membership.
+func (r *Replica) OtherVoters() []replication.MemberID {
+	return slices.DeleteFunc(Voters(r.Configuration()), func(id replication.MemberID) bool { return id == r.Self })
+}
+
+// Campaign makes this pod a candidate at once, as a master that hands over does
+// (thesis, 3.10): without the pre-vote, and asking for the votes of those, too, who
+// still believe in a master. So nothing but the votes themselves keeps two masters
+// out of one term, and one without what was committed out of any (paper, 5.2 and
+// 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep, TestLostVotes,
+// TestForgottenLogDoesNotVote). It also raises the term when it is in vain
+// (TestAPodReturnsInANewerTerm).
+func (r *Replica) Campaign() {
+	err := r.Transport.TimeoutNow(raft.ServerID(r.Self), raft.ServerAddress(r.Self), &raft.TimeoutNowRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
+	}, &raft.TimeoutNowResponse{})
+	if err != nil {
+		r.Logger.Debug("standing for election", "error", err)
+	}
+}
+
+// Stop ends Raft: nothing is applied, sent or answered after it. The Storage is
+// still open, see Storage.close.
+func (r *Replica) Stop() error {
+	r.cancel()
+	r.Transport.cancel()
+	return r.Raft.Shutdown().Error()
+}

@@ -1,0 +1,171 @@
+package raftio
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/handshake"
+	"github.com/batondb/baton/replication/internal/peer"
+	"github.com/batondb/baton/replication/internal/raftlog"
+	"github.com/batondb/baton/replication/internal/slogger"
+)
+
+// streams is the library's way to the peer port. An address is a member id.
+type streams struct {
+	*peer.Listener
+	port *peer.Port
+}
+
+func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return s.port.DialMember(replication.MemberID(address), handshake.Raft, timeout)
+}
+
+// Transport is the library's network Transport, but for the pipelines, see
+// pipeline. It notes when each member confirmed that it still follows, and waits
+// for those who are away.
+type Transport struct {
+	*raft.NetworkTransport
+	replica *Replica
+	port    *peer.Port
+	proven  *proven
+	timeout time.Duration
+	// Awaited is the newest entry that somebody on a follower waits to see there.
+	Awaited *AppliedIndex
+	fail    func(error)
+	audit   audit
+	// raft is there once it has started.
+	raft atomic.Pointer[raft.Raft]
+
+	// received is what Raft gets from other members.
+	received chan raft.RPC
+	// ctx ends when nothing is to be received or waited for any more.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serving sync.WaitGroup
+}
+
+func newTransport(o Config, r *Replica, p *proven) *Transport {
+	t := &Transport{
+		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC),
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: &streams{o.Port.Listen(handshake.Raft), o.Port}, Logger: slogger.New(o.Logger),
+			MaxPool: 3, Timeout: o.Options.Timing.Transport,
+		}),
+	}
+	// At least 64 KiB in each Timeout while a snapshot is sent.
+	t.TimeoutScale = 64 << 10
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	pipelines := o.Port.Listen(handshake.Append)
+	context.AfterFunc(t.ctx, func() { pipelines.Close() })
+	t.serving.Go(func() { t.serve(pipelines) })
+	t.serving.Go(t.relay)
+	return t
+}
+
+// Wait returns when nothing is received or sent any more.
+func (t *Transport) Wait() {
+	t.CloseStreams()
+	t.serving.Wait()
+}
+
+// Consumer implements raft.Transport.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.received }
+
+// Close implements raft.WithClose.
+func (t *Transport) Close() error {
+	t.cancel()
+	return t.NetworkTransport.Close()
+}
+
+// SetHeartbeatHandler implements raft.Transport.
+//
+// The library takes heartbeats on the goroutine of their connection, so that they
+// do not wait for its disk. One of a newer term ends a leadership there: state and term
+// change, while the goroutine that proposes may be about to store an entry; it
+// stores it under the new term, at an index where the new master has another, and
+// takes that for a copy of its own. (One entry for an index and a term: "log
+// matching", Raft paper, 5.3.) So such a heartbeat goes the way of all other
+// messages. (TestAHeartbeatOfANewerTermWaitsItsTurn)
+func (t *Transport) SetHeartbeatHandler(fast func(raft.RPC)) {
+	if fast != nil {
+		fast = t.heartbeats(fast)
+	}
+	t.NetworkTransport.SetHeartbeatHandler(fast)
+}
+
+func (t *Transport) heartbeats(fast func(raft.RPC)) func(raft.RPC) {
+	return func(rpc raft.RPC) {
+		r := t.raft.Load()
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && r != nil && req.Term <= r.CurrentTerm() {
+			fast(rpc)
+			return
+		}
+		select {
+		case t.received <- rpc:
+		case <-t.ctx.Done():
+		}
+	}
+}
+
+// awayFor bounds a wait for a member that is away: it may have been removed.
+const awayFor = 30 * time.Second
+
+// AppendEntries implements raft.Transport; heartbeats come through here.
+//
+// The library lets up to ten seconds pass between attempts to replicate to a
+// member that is away, and so before it notices one that is back. Heartbeats
+// go on all the time: replication waits for one of them to be answered.
+//
+// Raft lets any message take any time (paper, 2), if it is true whenever it comes:
+// its term is that of its leadership in which it was made, and bound makes it claim no
+// more than its own entries. (TestSentCommitIndexIsBounded,
+// TestAPodReturnsInANewerTerm)
+func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+	if !heartbeat {
+		bound(req)
+		if err := t.check(req); err != nil {
+			return err
+		}
+		t.replica.Acks.awaitReturn(replication.MemberID(id), t.ctx.Done())
+	}
+	sent := time.Now()
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err != nil {
+		t.replica.Acks.lost(replication.MemberID(id))
+		return err
+	}
+	t.replica.Acks.returned(replication.MemberID(id))
+	if resp.Success && resp.Term == req.Term {
+		t.replica.Acks.record(replication.MemberID(id), ack{req.Term, sent})
+	}
+	if !confirms(req, resp) {
+		return nil
+	}
+	return t.await(replication.MemberID(id), req, resp)
+}
+
+// confirms says that an answer is one that entries are stored.
+func confirms(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
+	return resp.Success && len(req.Entries) > 0
+}
+
+// await holds an answer that confirms entries back until it may be counted: see
+// raftlog.Log.Overlap.
+func (t *Transport) await(from replication.MemberID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.replica.Storage.Log.Await(raftlog.Answer{Member: string(from), Term: resp.Term, Index: req.Entries[len(req.Entries)-1].Index})
+}
+
+// leads says that this pod leads in a term. Then all that it had applied before
+// the call is in the log that it sends: a log of another leader would have been
+// written, and applied, by a follower only.
+func (t *Transport) leads(term uint64) bool {
+	r := t.raft.Load()
+	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
+}

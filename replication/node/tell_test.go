@@ -1,0 +1,61 @@
+package node
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft-wal/fs"
+
+	"github.com/batondb/baton/replication"
+)
+
+// A follower learns what is committed without a further entry, also when that
+// happens long after its own disk has the entry: here all but one are slow.
+func TestTellCommitted(t *testing.T) {
+	c := newCluster(t, 5)
+	c.adjust = func(o *replication.Options) {
+		disk := &slowFS{FS: fs.New()}
+		disk.slow.Store(o.Name != "kv-4")
+		o.LogFS = disk
+		o.Timing.Commit = time.Hour
+	}
+	c.boot()
+	for i := range 20 {
+		c.master().mustPut("k", fmt.Sprint(i))
+		for _, follower := range c.followers() {
+			follower.mustRead("k", fmt.Sprint(i))
+		}
+	}
+}
+
+// Whoever writes through a follower sees it there without asking the master.
+func TestAForwardedWriteIsSeenWhereItWasSent(t *testing.T) {
+	c := newCluster(t, 3)
+	c.adjust = func(o *replication.Options) { o.Timing.Commit = time.Hour }
+	c.boot()
+	follower := c.follower()
+	for i := range 50 {
+		follower.mustPut("k", fmt.Sprint(i))
+		if got, _ := follower.machine.Get("k"); got != fmt.Sprint(i) {
+			t.Fatalf("after write %d the follower has %q", i, got)
+		}
+	}
+}
+
+// A follower that is behind does not make a failure of a write that is done.
+func TestAForwardedWriteThroughAPodThatIsBehind(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	follower := c.follower()
+	follower.mustPut("k", "before")
+	stuck := make(chan struct{})
+	follower.machine.Stuck.Store(&stuck)
+	defer close(stuck)
+	if err := follower.put("k", "after"); err != nil {
+		t.Error(err)
+	}
+	if got, _ := follower.machine.Get("k"); got != "before" {
+		t.Errorf("the follower has %q", got)
+	}
+	c.master().mustRead("k", "after")
+}
