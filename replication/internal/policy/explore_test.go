@@ -27,6 +27,7 @@ var beginnings = []struct {
 	{"two pods", 2, false, "start 0, start 1, settle"},
 	{"three pods", 3, false, "start 0, start 1, start 2, settle"},
 	{"three pods in order", 3, true, "start 0, settle, start 1, settle, start 2, settle"},
+	{"three pods, and a write that one lacks", 3, false, "start 0, start 1, start 2, settle, cut 1, write 0, turn 0, heal 1"},
 	{"three pods of four", 4, false, "start 0, start 1, start 2, settle"},
 }
 

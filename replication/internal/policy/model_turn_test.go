@@ -342,9 +342,6 @@ func (m *model) retire(p int, because string) {
 
 // mint makes a new incarnation: one that no pod knows.
 func (m *model) mint(p int) id {
-	if m.keepsName {
-		return makeID(p, 1)
-	}
 	used := uint16(0)
 	m.eachID(func(i *id) {
 		if i.pod() == p {
@@ -372,7 +369,9 @@ func (m *model) begin(p int) {
 	q := &m.pods[p]
 	q.up, q.exists, q.used = true, true, true
 	if q.disk.member == 0 {
-		q.disk.member = m.mint(p)
+		if q.disk.member = m.mint(p); m.keepsName && p > 0 { // The record would have the first one found again.
+			q.disk.member = makeID(p, 1)
+		}
 	}
 	q.commit = q.disk.base
 }

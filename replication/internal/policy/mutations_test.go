@@ -163,7 +163,7 @@ var mutations = []struct {
 			return r.Refusal()
 		}
 	}},
-	{"a lost disk keeps its name", "three pods", func(p *policies) { p.keepsName = true }},
+	{"a lost disk keeps its name", "three pods, and a write that one lacks", func(p *policies) { p.keepsName = true }},
 }
 
 // Each bug is found, and the shortest way to it printed.
