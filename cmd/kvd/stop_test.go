@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -104,4 +106,39 @@ func TestWithin(t *testing.T) {
 		}
 		close(deaf)
 	})
+}
+
+// output keeps what a pod writes.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// A real pod tries to hand over once, too, whether there is a successor or not.
+//
+// Scenario: S23
+func TestTheBatonIsHandedOverOnce(t *testing.T) {
+	for name, stopped := range map[string][]string{"to the other pod": {"kv-0"}, "to nobody": {"kv-1", "kv-0"}} {
+		t.Run(name, func(t *testing.T) {
+			s, out := newStatefulSet(t, 2), &output{}
+			c := s.config("kv-0")
+			c.logLevel, c.world.stderr = "info", out
+			s.startWith(c) // It founds the cluster, and leads.
+			s.awaitReady("kv-0")
+			s.start("kv-1")
+			s.awaitReady("kv-1")
+			s.awaitVoters("kv-0", "kv-0", "kv-1")
+			s.stopAll(stopped...)
+			attempts := regexp.MustCompile("handed the baton over|the baton .* not .*handed over").FindAllString(out.text.String(), -1)
+			if len(attempts) != 1 {
+				t.Errorf("%d attempts in:\n%s", len(attempts), out.text.String())
+			}
+		})
+	}
 }
