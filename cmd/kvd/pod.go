@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/batondb/baton/kubernetes/place"
+	"github.com/batondb/baton/recovery"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/server"
@@ -26,6 +28,37 @@ type pod struct {
 	store     *store.Store
 	// damaged says why the data is useless; empty: it is sound.
 	damaged string
+}
+
+// settle returns when the pod's data may be served. A new history that was begun and
+// not finished is finished first; since the record may change meanwhile, it is
+// looked at again afterwards.
+func (p *pod) settle(ctx context.Context) error {
+	begin := func(ctx context.Context, cluster, place string) error {
+		r := p.config.recovery(nil, p.kubernetes.api(), p.logger)
+		r.Cluster, r.Place = cluster, place
+		return recovery.Finish(ctx, r)
+	}
+	for {
+		if p.kubernetes != nil {
+			settler := place.Settler{
+				Pod: p.kubernetes.Pod, Dir: p.config.dataDir, Name: p.config.name, Say: p.server.Wait, Begin: begin, Logger: p.logger,
+			}
+			if err := settler.Settle(ctx); err != nil {
+				return err
+			}
+		}
+		disk, err := node.Examine(p.config.dataDir)
+		if err != nil || disk.Successor == "" {
+			return nil //nolint:nilerr // Opening it reports the same.
+		}
+		p.server.Wait("it begins a new history with its data")
+		err = begin(ctx, disk.Successor, "")
+		p.server.Wait("")
+		if err != nil {
+			return fmt.Errorf("begin a new history: %w", err)
+		}
+	}
 }
 
 // arrive waits for a database to open, and gives up when the node fails.
@@ -76,6 +109,15 @@ func (p *pod) wait(ctx context.Context) error {
 		others.Wait()
 		return p.unusable(ctx, fmt.Errorf("the database cannot go on: %w", err))
 	}
+}
+
+// awaitRecovery returns when a person has asked for a recovery and got it, or when
+// ctx ends.
+func (p *pod) awaitRecovery(ctx context.Context) {
+	recovery.Await(ctx, p.config.dataDir, func(lost []string) error {
+		_, err := recovery.Decide(ctx, p.node, p.config.recovery(lost, p.kubernetes.api(), p.logger), p.kubernetes.api())
+		return err
+	}, p.logger)
 }
 
 // unusable deals with data that cannot be served. Damaged data is given up as soon

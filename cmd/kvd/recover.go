@@ -11,25 +11,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/batondb/baton/kubernetes"
-	"github.com/batondb/baton/kubernetes/place"
 	"github.com/batondb/baton/recovery"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/store"
 )
-
-// errRecover ends a run so that the data can be recovered; then the pod runs again.
-var errRecover = errors.New("a recovery was asked for")
-
-// serve runs the pod until it is stopped, and again after each decision to recover.
-func serve(ctx context.Context, c config) error {
-	c.world = c.world.complete()
-	for {
-		if err := run(ctx, c); !errors.Is(err, errRecover) {
-			return err
-		}
-	}
-}
 
 // recovery is a recovery that nobody has decided yet; pod is nil outside
 // Kubernetes.
@@ -48,46 +34,6 @@ func (c *config) recovery(lost []string, pod *kubernetes.Pod, logger *slog.Logge
 		r.Gone = pod.Gone
 	}
 	return r
-}
-
-// awaitRecovery returns when a person has asked for a recovery and got it, or when
-// ctx ends.
-func (p *pod) awaitRecovery(ctx context.Context) {
-	recovery.Await(ctx, p.config.dataDir, func(lost []string) error {
-		_, err := recovery.Decide(ctx, p.node, p.config.recovery(lost, p.kubernetes.api(), p.logger), p.kubernetes.api())
-		return err
-	}, p.logger)
-}
-
-// settle returns when the pod's data may be served. A new history that was begun and
-// not finished is finished first; since the record may change meanwhile, it is
-// looked at again afterwards.
-func (p *pod) settle(ctx context.Context) error {
-	begin := func(ctx context.Context, cluster, place string) error {
-		r := p.config.recovery(nil, p.kubernetes.api(), p.logger)
-		r.Cluster, r.Place = cluster, place
-		return recovery.Finish(ctx, r)
-	}
-	for {
-		if p.kubernetes != nil {
-			settler := place.Settler{
-				Pod: p.kubernetes.Pod, Dir: p.config.dataDir, Name: p.config.name, Say: p.server.Wait, Begin: begin, Logger: p.logger,
-			}
-			if err := settler.Settle(ctx); err != nil {
-				return err
-			}
-		}
-		disk, err := node.Examine(p.config.dataDir)
-		if err != nil || disk.Successor == "" {
-			return nil //nolint:nilerr // Opening it reports the same.
-		}
-		p.server.Wait("it begins a new history with its data")
-		err = begin(ctx, disk.Successor, "")
-		p.server.Wait("")
-		if err != nil {
-			return fmt.Errorf("begin a new history: %w", err)
-		}
-	}
 }
 
 func recoverCommand() *cobra.Command {

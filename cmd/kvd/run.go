@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,19 @@ import (
 	"github.com/batondb/baton/server/etcd"
 	"github.com/batondb/baton/store"
 )
+
+// errRecover ends a run so that the data can be recovered; then the pod runs again.
+var errRecover = errors.New("a recovery was asked for")
+
+// serve runs the pod until it is stopped, and again after each decision to recover.
+func serve(ctx context.Context, c config) error {
+	c.world = c.world.complete()
+	for {
+		if err := run(ctx, c); !errors.Is(err, errRecover) {
+			return err
+		}
+	}
+}
 
 // run runs one pod from its start to its end. The ports come first: the pod must
 // find out that a port is taken before it touches the disk, and answer probes while
