@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/batondb/baton/internal/sleep"
@@ -56,8 +57,10 @@ func (n *Node) askToReclone(ctx context.Context, reason string) error {
 		if ctx.Err() != nil {
 			return cmp.Or(refused, err)
 		}
-		refused = err
-		because := fmt.Sprintf("its data is of no use (%s); it is kept until the others can do without it: %s", reason, status.Convert(err).Message())
+		if refused == nil || status.Code(err) != codes.DeadlineExceeded {
+			refused = err // That an attempt was cut off says less than what the one before it was told.
+		}
+		because := fmt.Sprintf("its data is of no use (%s); it is kept until the others can do without it: %s", reason, status.Convert(refused).Message())
 		if n.progress.Wait(because) {
 			n.logger.Warn("this pod does not serve: " + because)
 		}
