@@ -32,10 +32,10 @@ type Options struct {
 	// Endpoints are "host:port" of some pods, or of a Service in front of them.
 	// At least one; one that answers is enough to find the others.
 	Endpoints []string
-	// Cluster is the id (StatusResponse.ClusterId) of the cluster that revisions
-	// are of which this client is given from elsewhere, for example kept over a
-	// restart of the program. Empty: that of the first answer. Watches, and reads
-	// with a MinRevision, of another one end with [ErrOtherCluster].
+	// Cluster is the id (StatusResponse.ClusterId) of the cluster that gave the
+	// revisions that this client gets from elsewhere, for example from an earlier run
+	// of the program; empty: the cluster that answers first. In another cluster,
+	// watches and reads with a MinRevision end with [ErrOtherCluster].
 	Cluster string
 	// DialTimeout bounds one attempt to connect; 0 means 1 s.
 	DialTimeout time.Duration

@@ -44,8 +44,8 @@ var (
 	// but whose first answer was lost and is not remembered whole: keys and values
 	// that it had (of gets, PrevKV) are missing. Read the keys to go on.
 	ErrResultCut = errors.New("applied, but the result was lost")
-	// ErrOtherCluster is returned for a revision of another cluster: that of a
-	// backup, or a new one, is where it was. Read the keys anew, with a new Client.
+	// ErrOtherCluster is returned for a revision of another cluster: a restored or a
+	// new cluster has taken its place. Read the keys anew, with a new Client.
 	ErrOtherCluster = errors.New("another cluster")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("client closed")

@@ -83,8 +83,8 @@ func (c *Client) keepAliveBefore(ask, ctx context.Context, lease int64) (context
 	if err != nil {
 		return nil, err
 	}
-	// What remains is counted from before the question was sent. A master of before
-	// milliseconds were told rounds up to seconds.
+	// Count what remains from before the question was sent. A master of a version that
+	// does not tell milliseconds rounds up to seconds.
 	remaining := max(response.GetRemainingMs(), (response.GetRemainingSeconds()-1)*1000)
 	until := asked.Add(time.Duration(remaining) * time.Millisecond)
 	ttl := time.Duration(response.GetGrantedTtlSeconds()) * time.Second

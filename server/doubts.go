@@ -13,7 +13,7 @@ type doubts struct {
 	// cleared are the pods that differ and of which the last comparison said that
 	// this pod goes on all the same.
 	cleared atomic.Pointer[[]string]
-	// differs: this pod's data and that of some other do.
+	// differs says whether this pod's data differs from some other pod's.
 	differs atomic.Bool
 	// wake has an element when a comparison is due at once.
 	wake chan struct{}

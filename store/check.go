@@ -33,8 +33,8 @@ func (s *Store) Check(ctx context.Context) (err error) {
 	})
 }
 
-// checkPages holds up the flush: pages are checked against the list of free
-// ones, which is that of the newest transaction.
+// checkPages holds up the flush: it checks pages against the free list, which only
+// the newest transaction has.
 func (s *Store) checkPages() error {
 	writer, err := s.db.Begin(true)
 	if err != nil {

@@ -155,7 +155,7 @@ func (s *Store) freezeForFlush() (done <-chan struct{}, err error) {
 	return s.flusher.done, nil
 }
 
-// hasEnded is false when only Restore has ended the goroutine of before.
+// hasEnded is false if Restore has only replaced the goroutine by another one.
 func (f *flusher) hasEnded(done <-chan struct{}) bool {
 	f.store.applier.mu.Lock()
 	defer f.store.applier.mu.Unlock()
@@ -202,9 +202,8 @@ func (a *applier) room() error {
 	return nil
 }
 
-// flush moves the frozen table into the file, step by step. The last step makes
-// the table's state that of the file; what the steps before it have written
-// counts only then.
+// flush moves the frozen table into the file, step by step. The last step writes the
+// table's state; only then does what the earlier steps wrote count.
 func (f *flusher) flush(ctx context.Context) error {
 	tables := f.store.tables.Load()
 	frozen := tables.frozen

@@ -93,7 +93,7 @@ func (v *version) exists() bool { return v.version > 0 }
 // Fixed numbers are little-endian, those of the body uvarints. The running hash
 // covers bodies only: a replica that has not yet removed an old deletion names
 // it as the version before, another one has none to name. A record without a
-// body is that of a revision that changed nothing.
+// body belongs to a revision that changed nothing.
 const (
 	hashAt        = checksumBytes
 	prevAt        = hashAt + 8

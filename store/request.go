@@ -19,7 +19,7 @@ import (
 // tells which by the revision that it knew before it sent the request for the
 // first time: all that a forgotten block holds was applied at or before the
 // block's last revision, so a client that knew at least that revision cannot
-// have a change in it. (The idea is that of RIFL, Lee et al., SOSP 2015, with
+// have a change in it. (The idea comes from RIFL, Lee et al., SOSP 2015, with
 // a revision in the place of a client's lease.)
 //
 // A request that was refused, or whose guards did not hold, is remembered too:

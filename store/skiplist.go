@@ -234,9 +234,9 @@ func (l *skiplist) insert(nodes []*node) {
 	}
 }
 
-// forward moves at from the place of a key to that of a later one: up while that
-// is not beyond the next node, then down. ("Finger search", section 3.1 of Pugh,
-// "A skip list cookbook", 1990.)
+// forward moves at from one key's place to a later key's: up while the next node
+// comes before the later key, then down. ("Finger search", section 3.1 of Pugh, "A
+// skip list cookbook", 1990.)
 func (l *skiplist) forward(at *splice, to *node) {
 	level, top := 0, int(l.height.Load())-1
 	for level < top {

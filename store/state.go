@@ -11,7 +11,7 @@ import (
 // not know, and changes nothing.
 const formatVersion = 2
 
-// firstRevision is that of an empty store; the first write makes the next one.
+// firstRevision is the revision of an empty store; the first write makes the next.
 const firstRevision = 1
 
 // state is what applying has led to, besides the versions of keys. It is

@@ -225,8 +225,8 @@ type source interface {
 	next()
 	// key is nil at the end.
 	key() []byte
-	// version is that of the key at hand that was valid at a revision; the zero
-	// version: the source has none so old.
+	// version gives the version of the current key that was valid at a revision; the
+	// zero version: the source has none that old.
 	version(revision int64) (version, error)
 	// last gives the last key before bound (nil: of all) and loses the place.
 	last(bound []byte) []byte

@@ -194,9 +194,9 @@ func (w *Watcher) Progress() int64 {
 	return max(hub.notified, w.start)
 }
 
-// OnReady is for who has many watchers and calls Poll: the function is called
-// whenever Poll may have something to return, at once if it has now. It is called
-// while the store applies: it must not block, nor call the store.
+// OnReady helps a caller of Poll that has many watchers: ready is called whenever
+// Poll may have something to return, and at once if it has now. It runs while the
+// store applies, so it must neither block nor call the store.
 func (w *Watcher) OnReady(ready func()) {
 	hub := w.store.watches
 	hub.mu.Lock()

@@ -62,9 +62,9 @@ func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, err
 	return before, nil
 }
 
-// previous finds the newest version of a key, whose node in the active table is
-// n: that of a revision that is not committed yet, too. The zero version: the
-// key never existed, as far as is known.
+// previous finds the newest version of a key, even one whose revision is not
+// committed yet; n is the key's node in the active table. The zero version: the key
+// never existed, as far as is known.
 func (a *applier) previous(n *node, key []byte) (version, error) {
 	if n != nil {
 		return n.newest.Load().read()

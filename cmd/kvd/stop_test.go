@@ -120,6 +120,12 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // A real pod tries to hand over once, too, whether there is a successor or not.
 //
 // Scenario: S23
@@ -135,9 +141,9 @@ func TestTheBatonIsHandedOverOnce(t *testing.T) {
 			s.awaitReady("kv-1")
 			s.awaitVoters("kv-0", "kv-0", "kv-1")
 			s.stopAll(stopped...)
-			attempts := regexp.MustCompile("handed the baton over|the baton .* not .*handed over").FindAllString(out.text.String(), -1)
+			attempts := regexp.MustCompile("handed the baton over|the baton .* not .*handed over").FindAllString(out.String(), -1)
 			if len(attempts) != 1 {
-				t.Errorf("%d attempts in:\n%s", len(attempts), out.text.String())
+				t.Errorf("%d attempts in:\n%s", len(attempts), out.String())
 			}
 		})
 	}

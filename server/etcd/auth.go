@@ -19,7 +19,7 @@ type authService struct {
 var errNoAuth = ours(codes.Unimplemented,
 	"Baton has no users, roles and passwords: limit who reaches its port, with a NetworkPolicy for example")
 
-// authRevision is that of an etcd in which nobody changed a user or a role.
+// authRevision is what etcd has when nobody has changed a user or a role.
 const authRevision = 1
 
 func (s *authService) AuthStatus(ctx context.Context, _ *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {

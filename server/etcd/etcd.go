@@ -36,7 +36,7 @@ type pod struct {
 // identity is the pod's in etcd's terms: numbers made of the uuids.
 type identity struct{ cluster, member uint64 }
 
-// header is that of an answer of a revision.
+// header builds the response header for a revision.
 func (p *pod) header(revision int64) *pb.ResponseHeader {
 	ids := p.identity()
 	return &pb.ResponseHeader{ClusterId: ids.cluster, MemberId: ids.member, Revision: revision, RaftTerm: p.Term()}

@@ -23,7 +23,7 @@ type maintenanceService struct {
 func ours(code codes.Code, text string) error { return status.Error(code, "etcdserver: "+text) }
 
 var errDowngrade = ours(codes.FailedPrecondition,
-	"Baton has no downgrade mode: roll the StatefulSet back to the image of before")
+	"Baton has no downgrade mode: roll the StatefulSet back to the earlier image")
 
 // local is this pod's copy of the data, as fresh as it is.
 func (p *pod) local(ctx context.Context) (*store.Store, error) {

@@ -47,7 +47,7 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	return response, nil
 }
 
-// logged says that the answer to a range comes with that of the transaction.
+// logged says whether the log answers a range, together with its transaction.
 func logged(req *pb.RangeRequest) bool { return len(req.GetRangeEnd()) == 0 && req.GetRevision() == 0 }
 
 func loggedRange(req *pb.RangeRequest) *kvv1.RangeRequest {
@@ -116,7 +116,7 @@ func nativeCompare(c *pb.Compare) *kvv1.Compare {
 		native.Target = &kvv1.Compare_Lease{Lease: c.GetLease()}
 	case pb.Compare_VALUE:
 		native.Target = &kvv1.Compare_Value{Value: c.GetValue()}
-		if !known { // But no value is equal to that of a key that does not exist.
+		if !known { // But a key that does not exist has no value to be equal to.
 			native.Operator, known = kvv1.Compare_OPERATOR_EQUAL, true
 			native.Target = &kvv1.Compare_Exists{Exists: true}
 		}

@@ -49,7 +49,7 @@ func changed(txn *kvv1.TxnResponse) bool {
 	})
 }
 
-// txn's header is empty, as that of a nested transaction is in etcd.
+// txn leaves the header empty, as etcd does for a nested transaction.
 func (a *txnAnswer) txn(ctx context.Context, req *pb.TxnRequest, applied *kvv1.TxnResponse) (*pb.TxnResponse, error) {
 	response := &pb.TxnResponse{Header: &pb.ResponseHeader{}, Succeeded: applied.GetSucceeded()}
 	ops, results := req.GetFailure(), applied.GetResults()
@@ -114,7 +114,7 @@ func (a *txnAnswer) deletion(ctx context.Context, req *pb.DeleteRangeRequest, ap
 	return response, nil
 }
 
-// header is that of an operation: only the revision, as far as it got.
+// header builds an operation's header: only the revision that was reached.
 func (a *txnAnswer) header() *pb.ResponseHeader {
 	if a.changed {
 		return &pb.ResponseHeader{Revision: a.after}

@@ -49,9 +49,9 @@ type watchService struct {
 }
 
 // watchStream is one stream with its watches: each is a cursor over the store's
-// changes, and holds no events. All of it belongs to the goroutine of run, so
-// that what is ready at a time is sent at a time, and nothing comes between the
-// parts of a response; but for what is said otherwise.
+// changes, and holds no events. Only run's goroutine touches the fields unless
+// noted, so that what is ready together is sent together, and nothing comes between
+// the parts of a response.
 type watchStream struct {
 	*pod
 	both    pb.Watch_WatchServer
