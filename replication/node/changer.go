@@ -44,8 +44,21 @@ type membershipChanger struct {
 	joiners map[replication.MemberID]joinRequest
 	leavers map[replication.MemberID]leaveRequest
 	removed map[replication.MemberID]bool // by this pod: a late request must not take them in again
+	settled settled
 	// unwanted is since when the members are known that should not exist.
 	unwanted map[replication.MemberID]time.Time
+}
+
+// settled is a commit index of a while ago: whoever keeps up has stored it by now.
+type settled struct {
+	index, next uint64
+	renewed     time.Time
+}
+
+func (s *settled) renew(committed uint64, after time.Duration) {
+	if time.Since(s.renewed) > after {
+		s.index, s.next, s.renewed = s.next, committed, time.Now()
+	}
 }
 
 // joinRequest is a pod that asks to be taken in.
@@ -209,13 +222,18 @@ func (s *membershipChanger) situation() policy.Situation {
 	now := policy.Situation{
 		Self: s.replica.Self, Members: members(s.replica.Configuration()), Wanted: s.wanted(),
 		Joining: map[replication.MemberID]bool{}, Leaving: map[replication.MemberID]bool{}, Recloning: map[replication.MemberID]bool{},
-		Alive: map[replication.MemberID]bool{}, Overdue: map[replication.MemberID]bool{},
+		Alive: map[replication.MemberID]bool{}, Behind: map[replication.MemberID]bool{}, Overdue: map[replication.MemberID]bool{},
 	}
 	for _, m := range now.Members {
 		now.Alive[m.ID] = m.ID == s.replica.Self || s.replica.Acks.Heard(m.ID, 4*s.lease)
 	}
+	term := s.replica.Views.Load().Term
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settled.renew(s.replica.Raft.CommitIndex(), 2*s.lease)
+	for _, m := range now.Members {
+		now.Behind[m.ID] = m.ID != s.replica.Self && !s.replica.Acks.Has(m.ID, term, s.settled.index)
+	}
 	maps.DeleteFunc(s.joiners, func(_ replication.MemberID, j joinRequest) bool { return time.Since(j.asked) > joinerFresh })
 	maps.DeleteFunc(s.leavers, func(_ replication.MemberID, l leaveRequest) bool { return time.Since(l.asked) > 10*joinerFresh })
 	excluded := func(id replication.MemberID) bool { return now.Wanted.Excludes(replication.Ordinal(id.Pod())) }

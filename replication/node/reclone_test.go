@@ -162,6 +162,46 @@ func TestRecloneWaitsForTheOther(t *testing.T) {
 	second.mustRead("k", "after a crash")
 }
 
+// Damage is found in a pod while another one answers, but lacks more than the log has,
+// and cannot take a snapshot yet. The vote is not taken: without it nothing could be
+// committed. The damaged pod says why it waits; later it goes on by itself.
+//
+// Scenario: S44
+func TestNoVoteIsTakenWhileAnotherPodLags(t *testing.T) {
+	c := newCluster(t, 3)
+	c.adjust = func(o *replication.Options) { o.LogBytes = 1 << 20 }
+	c.boot()
+	before := c.memberIDs()
+	master, lagging, damaged := c.master(), c.followers()[0], c.followers()[1]
+	lagging.machine.Refuse(true)
+	c.net.isolate(lagging.name)
+	master.growLog("big", 20)
+	c.net.heal()
+	c.eventually("the pod that lacks much answers", func() error {
+		if !master.node.engine.Load().replica.Acks.Heard(lagging.node.MemberID(), time.Second) {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	damaged.recloning()
+	c.eventually("it says what it waits for", func() error {
+		if because := damaged.node.Status().Because; !strings.Contains(because, lagging.name+" lags behind") {
+			return errors.New(because)
+		}
+		return nil
+	})
+	master.mustPut("k", "by two of three")
+	if votes := master.voters(); len(votes) != 3 || len(damaged.node.Failed()) > 0 {
+		t.Errorf("the voters are %v", votes)
+	}
+	lagging.machine.Refuse(false)
+	damaged.awaitRetired()
+	damaged.start()
+	damaged.awaitStart()
+	c.awaitWhole(before, damaged)
+	damaged.mustRead("k", "by two of three")
+}
+
 // A pod that has lost its vote, and dies before it has set its data aside, does
 // so after its next start.
 func TestRecloneAfterACrash(t *testing.T) {

@@ -75,16 +75,7 @@ func TestADamagedSnapshot(t *testing.T) {
 	m, away := c.master(), c.follower()
 	away.machine.Refuse(true)
 	c.net.isolate(away.name)
-	big := strings.Repeat("v", 100_000)
-	for i := range 60 {
-		m.mustPut(fmt.Sprint("big", i), big)
-	}
-	c.eventually("the log is truncated", func() error {
-		if first, err := m.node.engine.Load().replica.Storage.Log.FirstIndex(); err != nil || first < 20 {
-			return fmt.Errorf("it begins at %d, %v", first, err)
-		}
-		return nil
-	})
+	big := m.growLog("big", 20)
 	c.net.heal()
 	c.eventually("the master checks its database", func() error {
 		if n := m.machine.Checked(); n != 1 {
@@ -98,6 +89,23 @@ func TestADamagedSnapshot(t *testing.T) {
 	if n := m.machine.Checked(); n != 1 {
 		t.Errorf("the master checked its database %d times", n)
 	}
+}
+
+// growLog writes until the log of 1 MiB begins at an index or later. It returns the
+// value of the 60 keys.
+func (p *pod) growLog(prefix string, begin uint64) string {
+	p.c.t.Helper()
+	big := strings.Repeat("v", 100_000)
+	for i := range 60 {
+		p.mustPut(fmt.Sprint(prefix, i), big)
+	}
+	p.c.eventually("the log is truncated", func() error {
+		if first, err := p.node.engine.Load().replica.Storage.Log.FirstIndex(); err != nil || first < begin {
+			return fmt.Errorf("it begins at %d, %v", first, err)
+		}
+		return nil
+	})
+	return big
 }
 
 // Scenario: S26

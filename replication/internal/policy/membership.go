@@ -35,7 +35,9 @@ type Situation struct {
 	// Recloning have asked to lose their vote, for their data is of no use.
 	Recloning map[replication.MemberID]bool
 	Alive     map[replication.MemberID]bool
-	Wanted    Wanted
+	// Behind are those who have not stored what was committed a while ago.
+	Behind map[replication.MemberID]bool
+	Wanted Wanted
 	// Overdue are those who should not exist, and had time to leave.
 	Overdue map[replication.MemberID]bool
 }
@@ -103,8 +105,9 @@ func (s Situation) removal() Change {
 }
 
 // MustStay says why a member must keep its data, of no use as it may be, and its
-// vote; empty: it may lose them. All others must vote and answer: then no other pod
-// is being replaced, and no vote is taken that may soon be needed.
+// vote; empty: it may lose them. All others must vote, answer and keep up: then no
+// other pod is being replaced, no vote is taken that may soon be needed, and the
+// change, and the writes after it, need not wait for a pod that lacks much.
 func (s Situation) MustStay(id replication.MemberID) string {
 	if m, in := s.Members.Find(id); !in || !m.Voter {
 		return ""
@@ -119,6 +122,8 @@ func (s Situation) MustStay(id replication.MemberID) string {
 			return fmt.Sprintf("%s does not vote yet: one pod is replaced at a time", m.ID.Pod())
 		case !s.Alive[m.ID]:
 			return fmt.Sprintf("%s does not answer the master", m.ID.Pod())
+		case s.Behind[m.ID]:
+			return fmt.Sprintf("%s lags behind the master", m.ID.Pod())
 		}
 	}
 	return ""

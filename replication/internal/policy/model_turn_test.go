@@ -186,10 +186,12 @@ func (m *model) situation(p int, now configuration) policy.Situation {
 	s := policy.Situation{
 		Self: q.disk.member.name(), Members: now.members(), Wanted: m.wanted(),
 		Joining: map[replication.MemberID]bool{}, Leaving: map[replication.MemberID]bool{}, Recloning: map[replication.MemberID]bool{},
-		Alive: map[replication.MemberID]bool{}, Overdue: map[replication.MemberID]bool{},
+		Alive: map[replication.MemberID]bool{}, Behind: map[replication.MemberID]bool{}, Overdue: map[replication.MemberID]bool{},
 	}
 	for _, o := range s.Members {
-		s.Alive[o.ID] = m.hears(p, idOf(o.ID))
+		i := idOf(o.ID)
+		s.Alive[o.ID] = m.hears(p, i)
+		s.Behind[o.ID] = m.pods[i.pod()].disk.member == i && m.pods[i.pod()].disk.end < q.commit
 		s.Overdue[o.ID] = m.patient && s.Wanted.Excludes(replication.Ordinal(o.ID.Pod()))
 	}
 	for o := range m.pods {

@@ -13,17 +13,24 @@ type ack struct {
 	sent time.Time
 }
 
-// Acks remembers the newest ack of each member.
+// match is how much of the log of a term's master a member has stored.
+type match struct{ term, index uint64 }
+
+// Acks remembers the newest ack of each member, and how far its log is.
 type Acks struct {
 	Changed chan struct{} // has a token after a change; one waiter
 
 	mu     sync.Mutex // guards the fields below
 	newest map[replication.MemberID]ack
+	stored map[replication.MemberID]match
 	away   map[replication.MemberID]chan struct{} // closed at the next answer
 }
 
 func newAcks() *Acks {
-	return &Acks{Changed: make(chan struct{}, 1), newest: map[replication.MemberID]ack{}, away: map[replication.MemberID]chan struct{}{}}
+	return &Acks{
+		Changed: make(chan struct{}, 1), newest: map[replication.MemberID]ack{},
+		stored: map[replication.MemberID]match{}, away: map[replication.MemberID]chan struct{}{},
+	}
 }
 
 // lost notes that a member does not answer.
@@ -79,6 +86,24 @@ func (a *Acks) record(id replication.MemberID, k ack) {
 	case a.Changed <- struct{}{}:
 	default:
 	}
+}
+
+// store notes how far a member is. Answers of several connections may overtake each
+// other; in one term a log only grows.
+func (a *Acks) store(id replication.MemberID, m match) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if before := a.stored[id]; m.term > before.term || m.term == before.term && m.index > before.index {
+		a.stored[id] = m
+	}
+}
+
+// Has says whether a member is known to have stored the log of a term up to an index.
+func (a *Acks) Has(id replication.MemberID, term, index uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.stored[id]
+	return m.term == term && m.index >= index
 }
 
 // Confirmed says whether a majority of voters, self taken for granted, were in

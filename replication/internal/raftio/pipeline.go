@@ -53,10 +53,7 @@ func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	}
 	p := &Pipeline{transport: t, confirmed: make(chan struct{}, 1), turn: turn.New()}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-		if !confirms(req, resp) {
-			return nil
-		}
-		if err := t.await(replication.MemberID(to), req, resp); err != nil {
+		if err := t.await(replication.MemberID(to), req, resp); err != nil || !confirms(req, resp) {
 			return err
 		}
 		p.stored.Store(req.Entries[len(req.Entries)-1].Index)

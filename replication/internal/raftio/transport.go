@@ -145,9 +145,6 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 	if resp.Success && resp.Term == req.Term {
 		t.replica.Acks.record(replication.MemberID(id), ack{req.Term, sent})
 	}
-	if !confirms(req, resp) {
-		return nil
-	}
 	return t.await(replication.MemberID(id), req, resp)
 }
 
@@ -156,9 +153,15 @@ func confirms(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) 
 	return resp.Success && len(req.Entries) > 0
 }
 
-// await holds an answer that confirms entries back until it may be counted: see
-// raftlog.Log.Overlap.
+// await notes what an answer confirms, and holds one that confirms entries back until
+// it may be counted: see raftlog.Log.Overlap.
 func (t *Transport) await(from replication.MemberID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if resp.Success && resp.Term == req.Term {
+		t.replica.Acks.store(from, match{req.Term, end(req)})
+	}
+	if !confirms(req, resp) {
+		return nil
+	}
 	return t.replica.Storage.Log.Await(raftlog.Answer{Member: string(from), Term: resp.Term, Index: req.Entries[len(req.Entries)-1].Index})
 }
 

@@ -197,24 +197,29 @@ func (r *Reader) Agree(pod string, theirs replication.Mark) error {
 }
 
 // ConfirmWithout returns nil when every voter but this pod and id has, from now
-// on, confirmed that it follows this pod: they can commit without id.
+// on, confirmed that it follows this pod, and has stored what is committed: they can
+// commit without id. (TestNoVoteIsTakenWhileAnotherPodLags)
 func (r *Reader) ConfirmWithout(ctx context.Context, id replication.MemberID) error {
 	v := r.replica.Views.Load()
 	if !v.Ready {
 		return replication.ErrNoMaster
 	}
-	since := time.Now()
+	since, committed := time.Now(), r.replica.Raft.CommitIndex()
 	r.replica.Raft.VerifyLeader() // for an immediate round of heartbeats
 	again := time.NewTicker(r.lease / 8)
 	defer again.Stop()
 	for {
-		silent := replication.MemberID("")
+		because := ""
 		for _, other := range r.replica.OtherVoters() {
-			if other != id && !r.replica.Acks.Confirmed("", []replication.MemberID{other}, v.Term, since) {
-				silent = other
+			switch {
+			case other == id:
+			case !r.replica.Acks.Confirmed("", []replication.MemberID{other}, v.Term, since):
+				because = other.Pod() + " does not answer"
+			case !r.replica.Acks.Has(other, v.Term, committed):
+				because = other.Pod() + " lags behind"
 			}
 		}
-		if silent == "" {
+		if because == "" {
 			return nil
 		}
 		select {
@@ -222,7 +227,7 @@ func (r *Reader) ConfirmWithout(ctx context.Context, id replication.MemberID) er
 		case <-v.Changed:
 			return replication.ErrNoMaster
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer", silent)
+			return errors.New(because)
 		}
 	}
 }
