@@ -413,6 +413,9 @@ func TestHTTP(t *testing.T) {
 	if code, _ := get("/livez"); code != http.StatusOK {
 		t.Error("not alive while it starts")
 	}
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "not ready: it is starting") {
+		t.Error(code, body)
+	}
 	if code, body := get("/readyz?verbose"); code != http.StatusServiceUnavailable || !strings.Contains(body, "because: it is starting") {
 		t.Error(code, body)
 	}

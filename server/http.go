@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -46,7 +47,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		if len(because) == 0 {
 			fmt.Fprintln(w, "ok")
 		} else {
-			fmt.Fprintln(w, "not ready")
+			fmt.Fprintf(w, "not ready: %s\n", strings.Join(because, "; "))
 		}
 		return
 	}
