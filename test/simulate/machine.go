@@ -86,7 +86,7 @@ type machine struct {
 	ips     int
 	wanted  bool // The pod exists: a process that ends is started again.
 	process atomic.Pointer[process]
-	crashes []string // Ends that nobody asked for.
+	crashes []string // Why processes ended that nobody asked to, or with an error.
 	rolled  int      // The roll-out that it was started in.
 	full    atomic.Bool
 }
@@ -310,7 +310,9 @@ func (m *machine) stop() error {
 	case <-p.ended:
 		m.world.say("%s has stopped: %v", m.name, p.err)
 		if p.err != nil {
-			return fmt.Errorf("%s ended with an error after it was told to stop: %w", m.name, p.err)
+			m.world.lock()
+			m.crashes = append(m.crashes, p.err.Error())
+			m.world.unlock()
 		}
 	case <-p.dead:
 	case <-time.After(grace):

@@ -325,12 +325,12 @@ func (s *simulation) end() {
 // full, and what the simulation did to its data or identity.
 var excused = []string{"hangs", "no space left", "the machine is off", "damaged", "restart to begin as a new member"}
 
-// checkEnds reports pods that ended by themselves without a reason.
+// checkEnds reports pods that ended by themselves, or with an error, without a reason.
 func (s *simulation) checkEnds() {
 	for _, m := range s.pods {
 		for _, reason := range slices.Compact(m.crashes) {
 			if !slices.ContainsFunc(excused, func(e string) bool { return strings.Contains(reason, e) }) {
-				s.fail("crash", "%s ended by itself: %s", m.name, reason)
+				s.fail("crash", "%s ended by itself, or with an error after it was told to stop: %s", m.name, reason)
 			}
 		}
 	}
