@@ -187,7 +187,7 @@ func simulatedConfig(e simulate.Environment) (config, error) {
 			committed: e.Committed,
 			observe:   e.Observe,
 			timing:    replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
-			logBytes:  512 << 10, tableBytes: 256 << 10,
+			logBytes:  e.LogBytes, tableBytes: 256 << 10,
 		},
 	}, nil
 }

@@ -162,7 +162,7 @@ func loseVolume(ctx context.Context, n *nemesis) {
 // damage flips a bit in what some pods have on disk, within the time that a clone
 // takes.
 func damage(ctx context.Context, n *nemesis, pods int) {
-	if !n.becomesWhole(ctx) {
+	if !n.becomesWhole(ctx) || 2*pods > n.controller.size() && !n.keepLogs(ctx) {
 		return
 	}
 	n.fragile = true
@@ -183,6 +183,19 @@ func damage(ctx context.Context, n *nemesis, pods int) {
 		n.log("reading all of %s: %v", n.pods[i].name, err)
 	}
 	_ = workload.Pause(ctx, n.between(time.Second, 20*time.Second))
+}
+
+// keepLogs starts all pods anew, with logs that are not truncated any more. When the
+// majority is damaged, and nobody has read that yet, it goes on without the others
+// for as long as they are away. Those have the only copies without damage: they must
+// find all that they lack in a log, or a person has to decide what is lost.
+func (n *nemesis) keepLogs(ctx context.Context) bool {
+	n.logBytes.Store(longLog)
+	for _, m := range n.pods[:n.controller.size()] {
+		n.restart(m)
+	}
+	_ = workload.Pause(ctx, 2*controllerTick) // Until it is known again who is ready.
+	return n.becomesWhole(ctx)
 }
 
 // scale changes the number of pods. Downwards only while all is well, and nothing

@@ -29,6 +29,8 @@ type Environment struct {
 	Dial      func(ctx context.Context, hostport string) (net.Conn, error)
 	Lookup    func(ctx context.Context, host string) ([]string, error)
 	LogFS     types.VFS
+	// LogBytes is the size of the log over which it is truncated.
+	LogBytes int64
 	// Space is what the volume's file system has, in bytes.
 	Space  func() (free, total uint64)
 	API    dynamic.Interface
@@ -133,7 +135,16 @@ type world struct {
 	one     chan struct{}
 	pods    []*machine
 	zombies sync.WaitGroup
+
+	logBytes atomic.Int64 // Of processes that start.
 }
+
+const (
+	// shortLog makes pods that are away for a while need a snapshot.
+	shortLog = 512 << 10
+	// longLog is never truncated in a run.
+	longLog = 1 << 30
+)
 
 func (w *world) lock()   { w.one <- struct{}{} }
 func (w *world) unlock() { <-w.one }
@@ -209,7 +220,7 @@ func (m *machine) environment(p *process) Environment {
 		return w.names.lookup(ctx, m.name, ip, host)
 	}
 	return Environment{
-		Name: m.name, Dir: m.volume, Stderr: m.output, LogFS: p.disk, Lookup: lookup,
+		Name: m.name, Dir: m.volume, Stderr: m.output, LogFS: p.disk, LogBytes: w.logBytes.Load(), Lookup: lookup,
 		Listen: func(_, address string) (net.Listener, error) { return p.host.Listen(address) },
 		Dial:   p.host.dialer(lookup),
 		Space: func() (free, total uint64) {

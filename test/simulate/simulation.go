@@ -100,6 +100,7 @@ func newSimulation(o Options) *simulation {
 		applied: oracle.New(func(err error) { s.fail("oracle", "%v", err) }),
 		say:     s.log, one: make(chan struct{}, 1),
 	}
+	s.logBytes.Store(shortLog)
 	for i := range maxPods {
 		s.pods = append(s.pods, s.newMachine(i))
 	}
