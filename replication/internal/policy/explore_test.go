@@ -230,7 +230,7 @@ func (m *model) lost() bool {
 // heals ends all faults, has Kubernetes start what should run and stop what should
 // not, and looks whether all pods become ready, and are the voters.
 func (x *explorer) heals(m *model) bool {
-	m.silent = false
+	m.silent, m.parted = false, 0
 	for p := range m.pods {
 		m.pods[p].cut = false
 	}

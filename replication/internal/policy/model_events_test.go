@@ -21,6 +21,8 @@ const (
 	damage
 	write
 	turn
+	part // two pods from each other
+	join
 	scale
 	silence
 	speak
@@ -29,12 +31,15 @@ const (
 	verbs
 )
 
-var verbNames = [verbs]string{"start", "crash", "delete", "wipe", "cut", "heal", "leave", "damage", "write", "turn", "scale",
+var verbNames = [verbs]string{"start", "crash", "delete", "wipe", "cut", "heal", "leave", "damage", "write", "turn", "part", "join", "scale",
 	"api-silent", "api-back", "lose-record", "settle"}
 
 func (e event) String() string {
 	if e.do == silence || e.do == speak || e.do == forget || e.do == settle {
 		return verbNames[e.do]
+	}
+	if e.do == part || e.do == join {
+		return fmt.Sprint(verbNames[e.do], " ", e.arg/maxPods, "-", e.arg%maxPods)
 	}
 	return fmt.Sprint(verbNames[e.do], " ", e.arg)
 }
@@ -45,6 +50,12 @@ func events(pods int) (all []event) {
 		switch do {
 		case silence, speak, forget, settle:
 			all = append(all, event{do, 0})
+		case part, join:
+			for a := range pods {
+				for b := range a {
+					all = append(all, event{do, b*maxPods + a})
+				}
+			}
 		case scale:
 			for n := 1; n <= pods; n++ {
 				all = append(all, event{do, n})
@@ -82,6 +93,11 @@ func (m *model) happen(e event) bool {
 		return m.happenTo(&m.pods[e.arg], e)
 	}
 	switch e.do {
+	case part, join:
+		a, b := e.arg/maxPods, e.arg%maxPods
+		ok := (m.parted&pair(a, b) == 0) == (e.do == part) && (e.do == join || m.pods[a].up && m.pods[b].up)
+		m.parted ^= pair(a, b)
+		return ok
 	case scale:
 		ok := m.replicas != e.arg
 		m.replicas = e.arg

@@ -40,10 +40,10 @@ func (m *model) campaign(p int, transfer bool) bool {
 			return false
 		}
 	}
-	m.follow(p, d.term+1, 0)
 	if d.term >= maxTerms || d.end >= maxLog {
 		return false
 	}
+	m.follow(p, d.term+1, 0)
 	term := d.term
 	m.voteFor(p, d.member)
 	granted := 0
@@ -61,7 +61,9 @@ func (m *model) campaign(p int, transfer bool) bool {
 	if granted*2 <= len(voters) {
 		return false
 	}
-	m.lead(p)
+	if m.lead(p); m.prudent {
+		m.replicate(p) // It is heard of before another one stands.
+	}
 	return true
 }
 

@@ -226,7 +226,7 @@ func bits(flags ...bool) (b uint8) {
 
 // encode writes the world down, in some hundred bytes.
 func (m *model) encode(b []byte) []byte {
-	b = append(b, uint8(m.replicas), bits(m.ordered, m.silent, m.founded), m.record.cluster, uint8(m.record.founder),
+	b = append(b, uint8(m.parted), uint8(m.parted>>8), uint8(m.replicas), bits(m.ordered, m.silent, m.founded), m.record.cluster, uint8(m.record.founder),
 		m.clusters, m.writes, uint8(m.acked), uint8(m.acked>>8))
 	b = append(b, m.committed[:]...)
 	for p := range m.pods {
@@ -273,6 +273,8 @@ func (m *model) decode(b []byte) {
 	m.world = world{}
 	next := func() uint8 { v := b[0]; b = b[1:]; return v }
 	flag := func(v uint8, n int) bool { return v&(1<<n) != 0 }
+	m.parted = uint16(next())
+	m.parted |= uint16(next()) << 8
 	m.replicas = int(next())
 	f := next()
 	m.ordered, m.silent, m.founded = flag(f, 0), flag(f, 1), flag(f, 2)

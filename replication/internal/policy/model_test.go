@@ -205,10 +205,11 @@ type record struct {
 type world struct {
 	pods     [maxPods]pod
 	replicas int
-	ordered  bool // pods are created one after the other
-	silent   bool // the API server
-	mute     bool // the names: neither found nor known not to be
-	listed   bool // a person has made a list of the pods: no Kubernetes
+	ordered  bool   // pods are created one after the other
+	parted   uint16 // pairs of pods, a bit each
+	silent   bool   // the API server
+	mute     bool   // the names: neither found nor known not to be
+	listed   bool   // a person has made a list of the pods: no Kubernetes
 	record   record
 
 	// The rest nobody in the cluster knows.
@@ -281,8 +282,11 @@ func (m *model) violated(format string, args ...any) {
 }
 
 func (m *model) reach(a, b int) bool {
-	return a == b || m.pods[a].up && m.pods[b].up && !m.pods[a].cut && !m.pods[b].cut
+	return a == b || m.pods[a].up && m.pods[b].up && !m.pods[a].cut && !m.pods[b].cut && m.parted&pair(a, b) == 0
 }
+
+// pair is the bit of a pair of pods.
+func pair(a, b int) uint16 { return 1 << (min(a, b)*maxPods + max(a, b)) }
 
 // answers says whether a pod reaches the disk of a member, and its log runs.
 func (m *model) answers(from int, to id) bool {

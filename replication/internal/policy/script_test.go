@@ -82,6 +82,9 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 }
 
 func argument(t *testing.T, d *datadriven.TestData) int {
+	if a, b, pair := strings.Cut(d.CmdArgs[0].Key, "-"); pair {
+		return int(a[0]-'0')*maxPods + int(b[0]-'0')
+	}
 	n, err := strconv.Atoi(d.CmdArgs[0].Key)
 	if err != nil {
 		t.Fatalf("%s: %v", d.Pos, err)
