@@ -15,13 +15,17 @@ import (
 
 var depthFlag = flag.Int("depth", 0, "how many events TestExplore tries after another; 0: few")
 
-// beginnings are the states to explore from.
-var beginnings = []struct {
+// beginning is a state to explore from: how many pods there should be, created in
+// order or not, and what has happened.
+type beginning struct {
 	name     string
 	replicas int
 	ordered  bool
 	events   string
-}{
+}
+
+// beginnings are the states to explore from.
+var beginnings = []beginning{
 	{"nothing, pods at once", 3, false, ""},
 	{"nothing, pods in order", 3, true, ""},
 	{"two pods", 2, false, "start 0, start 1, settle"},
@@ -34,9 +38,8 @@ var beginnings = []struct {
 // explorer tries every order of events, the shorter ones first.
 type explorer struct {
 	policies *policies
-	pods     int // that events happen to
+	events   []event // that are tried
 	depth    int
-	limit    int // of states; 0: none
 
 	seed    maphash.Seed
 	visited map[uint64]bool
@@ -61,7 +64,7 @@ type finding struct {
 }
 
 func newExplorer(p *policies, pods, depth int) *explorer {
-	return &explorer{policies: p, pods: pods, depth: depth, seed: maphash.MakeSeed(), visited: map[uint64]bool{}, good: map[uint64]bool{}, stuck: map[uint64]bool{}}
+	return &explorer{policies: p, events: events(pods), depth: depth, seed: maphash.MakeSeed(), visited: map[uint64]bool{}, good: map[uint64]bool{}, stuck: map[uint64]bool{}}
 }
 
 func (x *explorer) hash(m *model) uint64 {
@@ -99,14 +102,13 @@ func (x *explorer) run(from *model) *finding {
 	x.nodes = []node{{parent: -1}}
 	x.visited[x.hash(from)] = true
 	frontier := []open{{0, slices.Clone(x.buffer)}}
-	all := events(x.pods)
 	var before, m model
 	before.policies, m.policies = x.policies, x.policies
 	for range x.depth {
 		var next []open
 		for _, o := range frontier {
 			before.decode(o.state)
-			for _, e := range all {
+			for _, e := range x.events {
 				m.world = before.world
 				if !m.happen(e) {
 					continue
@@ -125,9 +127,6 @@ func (x *explorer) run(from *model) *finding {
 				}
 				if m.wrong != "" {
 					return &finding{m.wrong, append(x.path(o.node), e)}
-				}
-				if x.limit > 0 && len(x.nodes) >= x.limit {
-					return nil
 				}
 			}
 		}
