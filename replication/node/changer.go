@@ -49,7 +49,8 @@ type membershipChanger struct {
 	unwanted map[replication.MemberID]time.Time
 }
 
-// settled is a commit index of a while ago: whoever keeps up has stored it by now.
+// settled is a commit index from a while ago: whoever keeps up has stored it by
+// now.
 type settled struct {
 	index, next uint64
 	renewed     time.Time
@@ -100,8 +101,8 @@ func (s *membershipChanger) join(id replication.MemberID, index, commit uint64) 
 	s.kick()
 }
 
-// leave asks for a member's removal, or that of its vote, which is done some
-// time later. Its own wish to join, from before, does not count any more.
+// leave asks for a member, or only its vote, to be removed, which happens some
+// time later. An earlier request of it to join no longer counts.
 func (s *membershipChanger) leave(id replication.MemberID, reclone bool) {
 	s.mu.Lock()
 	s.leavers[id] = leaveRequest{time.Now(), reclone}

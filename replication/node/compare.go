@@ -12,8 +12,9 @@ import (
 // compareTick is how often a follower that nobody reads from compares.
 const compareTick = time.Second
 
-// compareIdly compares with the master what nobody reads: local reads and watches
-// ask nobody, and a master that differs hears of it from a follower.
+// compareIdly compares this pod with the master even while nobody reads: local
+// reads and watches compare nothing, and a master that differs hears of it from a
+// follower.
 func (n *Node) compareIdly(ctx context.Context) {
 	e := n.engine.Load()
 	tick := time.NewTicker(compareTick)
@@ -37,7 +38,7 @@ func (n *Node) compareIdly(ctx context.Context) {
 	}
 }
 
-// Mark is that of the entry that this pod has applied last.
+// Mark is what this pod had after the last entry that it applied.
 func (n *Node) Mark() replication.Mark {
 	if e := n.engine.Load(); e != nil {
 		return e.replica.Trail.Last()

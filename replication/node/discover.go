@@ -68,8 +68,8 @@ func (n *Node) ordinalsAround(own int) (low, high int) {
 	return low, high
 }
 
-// inspect asks pods what they have, and the pod that one of them takes for the
-// master. Who does not answer is not in the result.
+// inspect asks pods what they have, and so also the pod that one of them takes
+// for the master. Pods that do not answer are missing from the result.
 func (n *Node) inspect(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse {
 	seen := n.inspectThese(ctx, pods)
 	var masters []string
@@ -118,7 +118,7 @@ func (n *Node) absent(pod string) bool {
 	return errors.As(err, &missing) && missing.IsNotFound
 }
 
-// absentAmong are those of some pods that do not exist.
+// absentAmong returns the pods that do not exist.
 func (n *Node) absentAmong(pods []string) map[string]bool {
 	absent := map[string]bool{}
 	var mu sync.Mutex

@@ -16,7 +16,7 @@ func diskOf(id volume.Identity) replication.Disk {
 	}
 }
 
-// Examine reads what dir says of itself, also while a process has it open. A
+// Examine reads what dir says of itself, even while a process has it open. A
 // directory that was never used is the zero Disk.
 func Examine(dir string) (replication.Disk, error) {
 	id, err := volume.Read(dir)
@@ -35,7 +35,7 @@ func (n *Node) RecordPlace(place string) error {
 	})
 }
 
-// SetAside gives up the data in dir for that of a cluster, which goes on from
+// SetAside gives up the data in dir in favour of a cluster that goes on from
 // another copy: the pod's next start sets it aside and clones. The disk is the
 // cluster's from now on: it must not join what it was copied from. No process may
 // have dir open.

@@ -61,12 +61,13 @@ type handing struct {
 	late map[replication.MemberID]lateSuccessor
 }
 
-// lateSuccessor did not take the baton in time. It is not asked again in that term
-// before it has an entry that was written later: the library has left a question to
-// the goroutine that replicates to it, in a channel that holds one, and its next
-// attempt waits until that is taken out. If the pod loses its place meanwhile
-// nobody does, and its Raft refuses all writes from then on, also when it leads
-// again; see commitFirstEntry, and TestHandOverToAPodThatHangs.
+// lateSuccessor did not take the baton in time. It is not asked again in that
+// term before it has an entry that was written later: the library has left a
+// question to the goroutine that replicates to it, in a channel that holds one,
+// and its next attempt waits until that is taken out. If the pod loses its place
+// meanwhile, nobody takes it out, and its Raft refuses all writes from then on,
+// even once it leads again; see commitFirstEntry, and
+// TestHandOverToAPodThatHangs.
 type lateSuccessor struct{ term, last uint64 }
 
 // timedOut says whether an attempt ended because the successor did not keep up.
@@ -85,8 +86,8 @@ func (h *handing) mayAsk(successor replication.MemberID, term, last uint64) bool
 	return !late || before.term != term || last > before.last
 }
 
-// handOver hands over with no write in flight, so that no caller is left in doubt;
-// with anyway also when those in flight do not end.
+// handOver hands over with no write in flight, so that no caller is left in
+// doubt. With anyway set it hands over even if the writes in flight do not end.
 func (e *engine) handOver(ctx context.Context, v *raftio.View, to string, anyway bool) (string, error) {
 	if !e.handing.mu.TryLock() {
 		return "", fmt.Errorf("%w: another hand over is under way", replication.ErrNoHeir)

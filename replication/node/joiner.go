@@ -34,7 +34,7 @@ type joiner struct {
 	absent time.Time
 	said   bool // what this pod has, since then
 	name   nameWatch
-	// names are those of the pods that ask this one.
+	// names watches the names of the pods that ask this one.
 	names map[string]*nameWatch
 }
 
@@ -151,9 +151,9 @@ func (a *joiner) ask(ctx context.Context) {
 	}
 }
 
-// quorum is what this pod knows of the voters by the latest membership in its log, by
-// which votes go: after a crash what was applied lags, and nothing is applied
-// without a quorum.
+// quorum is what this pod knows of the voters of the latest membership in its
+// log, the one that elections go by: after a crash what was applied lags behind
+// it, and nothing is applied without a quorum.
 func (a *joiner) quorum(seen policy.Seen) policy.Quorum {
 	q := policy.Quorum{
 		Self: a.engine.self, Last: lastEntry(a.engine.replica), Voters: raftio.Voters(a.engine.replica.Configuration()), Seen: seen,
@@ -168,10 +168,9 @@ func (a *joiner) quorum(seen policy.Seen) policy.Quorum {
 	return q
 }
 
-// catchUp notes when this pod is as far as the others: when it gets all that was
-// acknowledged before a moment soon after that moment. Having got it late says
-// nothing: meanwhile there is more. Under a load that it hardly keeps up with, it
-// is enough to have tried for a while.
+// catchUp marks this pod as caught up once a linearizable read is quick. A slow
+// one proves nothing, since more writes arrived meanwhile. Under a load that the
+// pod can barely keep up with, a number of attempts is enough.
 func (a *joiner) catchUp(ctx context.Context) {
 	for round := 0; ctx.Err() == nil; {
 		asked := time.Now()

@@ -13,8 +13,8 @@ import (
 	"github.com/batondb/baton/replication/internal/entry"
 )
 
-// followLeadership follows the library's word on who leads, and runs a leadership for each time
-// that this pod does, one after the other.
+// followLeadership waits for the library to say that this pod leads, and runs one
+// leadership after the other.
 func (e *engine) followLeadership(ctx context.Context, runMaster func(context.Context), fail func(error)) {
 	before := make(chan struct{})
 	close(before)
@@ -67,8 +67,9 @@ func (e *engine) lead(ctx context.Context, runMaster func(context.Context), fail
 // commands, because the library's no-op never reaches the state machine, whose
 // index others wait for.
 //
-// A pod that has just been elected hands over to nobody. If its Raft says so for
-// long, it is stuck for ever (see lateSuccessor), and the process must end.
+// A pod that has just been elected hands over to nobody. If its Raft goes on
+// claiming that, it is stuck for ever (see lateSuccessor), and the process must
+// end.
 func (e *engine) commitFirstEntry(ctx context.Context, fail func(error)) (term uint64, ok bool) {
 	data := []byte{entry.Version}
 	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier leadership may be about to end.

@@ -17,11 +17,11 @@ import (
 	"github.com/batondb/baton/replication/internal/volume"
 )
 
-// CheckRecovery says why this pod's data must not become the beginning of a
-// new history: another pod is the master, or the pods that answer can choose
-// one, or one of them has more, or it is not known that what does not answer is
-// lost. It is nil when what this pod has is the best there is. Of r it takes who
-// is lost, and, before Start, how to open the database.
+// CheckRecovery says why this pod's data must not become the beginning of a new
+// history: another pod is the master, or the pods that answer can choose one, or
+// one of them has more, or it is not known that what does not answer is lost. It
+// returns nil when what this pod has is the best there is. From r it uses who is
+// lost and, before Start, how to open the database.
 func (n *Node) CheckRecovery(ctx context.Context, r replication.Recovery) error {
 	own := n.volume.Identity()
 	p := policy.Recovery{Self: n.MemberID(), Lost: r.Lost}

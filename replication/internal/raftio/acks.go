@@ -33,7 +33,7 @@ func newAcks() *Acks {
 	}
 }
 
-// lost notes that a member does not answer.
+// lost notes that a member did not answer.
 func (a *Acks) lost(id replication.MemberID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -49,8 +49,8 @@ func (a *Acks) IsAway(id replication.MemberID) bool {
 	return a.away[id] != nil
 }
 
-// returned notes that a member answers, whatever it says: of a newer term the
-// library learns by what waits here.
+// returned notes that a member answers, whatever it says: what waits here is how
+// the library learns of a newer term.
 func (a *Acks) returned(id replication.MemberID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,8 +106,8 @@ func (a *Acks) Has(id replication.MemberID, term, index uint64) bool {
 	return m.term == term && m.index >= index
 }
 
-// Confirmed says whether a majority of voters, self taken for granted, were in
-// term at a moment after since.
+// Confirmed says whether a majority of voters, counting self without asking, were
+// in term at some moment after since.
 func (a *Acks) Confirmed(self replication.MemberID, voters []replication.MemberID, term uint64, since time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

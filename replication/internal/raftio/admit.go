@@ -10,9 +10,9 @@ import (
 )
 
 // Every message of the log passes here on its way to the library, whichever way
-// it came, but for heartbeats, which have neither entries nor a commit index.
+// it came. Heartbeats do not: they carry neither entries nor a commit index.
 
-// relay gives Raft what comes through the library's Transport.
+// relay gives Raft what comes through the library's transport.
 func (t *Transport) relay() {
 	for {
 		select {
@@ -64,13 +64,13 @@ func (t *Transport) admit(req *raft.AppendEntriesRequest) {
 // message, once it has taken it.
 func end(req *raft.AppendEntriesRequest) uint64 { return req.PrevLogEntry + uint64(len(req.Entries)) }
 
-// bound makes a message say of no entry that it is committed but of those that
-// it has, or that come before them: what a follower has after them may be of a
-// master of before, and not be what was committed. ("min(leaderCommit, index of
-// last new entry)", Raft paper, figure 2, AppendEntries, receiver 5.) The library
-// takes the commit index when it puts a message together, which may be later than
-// what else is in it; and as a receiver it takes its own last entry for the last
-// new one. So both ends bound it, and the sender does before the message waits.
+// bound limits what a message declares committed to its own entries and those
+// before them: what a follower has beyond may come from an earlier master and
+// never have been committed. ("min(leaderCommit, index of last new entry)", Raft
+// paper, figure 2, AppendEntries, receiver 5.) The library reads the commit index
+// when it assembles a message, later than the entries in it; and as a receiver it
+// takes its own last entry for the last new one. So both ends apply the bound,
+// the sender before the message waits.
 func bound(req *raft.AppendEntriesRequest) {
 	req.LeaderCommitIndex = min(req.LeaderCommitIndex, end(req))
 }
@@ -90,16 +90,16 @@ func (t *Transport) check(req *raft.AppendEntriesRequest) error {
 	return nil
 }
 
-// rebase answers for what is not in this pod's log any more, or never was, when
-// the database was cloned: the library looks for the entry before a message in
-// the log alone, and would refuse the message, and every earlier one, for ever.
-// What this pod has applied was committed, and what was committed is in the log
-// of every later master ("leader completeness", Raft paper, figure 3): a message
-// that begins at or below it matches by definition, and begins anew with the
-// first entry that was not applied. The library takes entry 0 to match.
+// rebase answers for entries that are no longer in this pod's log, or never were
+// because the database was cloned: the library looks for the entry before a
+// message in the log alone, and would refuse the message, and every earlier one,
+// for ever. What this pod has applied was committed, and what was committed is in
+// the log of every later master ("leader completeness", Raft paper, figure 3): a
+// message that begins at or below it matches by definition, and begins anew with
+// the first entry that was not applied. The library takes entry 0 to match.
 //
-// The master may be of before what was applied here, when that was cloned in a
-// later term than this pod knows of: the one term that is at hand is compared.
+// The master may be older than what was applied here, if the clone came from a
+// later term than this pod knows of: so the one term that is at hand is compared.
 // (TestAFirstEntryThatConflictsIsReplaced, TestRebase)
 func (t *Transport) rebase(req *raft.AppendEntriesRequest) {
 	applied := t.replica.Applied.Value.Load()

@@ -12,6 +12,6 @@
 //     (see proven); otherwise the pod ends.
 //
 // A Replica says what it knows of the group: the view of who leads, the newest
-// committed Membership, who has confirmed what and when, what is applied, and the
+// committed membership, who has confirmed what and when, what is applied, and the
 // marks of the last entries.
 package raftio

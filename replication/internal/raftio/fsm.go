@@ -20,7 +20,7 @@ type fsm struct {
 	sm      replication.StateMachine
 	applied *AppliedIndex
 	trail   *Trail
-	// members is told of every committed Membership, on the library's goroutine.
+	// members is told of every committed membership, on the library's goroutine.
 	members func(index uint64, c raft.Configuration)
 	observe func(before, index, term uint64, data []byte) // see Options.Observe
 	fail    func(error)
@@ -122,7 +122,7 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 }
 
 // intact compares an entry with what was written. The library panics over a
-// Membership that it cannot decode.
+// membership that it cannot decode.
 func intact(l *raft.Log) (err error) {
 	defer func() {
 		if why := recover(); why != nil {
@@ -171,12 +171,11 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return f.replaced(s.index)
 }
 
-// replaced looks for entries that a snapshot has left behind: of a master of
-// before, as the one that sent the snapshot would have sent what follows them
-// otherwise. The library empties the log, but goes on to look there for entries
-// up to its old end, and refuses those that it gets. Nothing but a restart makes
-// it look again; see also raftlog.Log.Reconcile.
-// (TestASnapshotBelowTheEndOfTheLog)
+// replaced looks for entries beyond a snapshot. They come from an earlier master:
+// the one that sent the snapshot would have sent what follows them instead. The
+// library empties the log, but still believes in its old end and refuses the
+// entries that it gets. Only a restart makes it look again; see also
+// raftlog.Log.Reconcile. (TestASnapshotBelowTheEndOfTheLog)
 func (f *fsm) replaced(index uint64) error {
 	last, err := f.logEnd()
 	if err == nil && last > index {

@@ -8,12 +8,12 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// Membership is the newest committed Membership that this pod has applied.
+// Membership is the newest committed membership that this pod has applied.
 type Membership struct {
 	now atomic.Pointer[MembershipAt]
 }
 
-// MembershipAt is a Membership and the index of its entry.
+// MembershipAt is a membership and the index of its entry.
 type MembershipAt struct {
 	Index         uint64
 	Configuration raft.Configuration

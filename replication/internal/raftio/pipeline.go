@@ -17,10 +17,10 @@ const (
 	// tellAfter is how long a follower may not know that an entry is committed, when
 	// no further entry tells it.
 	tellAfter = 2 * time.Millisecond
-	// aloneAfter is how long after the entry before it one comes alone: no next is
-	// expected, so the follower is told of it at once. It is longer than what one
-	// caller takes for write after write, who would have to wait for the news to
-	// each follower and for what its watchers make of it.
+	// aloneAfter is the pause after which an entry counts as alone: no other is
+	// expected soon, so the follower is told at once that it is committed. It is
+	// longer than the pause between the writes of a single caller, who would
+	// otherwise pay for telling each follower and waking its watchers.
 	aloneAfter = 10 * time.Millisecond
 )
 
@@ -134,13 +134,14 @@ func (p *Pipeline) lone() bool {
 	return p.alone
 }
 
-// Tell sends what is committed, and returns what the follower was told: up to the end of the last message: the follower
-// need not have taken that one, but it looks for its last entry, by index and
-// term, before it believes what comes with it, as it does with any message. What
-// this pod has applied is committed in the log that it sent as long as it leads in
-// the term of the message: afterwards it is a follower of another log, which may
-// have other entries there. (Raft paper, figure 2; TestSentCommitIndexIsBounded,
-// TestADeposedMasterTellsNothing, and TestTellCommitted for that it does tell.)
+// Tell sends what is committed, up to the end of the last message, and returns
+// what the follower was told. The follower need not have taken that message: as
+// with any, it looks for its last entry, by index and term, before it believes
+// what comes with it. What this pod has applied is committed in the log that it
+// sent as long as it leads in the term of the message: afterwards it is a
+// follower of another log, which may have other entries there. (Raft paper,
+// figure 2; TestSentCommitIndexIsBounded, TestADeposedMasterTellsNothing, and
+// TestTellCommitted for that it does tell.)
 func (p *Pipeline) Tell() (told uint64, err error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()

@@ -10,10 +10,10 @@ import (
 )
 
 // proven bounds what may be applied: an entry that was appended here while this
-// pod led, or that a message of a master ends with or beyond. What a pod has
-// after both is of a master of before, perhaps of itself, and may never have
-// been committed. It is a check of bound, and of the library, and costs nothing
-// that can be measured. (TestWhatWasNotProvenIsNotApplied)
+// pod led, or that a message of a master ends with or beyond. Whatever a pod has
+// beyond both comes from an earlier master, perhaps from itself, and may never
+// have been committed. This checks bound and the library, at no measurable cost.
+// (TestWhatWasNotProvenIsNotApplied)
 type proven struct {
 	mu sync.Mutex // guards the fields below
 	// told is the end of the longest message.

@@ -16,7 +16,7 @@ import (
 )
 
 // ReadLog reads the whole log in dir beside sm, as a check, and returns the
-// newest Membership. No process may have dir open.
+// newest membership. No process may have dir open.
 func ReadLog(dir string, logger *slog.Logger, sm replication.StateMachine) ([]byte, error) {
 	membership := sm.Durable().Configuration
 	log, err := openLog(dir, logger)

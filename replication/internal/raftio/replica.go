@@ -45,7 +45,7 @@ type Replica struct {
 	cancel  context.CancelFunc // of a flush that the library waits for
 }
 
-// Config are what a replica needs beside its Storage.
+// Config are what a replica needs beside its storage.
 type Config struct {
 	Options *replication.Options
 	Self    replication.MemberID
@@ -91,7 +91,7 @@ func (r *Replica) startRaft(o Config) error {
 	}
 	r.Transport.raft.Store(r.Raft)
 	// The library stores what it proposes from the goroutine that changes its
-	// Membership, and steps down there, too, see Transport.SetHeartbeatHandler.
+	// membership, and steps down there, too, see Transport.SetHeartbeatHandler.
 	// (TestNoOverlap, TestSyncWhileReplicating)
 	log.Overlap(func() []string {
 		if r.Raft.State() != raft.Leader {
@@ -150,23 +150,23 @@ func (r *Replica) Truncate(ctx context.Context) {
 	}
 }
 
-// Configuration is the newest Membership in the log, committed or not.
+// Configuration is the newest membership in the log, committed or not.
 func (r *Replica) Configuration() raft.Configuration {
 	return r.Raft.GetConfiguration().Configuration()
 }
 
-// OtherVoters are the voters beside this pod, by the newest Membership.
+// OtherVoters are the voters beside this pod, by the newest membership.
 func (r *Replica) OtherVoters() []replication.MemberID {
 	return slices.DeleteFunc(Voters(r.Configuration()), func(id replication.MemberID) bool { return id == r.Self })
 }
 
 // Campaign makes this pod a candidate at once, as a master that hands over does
-// (thesis, 3.10): without the pre-vote, and asking for the votes of those, too, who
-// still believe in a master. So nothing but the votes themselves keeps two masters
-// out of one term, and one without what was committed out of any (paper, 5.2 and
-// 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep, TestLostVotes,
-// TestForgottenLogDoesNotVote). It also raises the term when it is in vain
-// (TestAPodReturnsInANewerTerm).
+// (thesis, 3.10): without the pre-vote, and asking even those who still believe
+// in a master for their votes. So nothing but the votes themselves keeps two
+// masters out of one term, and one without what was committed out of any (paper,
+// 5.2 and 5.4.1): they must be durable, and one in a term (TestAVoteIsOneStep,
+// TestLostVotes, TestForgottenLogDoesNotVote). A lost election raises the term as
+// well (TestAPodReturnsInANewerTerm).
 func (r *Replica) Campaign() {
 	err := r.Transport.TimeoutNow(raft.ServerID(r.Self), raft.ServerAddress(r.Self), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
@@ -176,8 +176,8 @@ func (r *Replica) Campaign() {
 	}
 }
 
-// Stop ends Raft: nothing is applied, sent or answered after it. The Storage is
-// still open, see Storage.close.
+// Stop ends Raft: nothing is applied, sent or answered after it. The storage is
+// still open, see Storage.Close.
 func (r *Replica) Stop() error {
 	r.cancel()
 	r.Transport.cancel()

@@ -220,7 +220,7 @@ const (
 
 // InstallSnapshot implements raft.Transport.
 //
-// What a member finds damaged was so before it was sent: every frame has a
+// What a member finds damaged was damaged before it was sent: every frame has a
 // checksum. The member would be sent the same again and again, and nobody might
 // read that part of the database here. So this pod looks at all of it, and gives it
 // up if it is damaged. (TestADamagedSnapshot)

@@ -26,8 +26,8 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	return s.port.DialMember(replication.MemberID(address), handshake.Raft, timeout)
 }
 
-// Transport is the library's network Transport, but for the pipelines, see
-// pipeline. It notes when each member confirmed that it still follows, and waits
+// Transport is the library's network transport with pipelines of our own, see
+// Pipeline. It notes when each member confirmed that it still follows, and waits
 // for those who are away.
 type Transport struct {
 	*raft.NetworkTransport
