@@ -320,11 +320,7 @@ func (m *machine) stop() error {
 	select {
 	case <-p.ended:
 		m.world.say("%s has stopped: %v", m.name, p.err)
-		if p.err != nil {
-			m.world.lock()
-			m.crashes = append(m.crashes, p.err.Error())
-			m.world.unlock()
-		}
+		return m.release(p)
 	case <-p.dead:
 	case <-time.After(grace):
 		m.world.lock()
@@ -333,6 +329,21 @@ func (m *machine) stop() error {
 		return errors.Join(fmt.Errorf("%s did not end within %s", m.name, grace), m.kill(false))
 	}
 	return nil
+}
+
+// release takes the volume away from a process that has ended after SIGTERM: what it
+// could not close in time, an operating system would have closed.
+func (m *machine) release(p *process) error {
+	m.world.lock()
+	defer m.world.unlock()
+	if p.err != nil {
+		m.crashes = append(m.crashes, p.err.Error())
+	}
+	if m.process.Load() != p {
+		return nil
+	}
+	_, err := m.tear(p, false)
+	return err
 }
 
 // wipe is a lost volume, whose claim a person has deleted. The process does not run.
