@@ -239,6 +239,35 @@ func TestLeave(t *testing.T) {
 	c.pods["kv-1"].mustRead("k", "v")
 }
 
+// The first pod loses its volume, the record is lost, and the StatefulSet is scaled
+// down to it, while the others still run: it is one of them, and founds nothing.
+//
+// Scenario: S19
+func TestNobodyFoundsBesideDataThatAnswers(t *testing.T) {
+	var replicas atomic.Int64
+	replicas.Store(3)
+	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	cluster, first := c.pods["kv-1"].node.ClusterID(), c.pods["kv-0"]
+	first.kill()
+	first.wipe()
+	replicas.Store(1)
+	adjust := c.adjust
+	c.adjust = func(o *replication.Options) {
+		adjust(o)
+		o.Founding = func(_ context.Context, _ replication.MemberID, fresh bool, _ []string) (string, bool, error) {
+			if fresh {
+				return uuid.NewString(), true, nil
+			}
+			return "", false, errors.New("there is no record")
+		}
+	}
+	first.start()
+	first.awaitStart()
+	if got := first.node.ClusterID(); got != cluster {
+		t.Errorf("it founded %s beside %s", got, cluster)
+	}
+}
+
 // A pod without data whose ordinal is not wanted clones nothing, and holds up no
 // scale-down; wanted again, it joins.
 func TestUnwantedPod(t *testing.T) {
