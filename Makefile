@@ -12,7 +12,7 @@ LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
 # Tested under the race detector. The rest starts processes, which it does not
 # see into.
-RACE    := server client cmd internal replication store test/history test/oracle
+RACE    := server client cmd internal kubernetes recovery replication store test/history test/oracle
 REST     = $(shell $(GO) list ./... | grep -Ev '/baton/($(subst $() ,|,$(RACE) proto))(/|$$)')
 DATA    ?= data
 NODES   ?= 3
