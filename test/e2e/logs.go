@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,13 +76,34 @@ func (l *logs) follow(ctx context.Context, pod string, n int) {
 }
 
 // said says whether a pod has logged a text.
-func (l *logs) said(pod, text string) bool {
+func (l *logs) said(pod, text string) bool { return strings.Contains(l.read(pod), text) }
+
+// read is what a pod has logged, in each of its lives.
+func (l *logs) read(pod string) string {
 	files, _ := filepath.Glob(filepath.Join(l.dir, pod+".*.log")) // the pattern is good
+	var all []byte
 	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err == nil && strings.Contains(string(data), text) {
-			return true
-		}
+		text, _ := os.ReadFile(file) // as for follow
+		all = append(all, text...)
 	}
-	return false
+	return string(all)
+}
+
+// cloned is the line of a pod that has received a clone.
+var cloned = regexp.MustCompile(`msg="the database was cloned" .*source=(kv-\d+)`)
+
+// wantCloned checks that a pod has cloned one other, and only that.
+func (c *Cluster) wantCloned(pod, source string) {
+	c.t.Helper()
+	var sources []string
+	c.await(pod+" logs what it cloned", 10*time.Second, func() bool {
+		sources = nil
+		for _, found := range cloned.FindAllStringSubmatch(c.logs.read(pod), -1) {
+			sources = append(sources, found[1])
+		}
+		return len(sources) > 0
+	})
+	if !slices.Equal(sources, []string{source}) {
+		c.t.Errorf("%s cloned %v, and %s is the pod before it", pod, sources, source)
+	}
 }

@@ -9,10 +9,13 @@ import (
 	"time"
 )
 
-// From one pod to seven at once.
+// From one pod to seven at once: each of the new ones clones the pod before it.
 func TestS12ScaleUp(t *testing.T) {
 	c := install(t, "single", 1)
 	c.measure("S12 scale 1 to 7", Target{Took: 60 * time.Second, WriteGap: 300 * time.Millisecond, Masters: -1}, func() { c.scale(7) })
+	for i := 1; i < 7; i++ {
+		c.wantCloned(fmt.Sprintf("kv-%d", i), fmt.Sprintf("kv-%d", i-1))
+	}
 }
 
 // One of the new pods never starts: the others join, and it never counts.

@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"syscall"
 	"testing"
 	"time"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/history"
 )
 
 // A pod comes back with another address.
@@ -62,6 +66,49 @@ func TestS23MasterStops(t *testing.T) {
 			c.kubectl("delete", "pod", c.master(), "--force", "--grace-period=0")
 		})
 	}
+}
+
+// A client that knows the Service kv-master alone writes through the master, and
+// through the next one when that is killed.
+func TestS23ServiceOfTheMaster(t *testing.T) {
+	c := install(t, "", 3)
+	first := c.master()
+	c.await("a write through kv-master", 15*time.Second, func() bool { return c.putThroughMaster(first) })
+	c.measure("S23 the master is killed; kv-master leads to the next one", Target{Took: 15 * time.Second, WriteGap: 700 * time.Millisecond, Masters: 1}, func() {
+		c.kubectl("delete", "pod", first, "--force", "--grace-period=0")
+		next := ""
+		c.await("another master", 15*time.Second, func() bool { next = c.master(); return next != first })
+		c.await("a write through kv-master, which is "+next, 15*time.Second, func() bool { return c.putThroughMaster(next) })
+	})
+}
+
+// putThroughMaster writes over the connection that kv-master gives, and says
+// whether it led to the pod that is the master.
+func (c *Cluster) putThroughMaster(master string) bool {
+	c.t.Helper()
+	conn, err := c.conn(c.service("kv-master"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	value := fmt.Sprint(c.load.recorder.Now())
+	op := &history.Op{Client: writers + readers, Name: "put", Writes: []history.Write{{Key: "through kv-master", Value: value}}}
+	err = c.load.recorder.Call(context.Background(), op, 2*time.Second, func(ctx context.Context) (history.Answer, error) {
+		r, err := kvv1.NewKVServiceClient(conn).Put(ctx, &kvv1.PutRequest{Key: []byte("through kv-master"), Value: []byte(value)})
+		return history.NewAnswer(r.GetHeader()), err
+	})
+	if err != nil {
+		c.t.Logf("a write through kv-master: %v", err)
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	status, err := kvv1.NewClusterServiceClient(conn).Status(ctx, &kvv1.StatusRequest{ThisPodOnly: true})
+	if err != nil || len(status.GetPods()) != 1 {
+		c.t.Logf("the pod behind kv-master: %v, %v", status, err)
+		return false
+	}
+	own := status.GetPods()[0]
+	return own.GetName() == master && own.GetRole() == kvv1.PodStatus_ROLE_MASTER
 }
 
 // The master's process is killed, and hangs.
