@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -19,6 +20,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 	defer n.progress.Wait("")
 	defer n.progress.MarkCold(false)
 	var name nameWatch
+	var could time.Time
 	pause := n.opts.Timing.Retry
 	if n.opts.Founding != nil {
 		pause *= 2 // who is asked serves others as well
@@ -27,7 +29,7 @@ func (n *Node) Arrive(ctx context.Context) error {
 		if n.volume.Identity().Stage != volume.Empty {
 			return nil
 		}
-		because, err := n.arrive(ctx)
+		because, err := n.arrive(ctx, &could)
 		if err != nil {
 			return err
 		}
@@ -44,8 +46,14 @@ func (n *Node) Arrive(ctx context.Context) error {
 	}
 }
 
-// arrive makes one attempt, and says what is missing.
-func (n *Node) arrive(ctx context.Context) (because string, err error) {
+// awaitBefore is how long a pod that could clone waits for the pod before it: much
+// longer than that one needs for a small database. With a large one it is better
+// to begin.
+const awaitBefore = 10 * time.Second
+
+// arrive makes one attempt, and says what is missing. could is since when this pod
+// could have cloned.
+func (n *Node) arrive(ctx context.Context, could *time.Time) (because string, err error) {
 	d := n.lookAround(ctx).Decide()
 	n.progress.MarkCold(d.Cold)
 	if d.Meet {
@@ -60,6 +68,12 @@ func (n *Node) arrive(ctx context.Context) (because string, err error) {
 		n.logger.Info("this pod founds the cluster", "cluster", cluster, "because", d.Because)
 		return "", n.volume.Update(func(id *volume.Identity) { id.ClusterID, id.Stage = cluster, volume.Bootstrapping })
 	case policy.Clone:
+		if could.IsZero() {
+			*could = time.Now()
+		}
+		if d.After != "" && time.Since(*could) < awaitBefore {
+			return "it is to clone the pod before it, and " + d.After + " is about to have the data", nil
+		}
 		return n.clone(ctx, d.Master, d.Sources)
 	}
 	return d.Because, nil

@@ -54,6 +54,9 @@ type Arriving struct {
 	// Master keeps its log while the pod clones, from the first of Sources that can.
 	Master  string
 	Sources []string
+	// After is the pod before this one, if it is about to have the data: it is
+	// given some time for that, and comes first among the sources then.
+	After   string
 	Because string
 }
 
@@ -193,9 +196,31 @@ func (a Arrival) clone(to Arriving) Arriving {
 		to.Because = "no pod has a database that can be cloned"
 		return to
 	}
-	to.Do, to.Master, to.Sources = Clone, master, sources
+	to.Do, to.Master, to.Sources, to.After = Clone, master, sources, a.after(to.Cluster)
 	to.Because = fmt.Sprintf("%s is the master of its cluster %s, and %s gives a clone", master, to.Cluster, sources[0])
+	if to.After != "" {
+		to.Because += "; " + to.After + ", the pod before it, has some time to be the source"
+	}
 	return to
+}
+
+// after is the nearest pod before this one that answers, if it may soon have a
+// database of the cluster that can be cloned. Pods that start at one time would all
+// clone the founder otherwise, which is the master.
+func (a Arrival) after(cluster string) string {
+	for _, pod := range a.Candidates {
+		p := a.Seen[pod]
+		switch {
+		case replication.ByOrdinal(pod, a.Pod) > 0:
+			return ""
+		case p == nil:
+		case p.Cloneable || p.Condemned || p.Cluster != "" && p.Cluster != cluster:
+			return ""
+		default:
+			return pod
+		}
+	}
+	return ""
 }
 
 // CloneSources orders those who can give a clone; the master comes last.
