@@ -47,25 +47,21 @@ func (f Founding) pod(ordinal int) string { return f.Set + "-" + strconv.Itoa(or
 // away: RBAC can give the claims by name, not all of this StatefulSet.
 const maxGap = 4
 
-// usedBeside are the pods that Founding.Used is about.
-func (p *Pod) usedBeside(ctx context.Context, set *statefulSet, f Founding) (used []string, err error) {
+// usedBeside is what Founding.Used is about, up to the first pod that forbids to found.
+func (p *Pod) usedBeside(ctx context.Context, set *statefulSet, f Founding) ([]string, error) {
 	first, end := f.Ordinals.Start, f.Ordinals.Start+f.Ordinals.Replicas
 	for _, step := range []int{1, -1} {
 		missing := 0
 		for o := first + min(step, 0); o >= 0 && missing < maxGap; o += step {
-			has := false
 			if name := f.pod(o); !f.clear(name) {
-				if has, err = p.mayHaveData(ctx, set, name); err != nil {
-					return nil, err
-				}
-				if has {
-					used = append(used, name)
+				if has, err := p.mayHaveData(ctx, set, name); has || err != nil {
+					return []string{name}, err
 				}
 			}
-			if missing++; has || step > 0 && o < end {
-				missing = 0
+			if step < 0 || o >= end {
+				missing++
 			}
 		}
 	}
-	return used, nil
+	return nil, nil
 }
