@@ -64,16 +64,17 @@ type Plan struct {
 	Keys             int // the key space of the loads
 	StoreKeys        int // the size of the large store
 	KillRuns         int // in each round
+	Idle             time.Duration
 }
 
 var (
 	fullPlan = Plan{
 		Rounds: 5, Warmup: 3 * time.Second, Duration: 10 * time.Second,
-		Keys: 100_000, StoreKeys: 1_000_000, KillRuns: 4,
+		Keys: 100_000, StoreKeys: 1_000_000, KillRuns: 4, Idle: time.Minute,
 	}
 	quickPlan = Plan{
 		Rounds: 1, Warmup: time.Second, Duration: 2 * time.Second,
-		Keys: 10_000, StoreKeys: 100_000, KillRuns: 3,
+		Keys: 10_000, StoreKeys: 100_000, KillRuns: 3, Idle: 10 * time.Second,
 	}
 )
 
@@ -119,6 +120,6 @@ func (l *Lab) with(ctx context.Context, system System, f func(*Cluster) error) e
 func measurements() []Measurement {
 	return []Measurement{
 		putMeasurement(), batchMeasurement(), readMeasurement(),
-		apiMeasurement(), storeMeasurement(), killMeasurement(),
+		apiMeasurement(), storeMeasurement(), killMeasurement(), idleMeasurement(),
 	}
 }

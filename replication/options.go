@@ -70,8 +70,9 @@ type Timing struct {
 	// Lease is how long a master without a quorum goes on; at most, and by
 	// default, Heartbeat.
 	Lease time.Duration
-	// Commit is how often a follower is told what is committed when there is
-	// nothing to tell; 50 ms. News goes at once, see pipeline.tellCommitted.
+	// Commit is how often the library looks for what a follower was not told, or
+	// did not get over a connection that broke; 100 ms. News goes at once, see
+	// pipeline.tellCommitted, and what was said is not repeated.
 	Commit time.Duration
 	// Transport bounds one message between members; 3 s.
 	Transport time.Duration
@@ -160,7 +161,7 @@ func (o *Options) Complete() error {
 	orDefault(&t.Heartbeat, 500*time.Millisecond)
 	orDefault(&t.Election, t.Heartbeat)
 	orDefault(&t.Lease, t.Heartbeat)
-	orDefault(&t.Commit, 50*time.Millisecond)
+	orDefault(&t.Commit, 100*time.Millisecond)
 	orDefault(&t.Transport, 3*time.Second)
 	orDefault(&t.Hang, 10*time.Second)
 	orDefault(&t.LockWait, 10*time.Second)

@@ -22,6 +22,10 @@ const (
 	// silence is how long a connection may say nothing before it is asked
 	// whether it still is one.
 	silence = 10 * time.Second
+	// unasked is how long a connection stays, or is tried again and again, that
+	// nobody needs: members are asked all the time, and a pod that was looked for
+	// once may never have been.
+	unasked = 10 * time.Second
 )
 
 // Calls keeps a gRPC connection to each pod, made when it is first needed.
@@ -59,7 +63,7 @@ func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: silence / 2}),
 		grpc.WithInitialWindowSize(callWindow), grpc.WithInitialConnWindowSize(callWindow),
-		grpc.WithIdleTimeout(0), grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(unasked), grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {

@@ -121,6 +121,17 @@ func (a *Acks) Confirmed(self replication.MemberID, voters []replication.MemberI
 	return n > len(voters)/2
 }
 
+// latest is when the message was sent that a member confirmed last; zero while it
+// is away.
+func (a *Acks) latest(id replication.MemberID) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.away[id] != nil {
+		return time.Time{}
+	}
+	return a.newest[id].sent
+}
+
 // Heard says whether a member confirmed within d.
 func (a *Acks) Heard(id replication.MemberID, d time.Duration) bool {
 	a.mu.Lock()

@@ -14,7 +14,7 @@ import (
 // for nothing. Messages without entries do not count.
 func TestALoneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pipeline{turn: turn.New()}
+		p := &Pipeline{beats: newBeats(time.Second), turn: turn.New()}
 		entries, none := &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 1}}}, &raft.AppendEntriesRequest{}
 		for i, step := range []struct {
 			after time.Duration
@@ -32,6 +32,47 @@ func TestALoneEntry(t *testing.T) {
 			p.note(step.req)
 			if got := p.lone(); got != step.want {
 				t.Errorf("step %d: alone %v, want %v", i, got, step.want)
+			}
+		}
+	})
+}
+
+// The library repeats itself; a connection says what is new, and now and then
+// that it is there.
+func TestWhatAFollowerKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pipeline{beats: newBeats(time.Second), turn: turn.New()}
+		at := func(term, previous, committed uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
+			return &raft.AppendEntriesRequest{Term: term, PrevLogEntry: previous, LeaderCommitIndex: committed, Entries: entries}
+		}
+		entry := &raft.Log{Index: 8, Term: 2}
+		for i, step := range []struct {
+			after    time.Duration
+			answered bool // is everything that was sent
+			req      *raft.AppendEntriesRequest
+			known    bool
+		}{
+			{0, true, at(2, 7, 7), false},
+			{time.Millisecond, false, at(2, 7, 7), false},
+			{time.Millisecond, true, at(2, 7, 7), true},
+			{time.Millisecond, true, at(2, 7, 7, entry), false},
+			{time.Millisecond, false, at(2, 8, 7), false},
+			{time.Millisecond, true, at(2, 8, 7), true},
+			{time.Millisecond, true, at(2, 8, 8), false},
+			{repeatAfter - 1, true, at(2, 8, 8), true},
+			{1, true, at(2, 8, 8), false},
+			{1, true, at(3, 8, 8), false},
+		} {
+			time.Sleep(step.after)
+			if step.answered {
+				p.answered.Store(p.asked)
+			}
+			if got := p.known(step.req); got != step.known {
+				t.Errorf("step %d: known %t", i, got)
+			}
+			if !step.known {
+				p.note(step.req)
+				p.asked++
 			}
 		}
 	})

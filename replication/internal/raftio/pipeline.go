@@ -22,6 +22,9 @@ const (
 	// longer than the pause between the writes of a single caller, who would
 	// otherwise pay for telling each follower and waking its watchers.
 	aloneAfter = 10 * time.Millisecond
+	// repeatAfter is how long a connection on which there is no news says nothing:
+	// one that is cut is to be noticed before there is. Heartbeats have their own.
+	repeatAfter = 500 * time.Millisecond
 )
 
 // Pipeline sends a follower entries before it has answered for the ones before,
@@ -35,11 +38,14 @@ const (
 type Pipeline struct {
 	*logstream.Pipeline
 	transport *Transport
+	beats     *beats
 	stored    atomic.Uint64 // the newest entry that the follower is known to have
 	confirmed chan struct{} // has a token after a change of stored
+	answered  atomic.Uint64 // requests
 
 	turn  turn.Lock // One request at a time, also while there is no room; guards the fields below.
 	next  raft.AppendEntriesRequest
+	asked uint64    // requests
 	sent  time.Time // when the last request was,
 	wrote time.Time // and the last one with entries;
 	alone bool      // that one came aloneAfter or later after the one before
@@ -51,8 +57,9 @@ func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{transport: t, confirmed: make(chan struct{}, 1), turn: turn.New()}
+	p := &Pipeline{transport: t, beats: t.beats, confirmed: make(chan struct{}, 1), turn: turn.New()}
 	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		defer p.answered.Add(1)
 		if err := t.await(replication.MemberID(to), req, resp); err != nil || !confirms(req, resp) {
 			return err
 		}
@@ -71,7 +78,20 @@ func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 func (p *Pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	if bound(req); p.known(req) {
+		return nil, nil // The library looks at the error alone.
+	}
 	return p.send(req, resp)
+}
+
+// known says that a request has nothing that was not said on this connection, and
+// answered: the library repeats itself every CommitTimeout. What is not answered is
+// repeated, until as many requests are on their way as can be: that ends a
+// connection that is cut, and holds up a hand-over, which repeats itself without a
+// pause until its follower has everything.
+func (p *Pipeline) known(req *raft.AppendEntriesRequest) bool {
+	return p.answered.Load() == p.asked && len(req.Entries) == 0 && req.Term == p.next.Term && req.PrevLogEntry == p.next.PrevLogEntry &&
+		req.LeaderCommitIndex <= p.next.LeaderCommitIndex && time.Since(p.sent) < repeatAfter
 }
 
 func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
@@ -80,6 +100,7 @@ func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntries
 		return nil, err
 	}
 	p.note(req)
+	p.asked++
 	return p.Pipeline.AppendEntries(req, resp)
 }
 
@@ -87,6 +108,7 @@ func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntries
 func (p *Pipeline) note(req *raft.AppendEntriesRequest) {
 	p.next, p.sent = *req, time.Now()
 	if n := len(req.Entries); n > 0 {
+		p.beats.noteEntries()
 		p.next.PrevLogEntry, p.next.PrevLogTerm = req.Entries[n-1].Index, req.Entries[n-1].Term
 		p.next.Entries = nil
 		p.alone, p.wrote = p.sent.Sub(p.wrote) >= aloneAfter, p.sent

@@ -176,6 +176,13 @@ func (r *Replica) Campaign() {
 	}
 }
 
+// VerifyLeader asks for a round of heartbeats at once. Its own answer is of no use,
+// see package readindex.
+func (r *Replica) VerifyLeader() {
+	r.Transport.beats.hurry()
+	r.Raft.VerifyLeader()
+}
+
 // Stop ends Raft: nothing is applied, sent or answered after it. The storage is
 // still open, see Storage.Close.
 func (r *Replica) Stop() error {

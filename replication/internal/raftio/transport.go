@@ -39,6 +39,7 @@ type Transport struct {
 	Awaited *AppliedIndex
 	fail    func(error)
 	audit   audit
+	beats   *beats
 	// raft is there once it has started.
 	raft atomic.Pointer[raft.Raft]
 
@@ -52,7 +53,7 @@ type Transport struct {
 
 func newTransport(o Config, r *Replica, p *proven) *Transport {
 	t := &Transport{
-		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC),
+		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC), beats: newBeats(o.Options.Timing.Heartbeat),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{o.Port.Listen(handshake.Raft), o.Port}, Logger: slogger.New(o.Logger),
 			MaxPool: 3, Timeout: o.Options.Timing.Transport,
@@ -128,7 +129,9 @@ const awayFor = 30 * time.Second
 // TestAPodReturnsInANewerTerm)
 func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	if !heartbeat {
+	if heartbeat {
+		t.beats.await(t.ctx, t.replica.Acks.latest(replication.MemberID(id)))
+	} else {
 		bound(req)
 		if err := t.check(req); err != nil {
 			return err

@@ -127,7 +127,7 @@ func (r *Reader) confirmIndex(ctx context.Context) (readIndex, error) {
 	index := r.replica.Raft.CommitIndex()
 	if !r.confirmedSince(v, since) {
 		// Asks for an immediate round of heartbeats; its own answer is of no use.
-		r.replica.Raft.VerifyLeader()
+		r.replica.VerifyLeader()
 	}
 	// The voters may become fewer, and the last one has nobody to wake it.
 	again := time.NewTicker(r.lease / 4)
@@ -205,7 +205,7 @@ func (r *Reader) ConfirmWithout(ctx context.Context, id replication.MemberID) er
 		return replication.ErrNoMaster
 	}
 	since, committed := time.Now(), r.replica.Raft.CommitIndex()
-	r.replica.Raft.VerifyLeader() // for an immediate round of heartbeats
+	r.replica.VerifyLeader() // for an immediate round of heartbeats
 	again := time.NewTicker(r.lease / 8)
 	defer again.Stop()
 	for {
