@@ -88,6 +88,9 @@ func (l *leaseExpirer) refresh() {
 // load takes the store's leases; l.mu is held. One that is seen for the first
 // time has its full time from now.
 func (l *leaseExpirer) load() {
+	if len(l.leases) == 0 {
+		l.ticked = l.clock() // Nobody lost what passed without a lease.
+	}
 	all, changes := l.store.Leases()
 	l.changes = changes
 	known := make(map[int64]*lease, len(all))
@@ -168,15 +171,23 @@ func (l *leaseExpirer) over() []*lease {
 	return over
 }
 
+// due is when to look again: after a tick while there are leases, and otherwise
+// when there is one. The number of leases is returned as well.
+func (l *leaseExpirer) due() (held int, tick <-chan time.Time, granted <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held = len(l.leases); held == 0 {
+		return 0, nil, l.store.LeasesChanged(l.changes)
+	}
+	return held, time.After(leaseTick), nil
+}
+
 // run ends leases until ctx ends.
 func (l *leaseExpirer) run(ctx context.Context, c *core) {
-	tick := time.NewTicker(leaseTick)
-	defer tick.Stop()
 	for {
 		l.refresh()
-		l.mu.Lock()
-		c.metrics.leases.Set(float64(len(l.leases)))
-		l.mu.Unlock()
+		held, tick, granted := l.due()
+		c.metrics.leases.Set(float64(held))
 		doubt := c.withheld() != nil
 		l.tick(doubt)
 		if !doubt {
@@ -187,7 +198,8 @@ func (l *leaseExpirer) run(ctx context.Context, c *core) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
+		case <-granted:
 		}
 	}
 }

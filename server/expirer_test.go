@@ -210,3 +210,38 @@ func TestRunMasterEndsLeases(t *testing.T) {
 		t.Error("the leaseExpirer outlives the role")
 	}
 }
+
+// Without leases the master waits for one, however long; what passed meanwhile is
+// nobody's time, in doubt or not.
+func TestTheFirstLease(t *testing.T) {
+	s, c := newStore(t), &clock{}
+	l := testExpirer(s, c)
+	held, tick, granted := l.due()
+	if held != 0 || tick != nil {
+		t.Fatalf("it ticks for %d leases", held)
+	}
+	l.tick(true)
+	c.now = time.Hour
+	s.grant(1, 10)
+	select {
+	case <-granted:
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody was told of the first lease")
+	}
+	l.refresh()
+	l.tick(false)
+	if _, left, ok := l.remaining(1); !ok || left != 10*time.Second {
+		t.Errorf("%s left, %t", left, ok)
+	}
+	if held, tick, _ := l.due(); held != 1 || tick == nil {
+		t.Errorf("it does not tick for %d leases", held)
+	}
+	// One that came before anybody asked is no less a change.
+	s.revoke(1)
+	before := l.changes
+	select {
+	case <-s.LeasesChanged(before):
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody was told of the last lease's end")
+	}
+}

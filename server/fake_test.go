@@ -70,6 +70,7 @@ type fakeLog struct {
 
 	mu       sync.Mutex
 	master   string
+	changed  chan struct{} // closed when the master is another; nil: nobody waits
 	members  []string
 	joining  []string
 	peers    map[string]*grpc.ClientConn
@@ -162,6 +163,19 @@ func (l *fakeLog) setMaster(pod string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.master = pod
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+func (l *fakeLog) MasterChanged() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
 }
 
 func (l *fakeLog) Members() []replication.Member {

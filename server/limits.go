@@ -81,9 +81,11 @@ const (
 	// peerInterval is how often every member is asked how it is: a
 	// volume's reserve must outlast it at the disk's full speed.
 	peerInterval = 2 * time.Second
-	// readyInterval is how often readiness is looked at: what a change of it
-	// costs, a closed connection or a probe, is slower.
-	readyInterval = 100 * time.Millisecond
+	// unreadyInterval is how often a pod that is not ready looks whether it is by
+	// now, and readyInterval how often one that is ready looks whether it still is.
+	// The usual reason that it is not, the loss of the master, does not wait for it.
+	unreadyInterval = 100 * time.Millisecond
+	readyInterval   = 500 * time.Millisecond
 	// beatInterval and beatPatience: a process that got no turn for so long is
 	// stuck, however busy the machine is; throttled pods miss seconds.
 	beatInterval = 500 * time.Millisecond

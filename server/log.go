@@ -29,6 +29,9 @@ type Log interface {
 	Term() uint64
 	IsMaster() bool
 	Master() (pod string, ok bool)
+	// MasterChanged returns a channel that is closed when the master, or what this
+	// pod knows of it, is another than now; nil while the pod starts.
+	MasterChanged() <-chan struct{}
 	// PodStatus is how this pod is, with what the server adds.
 	PodStatus(ctx context.Context) *kvv1.PodStatus
 	// AwaitsNext says that a pod may only be created once this one is ready.

@@ -73,19 +73,26 @@ func (r *readiness) drain() {
 
 // run keeps gRPC's health service, the metric and the log up to date.
 func (r *readiness) run(ctx context.Context) {
-	tick := time.NewTicker(readyInterval)
-	defer tick.Stop()
 	was := false
 	for {
+		var master <-chan struct{}
+		if log := r.log.Load(); log != nil {
+			master = (*log).MasterChanged()
+		}
 		because := r.because()
 		if ready := len(because) == 0; ready != was {
 			was = ready
 			r.changed(ready, because)
 		}
+		interval := readyInterval
+		if !was {
+			interval = unreadyInterval
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-master:
+		case <-time.After(interval):
 		}
 	}
 }

@@ -20,6 +20,16 @@ type leaseSet struct {
 	mu      sync.RWMutex
 	granted map[int64]*kvv1.Lease
 	changes uint64
+	changed chan struct{} // closed at the next change; nil: nobody waits
+}
+
+// note says that the set has changed; l.mu is held.
+func (l *leaseSet) note() {
+	l.changes++
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
 }
 
 func (l *leaseSet) has(id int64) bool {
@@ -45,14 +55,14 @@ func (l *leaseSet) set(id int64, lease *kvv1.Lease) {
 	} else {
 		delete(l.granted, id)
 	}
-	l.changes++
+	l.note()
 }
 
 func (l *leaseSet) replace(granted map[int64]*kvv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.granted = granted
-	l.changes++
+	l.note()
 }
 
 // Leases returns every lease, in the order of ids, and a number that is another
@@ -66,6 +76,22 @@ func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
 		leases = append(leases, s.leases.granted[id])
 	}
 	return leases, s.leases.changes
+}
+
+// LeasesChanged returns a channel that is closed when the set is another one than
+// it was at this number of changes.
+func (s *Store) LeasesChanged(since uint64) <-chan struct{} {
+	s.leases.mu.Lock()
+	defer s.leases.mu.Unlock()
+	if s.leases.changes != since {
+		changed := make(chan struct{})
+		close(changed)
+		return changed
+	}
+	if s.leases.changed == nil {
+		s.leases.changed = make(chan struct{})
+	}
+	return s.leases.changed
 }
 
 // LeaseChanges returns the number that Leases returns, at no cost.

@@ -280,6 +280,16 @@ func (n *Node) Master() (pod string, ok bool) {
 	return m.Pod(), m != ""
 }
 
+// MasterChanged returns a channel that is closed when what this pod knows of the
+// master is another than now; nil before Start.
+func (n *Node) MasterChanged() <-chan struct{} {
+	e := n.engine.Load()
+	if e == nil {
+		return nil
+	}
+	return e.replica.Views.Load().Changed
+}
+
 // Term is Raft's; 0 before Start.
 func (n *Node) Term() uint64 {
 	if e := n.engine.Load(); e != nil {

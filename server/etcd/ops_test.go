@@ -49,6 +49,7 @@ func (l *opsLog) Joining() []string                         { return nil }
 func (l *opsLog) ClusterID() string                         { return "cluster" }
 func (l *opsLog) MemberID() replication.MemberID            { return "kv-0/a" }
 func (l *opsLog) Term() uint64                              { return 3 }
+func (l *opsLog) MasterChanged() <-chan struct{}            { return nil }
 
 func (l *opsLog) HandOver(_ context.Context, to string) (string, error) {
 	l.master.Store(to)

@@ -67,6 +67,7 @@ func (l *soloLog) Members() []replication.Member             { return []replicat
 func (l *soloLog) Joining() []string                         { return nil }
 func (l *soloLog) Status() replication.Status                { return replication.Status{Ready: true} }
 func (l *soloLog) Term() uint64                              { return 1 }
+func (l *soloLog) MasterChanged() <-chan struct{}            { return nil }
 func (l *soloLog) PeerConn(string) (*grpc.ClientConn, error) { return nil, replication.ErrClosed }
 
 func (l *soloLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
