@@ -50,8 +50,8 @@ test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
 
 # What pods decide, in a model. Each event more takes about seven times as long.
-DEPTH ?= 6
-explore: ## Try what pods decide in every order of faults; takes minutes (DEPTH=)
+DEPTH ?= 5
+explore: ## Try what pods decide in every order of faults; takes two minutes (DEPTH=)
 	$(GO) test ./replication/internal/policy -run '^TestExplore$$' -v -count 1 -timeout 0 -args -depth $(DEPTH)
 
 # Whole pods in virtual time, see test/simulate. Without HOURS or SEEDS: for ten
