@@ -2,24 +2,32 @@ package server
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/masterstream"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
 
-// keepAlivePatience is how long the master may take for one keep-alive before the
-// stream to it is taken for dead.
+// keepAlivePatience is how long the master may owe answers to keep-alives and give
+// none before the stream to it is taken for dead.
 const keepAlivePatience = 3 * time.Second
 
-// keepAliveForwarder passes the keep-alives of a follower's clients to the master, those of
-// all clients over one stream.
+// keepAliveForwarder passes the keep-alives of all of a follower's clients to the
+// master over one stream.
 type keepAliveForwarder struct {
 	*core
 	calls chan *forwardedKeepAlive
+	next  *forwardedKeepAlive // Begins the next stream; only run's goroutine touches it.
 }
 
 // forwardedKeepAlive is one keep-alive on its way.
@@ -70,55 +78,37 @@ func (r *keepAliveForwarder) timeToLive(ctx context.Context, req *kvv1.TimeToLiv
 
 // run keeps a stream to the master for as long as there is something to say.
 func (r *keepAliveForwarder) run(ctx context.Context) {
+	var streams sync.WaitGroup
+	defer streams.Wait()
 	for {
 		select {
-		case first := <-r.calls:
-			for first != nil {
-				first = r.session(ctx, first)
-			}
+		case r.next = <-r.calls:
 		case <-ctx.Done():
 			return
+		}
+		for r.next != nil {
+			r.session(ctx, &streams)
 		}
 	}
 }
 
-// session is one stream, from its first call until it fails or the master is
-// another: then it returns the call that the next session begins with. All that
-// wait are told that there is no master; they may ask again.
-func (r *keepAliveForwarder) session(ctx context.Context, first *forwardedKeepAlive) (next *forwardedKeepAlive) {
+// session is one stream, from r.next until it fails, or until there is a call for
+// another master, which it leaves in r.next. What it has sent then is told that
+// there is no master; it may be sent again.
+func (r *keepAliveForwarder) session(ctx context.Context, streams *sync.WaitGroup) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	waiting := waiters{}
-	master, out, err := r.open(ctx)
+	master, stream, err := r.open(ctx)
 	if err != nil {
-		first.answer <- keepAliveAnswer{err: err}
-		return nil
+		cancel()
+		r.next.answer <- keepAliveAnswer{err: err}
+		r.next = nil
+		return
 	}
-	answers := make(chan keepAliveAnswer)
-	go receiveAnswers(ctx, out, answers)
-	patience := time.NewTicker(keepAlivePatience)
-	defer patience.Stop()
-	err = waiting.send(out, first)
-	for err == nil {
-		select {
-		case one := <-r.calls:
-			if now, ok := r.master(); !ok || now != master {
-				next, err = one, replication.ErrNoMaster
-				break
-			}
-			err = waiting.send(out, one)
-		case answer := <-answers:
-			if err = answer.err; err == nil {
-				waiting.take(answer.response)
-			}
-		case <-patience.C:
-			err = waiting.check()
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+	s := masterstream.Session[*forwardedKeepAlive, kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{
+		Calls:  &keepAlives{forwarder: r, master: master, sent: map[int64][]*forwardedKeepAlive{}},
+		Stream: stream, Cancel: cancel, Silence: keepAlivePatience,
 	}
-	waiting.fail(fromMaster(err))
-	return next
+	s.Run(ctx, nil, streams)
 }
 
 func (r *keepAliveForwarder) master() (string, bool) {
@@ -129,9 +119,7 @@ func (r *keepAliveForwarder) master() (string, bool) {
 	return log.Master()
 }
 
-type keepAliveStream = grpc.BidiStreamingClient[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]
-
-func (r *keepAliveForwarder) open(ctx context.Context) (string, keepAliveStream, error) {
+func (r *keepAliveForwarder) open(ctx context.Context) (string, grpc.BidiStreamingClient[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse], error) {
 	master, ok := r.master()
 	if !ok {
 		return "", nil, replication.ErrNoMaster
@@ -153,70 +141,72 @@ func (r *keepAliveForwarder) open(ctx context.Context) (string, keepAliveStream,
 	return master, out, fromMaster(err)
 }
 
-// receiveAnswers ends with the stream, or with the session's context.
-func receiveAnswers(ctx context.Context, out keepAliveStream, answers chan<- keepAliveAnswer) {
-	for {
-		response, err := out.Recv()
+// keepAlives are those of one stream: see masterstream.Calls.
+type keepAlives struct {
+	forwarder *keepAliveForwarder
+	master    string
+	sent      map[int64][]*forwardedKeepAlive // By lease, in order.
+}
+
+func (k *keepAlives) Next(ctx context.Context, into []*forwardedKeepAlive) []*forwardedKeepAlive {
+	r := k.forwarder
+	if r.next == nil {
 		select {
-		case answers <- keepAliveAnswer{response: response, err: err}:
+		case r.next = <-r.calls:
 		case <-ctx.Done():
-			return
+			return into
 		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// waiters are the keep-alives that were sent, by lease.
-type waiters map[int64]*waiter
-
-type waiter struct {
-	calls []*forwardedKeepAlive
-	// asked: a whole round of keepAlivePatience has begun since it was sent.
-	asked bool
-}
-
-// send asks the master; answers for one lease come back in any order, and each
-// is as good for any of its waiters that were sent before it came.
-func (w waiters) send(out keepAliveStream, one *forwardedKeepAlive) error {
-	if w[one.id] == nil {
-		w[one.id] = &waiter{}
-	}
-	w[one.id].calls = append(w[one.id].calls, one)
-	return out.Send(&kvv1.KeepAliveRequest{Id: one.id})
-}
-
-// take gives the answer to the one that waits longest for this lease.
-func (w waiters) take(response *kvv1.KeepAliveResponse) {
-	found := w[response.GetId()]
-	if found == nil {
-		return
-	}
-	found.calls[0].answer <- keepAliveAnswer{response: response}
-	found.calls, found.asked = found.calls[1:], false
-	if len(found.calls) == 0 {
-		delete(w, response.GetId())
-	}
-}
-
-// check is called every keepAlivePatience.
-func (w waiters) check() error {
-	for _, waits := range w {
-		if waits.asked {
-			return errMasterSilent
-		}
-		waits.asked = true
-	}
-	return nil
-}
-
-func (w waiters) fail(err error) {
-	for _, waits := range w {
-		for _, one := range waits.calls {
-			one.answer <- keepAliveAnswer{err: err}
+		if now, ok := r.master(); !ok || now != k.master {
+			return into
 		}
 	}
+	into, r.next = append(into, r.next), nil
+	return into
+}
+
+func (k *keepAlives) Request(one *forwardedKeepAlive) *kvv1.KeepAliveRequest {
+	return &kvv1.KeepAliveRequest{Id: one.id}
+}
+
+func (k *keepAlives) Add(one *forwardedKeepAlive) { k.sent[one.id] = append(k.sent[one.id], one) }
+
+func (k *keepAlives) Remove(one *forwardedKeepAlive) {
+	k.sent[one.id] = slices.DeleteFunc(k.sent[one.id], func(other *forwardedKeepAlive) bool { return other == one })
+}
+
+// Match returns whoever has waited longest for the lease. Answers may come in any
+// order: nobody gets one before the lease was renewed as often as it was asked.
+func (k *keepAlives) Match(response *kvv1.KeepAliveResponse) (*forwardedKeepAlive, bool) {
+	waiting := k.sent[response.GetId()]
+	if len(waiting) == 0 {
+		return nil, false
+	}
+	if k.sent[response.GetId()] = waiting[1:]; len(waiting) == 1 {
+		delete(k.sent, response.GetId())
+	}
+	return waiting[0], true
+}
+
+func (k *keepAlives) Rest() []*forwardedKeepAlive {
+	return slices.Concat(slices.Collect(maps.Values(k.sent))...)
+}
+
+func (k *keepAlives) Answer(one *forwardedKeepAlive, response *kvv1.KeepAliveResponse) {
+	one.answer <- keepAliveAnswer{response: response}
+}
+
+func (k *keepAlives) Unsent(one *forwardedKeepAlive) {
+	one.answer <- keepAliveAnswer{err: replication.ErrNoMaster}
+}
+
+func (k *keepAlives) Lost(one *forwardedKeepAlive, err error) {
+	switch {
+	case errors.Is(err, masterstream.ErrSilent):
+		err = errMasterSilent
+	case status.Code(err) == codes.Canceled: // The session has ended the stream.
+		err = replication.ErrNoMaster
+	}
+	one.answer <- keepAliveAnswer{err: fromMaster(err)}
 }
 
 var errMasterSilent = &refusal.Error{
