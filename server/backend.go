@@ -18,8 +18,8 @@ type Backend struct {
 	leases  *leaseService
 }
 
-// ShareDeadline gives a call that has no deadline one that others have, too, at
-// the least cost; see deadlines.
+// ShareDeadline gives a call without a deadline one that it shares with others,
+// which costs least; see deadlines.
 func (b *Backend) ShareDeadline(ctx context.Context) context.Context {
 	return b.core.deadlines.share(ctx)
 }
@@ -30,11 +30,11 @@ func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (*store.S
 	return b.core.prepareRead(ctx, options)
 }
 
-// Watch returns a cursor over this pod's changes; it must be closed. It is
-// TOO_MANY when the pod has all the watches that it can have.
+// Watch returns a cursor over this pod's changes; it must be closed. It
+// fails with TOO_MANY when the pod has as many watches as it can hold.
 func (b *Backend) Watch(req *kvv1.WatchRequest) (*Watcher, error) { return b.core.watch(req) }
 
-// Log is NOT_READY while the pod starts.
+// Log fails with NOT_READY while the pod starts.
 func (b *Backend) Log() (Log, error) { return b.core.needLog() }
 
 // Term is Raft's; 0 while the pod starts.
@@ -65,7 +65,7 @@ func (b *Backend) Status(ctx context.Context, thisPodOnly bool) (*kvv1.StatusRes
 	return b.cluster.Status(ctx, &kvv1.StatusRequest{ThisPodOnly: thisPodOnly})
 }
 
-// ClientAddress is where clients reach a pod; empty: it was never heard of.
+// ClientAddress is where clients reach a pod; empty if this pod has not heard of it.
 func (b *Backend) ClientAddress(pod string) string {
 	if pod == b.core.options.Name {
 		return b.core.options.ClientAddress
@@ -85,10 +85,9 @@ func (b *Backend) StreamContext(ctx context.Context) (context.Context, context.C
 	return b.core.streamContext(ctx)
 }
 
-// Register adds services to the client port. Call it before Start. Their calls
-// are in the metrics, unary ones get the default deadline if they have none (but
-// see Waiter), and streams end when the pod stops. Errors go to clients as they
-// are.
+// Register adds services to the client port; call it before Start. It counts their
+// calls, gives unary ones the default deadline if they have none (but see Waiter),
+// and ends streams when the pod stops. Their errors go to clients unchanged.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	asTheyAre := func(_ context.Context, err error) error { return err }
 	register(instrumented{s.grpc, s.core, asTheyAre}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})

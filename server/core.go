@@ -14,16 +14,16 @@ type core struct {
 	options *Options
 	log     atomic.Pointer[Log]         // nil until UseLog
 	store   atomic.Pointer[store.Store] // nil until UseStore
-	// stopping ends when the pod stops: streams end with NOT_READY then, so
-	// that their clients go on elsewhere.
+	// stopping ends when the pod stops. Streams then end with NOT_READY, and their
+	// clients go on elsewhere.
 	stopping     context.Context
 	peerStatuses *peerStatuses
 	space        *space
 	deadlines    deadlines
 	leaseIDs     *leaseIDs
 	metrics      *metrics
-	// diverged is why this pod's data must not be served any more: it differs, or
-	// it is damaged.
+	// diverged says why this pod must no longer serve its data, which differs or is
+	// damaged.
 	diverged atomic.Pointer[string]
 	doubts   doubts
 	watches  atomic.Int64
@@ -38,8 +38,8 @@ func (c *core) needLog() (Log, error) {
 	return *log, nil
 }
 
-// needStore returns the store, or NOT_READY while the pod clones, once its data
-// turned out to differ, and while it may be that which differs.
+// needStore returns the store. It fails with NOT_READY while the pod clones, while
+// it is unsure of its data, and once that has turned out to differ.
 func (c *core) needStore() (*store.Store, error) {
 	if why := c.withheld(); why != nil {
 		return nil, errNotReady(*why)
@@ -59,7 +59,8 @@ func (c *core) needStore() (*store.Store, error) {
 	return st, nil
 }
 
-// withheld is why this pod's data must not be served, now or any more; or nil.
+// withheld says why this pod must not serve its data, for now or for good; nil if
+// it may.
 func (c *core) withheld() *string {
 	if why := c.diverged.Load(); why != nil {
 		return why
@@ -101,7 +102,7 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (*sto
 	return st, nil
 }
 
-// checkCluster refuses what is for another cluster than this pod's.
+// checkCluster refuses a request for another cluster.
 func checkCluster(log Log, asked string) error {
 	if asked == "" {
 		return nil
@@ -120,7 +121,7 @@ func (c *core) prepareStream(ctx context.Context, options *kvv1.ReadOptions) (*s
 	return c.prepareRead(ctx, options)
 }
 
-// header is for answers that no read or write gave one.
+// header builds the header of an answer that comes from no read or write.
 func (c *core) header(st *store.Store) *kvv1.ResponseHeader {
 	return &kvv1.ResponseHeader{Revision: st.Revision(), Pod: c.options.Name}
 }

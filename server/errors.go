@@ -61,8 +61,8 @@ func errOtherCluster(asked, own string) error {
 	}
 }
 
-// statusOf is the error as it leaves a method. An error that is a status
-// already came from another pod's server, and stays as it is.
+// statusOf builds the status that a client gets for err. An error that already is
+// a status came from another pod's server, and stays as it is.
 func (c *core) statusOf(err error) error {
 	if err == nil {
 		return nil
@@ -83,7 +83,7 @@ func (c *core) statusOf(err error) error {
 	return detailed.Err()
 }
 
-// errorOf is the error inside an answer that carries several.
+// errorOf builds the error inside an answer that carries several results.
 func (c *core) errorOf(err error) *kvv1.Error {
 	answer := &kvv1.Error{Code: uint32(refusal.Code(err)), Message: err.Error()}
 	if e := refusal.Of(err); e != nil {

@@ -21,14 +21,14 @@ const (
 	endingTimeout = 5 * time.Second
 )
 
-// leaseExpirer holds when each lease ends, on the master and for as long as it is
-// the master. Nothing of it is replicated: a new master gives every lease its
-// full time again, so a lease may last longer, and never ends early.
+// leaseExpirer knows when each lease ends, for as long as this pod is the master.
+// None of that is replicated: a new master gives every lease its full time again,
+// so a lease may last longer than its time, but never ends early.
 //
-// Times are durations of the monotonic clock since the leaseExpirer began: setting
-// the wall clock changes nothing, and a suspended machine ends nothing. Nor does a
-// time in which this pod is in doubt about its data: nobody can keep a lease alive
-// then, nor is it known whether there is one.
+// Times are counted from the expirer's beginning by the monotonic clock: setting
+// the wall clock changes nothing, and suspending the machine ends nothing. Time does
+// not count while this pod doubts its data, since then nobody can keep a lease
+// alive, and it may not even exist.
 type leaseExpirer struct {
 	store *store.Store
 	clock func() time.Duration
@@ -85,8 +85,8 @@ func (l *leaseExpirer) refresh() {
 	}
 }
 
-// load takes the store's leases; l.mu is held. One that is seen for the first
-// time has its full time from now.
+// load takes the store's leases; l.mu is held. A lease that it sees for the first
+// time gets its full time from now on.
 func (l *leaseExpirer) load() {
 	if len(l.leases) == 0 {
 		l.ticked = l.clock() // Nobody lost what passed without a lease.
@@ -96,7 +96,8 @@ func (l *leaseExpirer) load() {
 	known := make(map[int64]*lease, len(all))
 	for _, stored := range all {
 		ttl := secondsOf(stored)
-		// One entry may grant an id twice, and this may look in between.
+		// An entry can grant an id twice, and this can run in between: so the time to
+		// live is compared as well.
 		if have, ok := l.leases[stored.GetId()]; ok && have.granted == stored.GetGrantedIndex() && have.ttl == ttl {
 			known[have.id] = have
 			delete(l.leases, have.id)
@@ -112,7 +113,7 @@ func (l *leaseExpirer) load() {
 	l.leases = known
 }
 
-// secondsOf: the largest time to live fits into a duration, 285 years.
+// secondsOf converts a time to live; the longest, 285 years, fits into a duration.
 func secondsOf(l *kvv1.Lease) time.Duration {
 	return time.Duration(min(l.GetTtlSeconds(), MaxTTLSeconds)) * time.Second
 }
@@ -211,7 +212,7 @@ func endLeases(ctx context.Context, c *core, over []*lease) {
 	var all sync.WaitGroup
 	for _, l := range over {
 		all.Go(func() {
-			// Exactly this one: its client may have ended it, and granted the id again.
+			// End only this lease: its client may have ended it and granted the id again.
 			revoke := &kvv1.RevokeRequest{Id: l.id, GrantedIndex: l.granted}
 			err := c.proposeAsMaster(ctx, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: revoke}})
 			if err != nil {

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthService is gRPC's, except that its watches end when the pod stops: they
-// would keep it for as long as it waits for what is in flight.
+// healthService is gRPC's own, but ends its watches when the pod stops: otherwise
+// they would hold up the graceful stop until it gives up.
 type healthService struct {
 	*health.Server
 	core *core

@@ -8,19 +8,19 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Waiter is a service with unary calls that get no deadline of the server's:
-// they last until something happens, for example until a lock is free, or they
-// take a shared deadline.
+// Waiter is a service some of whose unary calls get no deadline from the server:
+// they last until something happens, such as a lock becoming free, or they take a
+// shared deadline.
 type Waiter interface{ Waits(method string) bool }
 
-// instrumented registers services whose calls all get the same: unary ones a
-// deadline if they have none (but see Waiter), streams a context that ends when
-// the pod stops, and every call its place in the metrics. An interceptor would
-// look the method up and allocate for each call.
+// instrumented registers services and treats all their calls alike: it gives unary
+// calls a deadline if they have none (but see Waiter), gives streams a context that
+// ends when the pod stops, and counts every call. An interceptor would have to look
+// up the method, and allocate, for each call.
 type instrumented struct {
 	grpc.ServiceRegistrar
 	core *core
-	// fail makes of a call's error what its client gets.
+	// fail turns a call's error into what its client gets.
 	fail func(ctx context.Context, err error) error
 }
 
@@ -71,7 +71,7 @@ func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.Str
 	}
 }
 
-// servedStream is a stream whose context ends when the pod stops, too.
+// servedStream is a stream whose context also ends when the pod stops.
 type servedStream struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -89,7 +89,8 @@ func (c *core) streamContext(client context.Context) (context.Context, context.C
 
 type clientKey struct{}
 
-// clientContext is what streamContext was given: it goes on when the pod stops.
+// clientContext returns the client's own context, which goes on when the pod stops.
+// It takes a context made by streamContext.
 func clientContext(ctx context.Context) context.Context {
 	return ctx.Value(clientKey{}).(context.Context)
 }
@@ -97,8 +98,8 @@ func clientContext(ctx context.Context) context.Context {
 // errStopping ends streams when the pod stops.
 var errStopping = errNotReady("it is stopping")
 
-// fail is what clients of Baton's own API get. When the pod stops, a stream's
-// error is that, whatever came of it.
+// fail turns an error into what clients of Baton's own API get. Once the pod stops,
+// it tells a stream's client that, whatever error the stream ended with.
 func (c *core) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
 		err = errStopping

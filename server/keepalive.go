@@ -92,9 +92,9 @@ func (r *keepAliveForwarder) run(ctx context.Context) {
 	}
 }
 
-// session is one stream, from r.next until it fails, or until there is a call for
-// another master, which it leaves in r.next. What it has sent then is told that
-// there is no master; it may be sent again.
+// session runs one stream. It begins with r.next, and ends when the stream fails or
+// when a call is for another master: that call is then r.next. Calls without an
+// answer fail with NO_MASTER, and their callers may repeat them.
 func (r *keepAliveForwarder) session(ctx context.Context, streams *sync.WaitGroup) {
 	ctx, cancel := context.WithCancel(ctx)
 	master, stream, err := r.open(ctx)
@@ -141,7 +141,7 @@ func (r *keepAliveForwarder) open(ctx context.Context) (string, grpc.BidiStreami
 	return master, out, fromMaster(err)
 }
 
-// keepAlives are those of one stream: see masterstream.Calls.
+// keepAlives implements masterstream.Calls for one stream.
 type keepAlives struct {
 	forwarder *keepAliveForwarder
 	master    string

@@ -14,7 +14,7 @@ type kvService struct {
 	*core
 }
 
-// Waits makes it a Waiter: Put has a deadline that it shares.
+// Waits implements Waiter: Put takes a shared deadline.
 func (s *kvService) Waits(method string) bool { return method == "Put" }
 
 func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
@@ -47,8 +47,8 @@ func (s *kvService) Delete(ctx context.Context, req *kvv1.DeleteRequest) (*kvv1.
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Delete{Delete: req}}, (*kvv1.Result).GetDelete)
 }
 
-// Txn proposes every transaction, also one that only reads: its compares and
-// ranges must see one revision, and Apply gives that.
+// Txn proposes every transaction, even one that only reads: its compares and ranges
+// must see one revision, and Apply ensures that.
 func (s *kvService) Txn(ctx context.Context, req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
 	if err := checkTxn(req, false); err != nil {
 		return nil, err

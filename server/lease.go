@@ -20,9 +20,10 @@ import (
 type leaseService struct {
 	kvv1.UnsafeLeaseServiceServer
 	*core
-	// keepAliveForwarder is how a follower asks the master; nil: it does not, one hop is all.
+	// keepAliveForwarder lets a follower ask the master; nil: the request has come
+	// from a follower already, and is not passed on again.
 	keepAliveForwarder *keepAliveForwarder
-	// leaseExpirer is the master's; it holds nil on the other pods.
+	// leaseExpirer holds nil unless this pod is the master.
 	leaseExpirer *atomic.Pointer[leaseExpirer]
 }
 
@@ -36,7 +37,7 @@ func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 		return nil, err
 	}
 	if req.GetId() == 0 {
-		// Chosen here: the command in the log must mean the same on every pod.
+		// Choose it here: the command in the log must mean the same on every pod.
 		req.Id = s.leaseIDs.next()
 	}
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}}, (*kvv1.Result).GetGrant)
@@ -77,9 +78,9 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 	return &kvv1.KeepAliveResponse{Header: s.header(st), Id: req.GetId(), TtlSeconds: int64(ttl / time.Second)}, nil
 }
 
-// lead returns the leaseExpirer after the cluster has confirmed, during this call,
-// that this pod is the master. A master that was replaced and does not know it
-// could otherwise promise time that the new one does not give.
+// lead returns the leaseExpirer once the cluster has confirmed, during this call,
+// that this pod is the master. Otherwise a master that does not know yet that it was
+// replaced could promise time that the new one does not give.
 func (s *leaseService) lead(ctx context.Context) (*store.Store, *leaseExpirer, error) {
 	l := s.leaseExpirer.Load()
 	if l == nil {
@@ -143,7 +144,7 @@ func leaseKeys(st *store.Store, id int64) ([][]byte, error) {
 	return keys, nil
 }
 
-// fromMaster makes "no connection" of gRPC's the reason that clients know.
+// fromMaster turns gRPC's "no connection" into the reason that clients know.
 func fromMaster(err error) error {
 	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && len(s.Details()) == 0 {
 		return &refusal.Error{

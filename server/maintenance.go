@@ -27,8 +27,8 @@ func (s *maintenanceService) Compact(ctx context.Context, req *kvv1.CompactReque
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Compact{Compact: req}}, (*kvv1.Result).GetCompact)
 }
 
-// Hash waits for the revision: a follower that is asked for the master's
-// newest one has it a moment later.
+// Hash waits for the revision: a follower that is asked for the master's newest
+// revision has it a moment later.
 func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*kvv1.HashResponse, error) {
 	if req.GetRevision() < 0 {
 		return nil, errInvalid("revision", "is negative")
@@ -59,8 +59,8 @@ func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverReq
 		return &kvv1.HandOverResponse{Master: master}, nil
 	}
 	if status.Code(err) == codes.Unavailable {
-		// The master was asked, and may have done it: repeated, the baton would go
-		// on to yet another pod.
+		// The master was asked, and may have handed the baton over: a repetition would
+		// pass it on to yet another pod.
 		err = fmt.Errorf("%w: %s", replication.ErrUnknown, status.Convert(err).Message())
 	}
 	return nil, err

@@ -11,15 +11,15 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// answered is what a command gave.
+// answered is the answer to a command.
 type answered interface {
 	comparable
 	GetHeader() *kvv1.ResponseHeader
 }
 
-// propose puts a validated write into the log, and returns what get takes out of
-// the result, for example (*kvv1.Result).GetPut, with this pod's name in its header.
-// A refusal comes as an error. The command must not be changed, not even afterwards.
+// propose puts a validated write into the log. It returns what get takes out of the
+// result, for example (*kvv1.Result).GetPut, and fills in this pod's name. A refusal
+// is an error. The command must not be changed, not even afterwards.
 func propose[Answer answered](ctx context.Context, c *core, command *kvv1.Command, get func(*kvv1.Result) Answer) (Answer, error) {
 	var none Answer
 	result, err := c.propose(ctx, command)
@@ -28,7 +28,7 @@ func propose[Answer answered](ctx context.Context, c *core, command *kvv1.Comman
 	}
 	answer := get(result)
 	if answer == none {
-		// What was proposed may be applied all the same.
+		// The command itself may have been applied all the same.
 		return none, fmt.Errorf("%w: the log answered with %T, which is another command's result: please report this",
 			replication.ErrUnknown, result.GetResult())
 	}
@@ -59,8 +59,8 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	return unlessRefused(log.Propose(ctx, command))
 }
 
-// proposeAsMaster is for what this pod decided because it is the master. When
-// it is no more, nothing is applied: the new master decides anew.
+// proposeAsMaster proposes what this pod has decided as the master. If it no longer
+// is, nothing is applied, and the new master decides anew.
 func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error {
 	log, err := c.needLog()
 	if err != nil {
@@ -70,9 +70,9 @@ func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error
 	return err
 }
 
-// unlessRefused makes what nobody foresaw, once a command was handed to the log,
-// an unknown outcome: the entry may be applied, and an error without a reason
-// would read as "something failed here", not as that.
+// unlessRefused returns a refusal as an error. It turns an unforeseen error into an
+// unknown outcome: the log had the command and may have applied it, and a client
+// would take an error without a reason for a mere failure of this pod.
 func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
 	if err == nil {
 		refused := refusal.In(result)
@@ -87,9 +87,9 @@ func unlessRefused(result *kvv1.Result, err error) (*kvv1.Result, error) {
 	return nil, err
 }
 
-// admit refuses writes that need space when a volume is nearly full. What
-// frees space is let through: deletes, compaction, the end of a lease, and
-// transactions without a put, for Kubernetes deletes by them.
+// admit refuses writes that need space when a volume is nearly full. It lets through
+// what frees space: deletes, compaction, the end of a lease, and transactions
+// without a put, because Kubernetes deletes with those.
 func (c *core) admit(command *kvv1.Command) error {
 	full := c.space.full.Load()
 	if full == nil {

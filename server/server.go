@@ -125,7 +125,7 @@ func New(o Options) *Server {
 
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
-		// Goroutines that stay have grown their stacks once, not for each call.
+		// Goroutines that stay grow their stacks once, not with each call.
 		grpc.NumStreamWorkers(callWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
@@ -160,7 +160,7 @@ func (s *Server) UseLog(log Log) { s.core.log.Store(&log) }
 // UseStore gives the server the store, as soon as there is one.
 func (s *Server) UseStore(st *store.Store) { s.core.store.Store(st) }
 
-// Wait says why the pod waits before it opens its data; empty: it does not.
+// Wait says why the pod waits before it opens its data; empty if it does not.
 func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }
 
 // Withdraw refuses service from now on: the pod's data is of no use, and only

@@ -18,9 +18,9 @@ import (
 // ends. If followers ran full one after the other, the cluster would lose its
 // quorum, and with it the deletes and the compaction that free space.
 type space struct {
-	// low: this pod's volume is nearly full.
+	// low is true when this pod's volume is nearly full.
 	low atomic.Bool
-	// full is what writes are refused with; nil: they are not.
+	// full is the error that refuses writes; nil if they are taken.
 	full atomic.Pointer[refusal.Error]
 }
 
@@ -37,7 +37,7 @@ func (s Space) reserve() uint64 {
 // Usable is what writes can still take, in bytes.
 func (s Space) Usable() uint64 { return s.Free - min(s.Free, s.reserve()) }
 
-// nearlyFull has some slack for coming back, so that it does not flap.
+// nearlyFull asks for more space to come back than to go, so that it does not flap.
 func (s Space) nearlyFull(already bool) bool {
 	if already {
 		return s.Free < s.reserve()+s.reserve()/reserveFraction
@@ -45,8 +45,8 @@ func (s Space) nearlyFull(already bool) bool {
 	return s.Free < s.reserve()
 }
 
-// watchSpace looks at this pod's volume, and at what the others said of
-// theirs, until ctx ends.
+// watchSpace looks at this pod's volume, and at what other pods say of theirs, until
+// ctx ends.
 func (c *core) watchSpace(ctx context.Context) {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()

@@ -69,7 +69,7 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 	}
 }
 
-// watch counts the watchers, those of all services together.
+// watch begins a watch, and counts it: all services share one limit.
 func (c *core) watch(req *kvv1.WatchRequest) (*Watcher, error) {
 	if c.watches.Add(1) > maxWatches {
 		c.watches.Add(-1)

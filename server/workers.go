@@ -10,10 +10,9 @@ import (
 )
 
 // streamWorkers answers the messages of a two-way stream, many at a time and in any
-// order. The method's goroutine hands each message to a worker. Workers are
-// started when all others are busy, so a stream has as many as it has messages
-// in flight, and at most a limit: then nothing more is read, and the sender
-// feels it.
+// order. The method's goroutine hands each message to a worker, and starts another
+// when all are busy. So a stream has as many workers as messages in flight, up to a
+// limit; beyond that it reads no more, and flow control slows the sender.
 type streamWorkers[Request, Response any] struct {
 	both  grpc.BidiStreamingServer[Request, Response]
 	limit int
@@ -29,8 +28,8 @@ type streamWorkers[Request, Response any] struct {
 	err     error      // The first one of answer or Send; nothing is sent after it.
 }
 
-// run returns when the client has no more to say, when the stream or ctx ends,
-// or when a message failed; what was begun is answered before it returns.
+// run returns when the client has no more to say, when the stream or ctx ends, or
+// when a message fails. Before that it answers what it has begun.
 func (p *streamWorkers[Request, Response]) run(ctx context.Context) error {
 	p.todo, p.failed = make(chan *Request), make(chan struct{})
 	requests, received := make(chan *Request), make(chan error, 1)
@@ -44,8 +43,8 @@ func (p *streamWorkers[Request, Response]) run(ctx context.Context) error {
 	return err
 }
 
-// receive is a goroutine of its own, because only the end of the method ends a
-// Recv: run could not return when the pod stops. It outlives run by a moment.
+// receive runs in a goroutine of its own: only the end of the method ends a Recv, so
+// run could not return when the pod stops. It outlives run by a moment.
 func (p *streamWorkers[Request, Response]) receive(ctx context.Context, requests chan<- *Request, received chan<- error) {
 	for {
 		req, err := p.both.Recv()
@@ -101,8 +100,8 @@ func (p *streamWorkers[Request, Response]) work(req *Request) {
 	}
 }
 
-// handle finishes what was begun even when the pod stops: its context is that
-// of the client's stream.
+// handle finishes what was begun even when the pod stops: it runs under the client's
+// own context.
 func (p *streamWorkers[Request, Response]) handle(req *Request) {
 	ctx, cancel := context.WithTimeout(clientContext(p.both.Context()), defaultDeadline)
 	response, err := p.answer(ctx, req)

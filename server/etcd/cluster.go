@@ -45,8 +45,8 @@ func (s *clusterService) MemberList(ctx context.Context, req *pb.MemberListReque
 	return &pb.MemberListResponse{Header: s.header(0), Members: members}, s.fail(ctx, err)
 }
 
-// members has a client URL for each pod that was ever heard of; etcd's clients
-// call a member without one "unstarted".
+// members lists the members, with a client URL for each pod that this one has heard
+// of; etcd's clients call a member without one "unstarted".
 func (s *clusterService) members(ctx context.Context, log server.Log) ([]*pb.Member, error) {
 	var members []*pb.Member
 	unheard := false
@@ -61,7 +61,7 @@ func (s *clusterService) members(ctx context.Context, log server.Log) ([]*pb.Mem
 	if !unheard {
 		return members, nil
 	}
-	// So soon after the start of this pod, the others are asked.
+	// This pod has just started: ask the others.
 	now, err := s.Backend.Status(ctx, false)
 	if err != nil {
 		return nil, err
@@ -128,8 +128,8 @@ func (s *clusterService) member(ctx context.Context, id uint64) (replication.Mem
 	return members[i], nil
 }
 
-// leader is 0 when there is none. A pod's older incarnation may still be a
-// member, but it is not told apart by a vote of its own: only one of them has.
+// leader returns the leader's id, 0 if there is none. An older incarnation of its pod
+// may still be a member, but only one incarnation of a pod has a vote.
 func leader(log server.Log) uint64 {
 	master, ok := log.Master()
 	for _, m := range log.Members() {

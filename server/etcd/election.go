@@ -23,7 +23,7 @@ type electionService struct {
 	*queue
 }
 
-// Waits makes it a server.Waiter.
+// Waits implements server.Waiter.
 func (s *electionService) Waits(method string) bool { return method == "Campaign" }
 
 // Campaign returns when the caller's lease leads.
@@ -93,8 +93,8 @@ func (s *electionService) Leader(ctx context.Context, req *v3electionpb.LeaderRe
 	return &v3electionpb.LeaderResponse{Header: response.GetHeader(), Kv: response.GetKvs()[0]}, nil
 }
 
-// Observe sends who leads, and again whenever that or the leader's value
-// changes; what lasted shortly may be left out.
+// Observe sends who leads, and again whenever the leader or its value changes; it
+// may skip what lasted only a moment.
 func (s *electionService) Observe(req *v3electionpb.LeaderRequest, out v3electionpb.Election_ObserveServer) error {
 	ctx := out.Context()
 	for {

@@ -12,14 +12,13 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
-// errElsewhere is for a pod that starts, clones or stops. An etcd like that does
-// not listen; to etcd's clients this is the same: they know the text as that of
-// a request that was not sent, and repeat it, also a write, at another pod.
+// errElsewhere is the error of a pod that starts, clones or stops. An etcd in that
+// state does not listen. To clients this is the same: the text tells them that the
+// request was not sent, and they repeat it, even a write, at another pod.
 var errElsewhere = status.Error(codes.Unavailable, "there is no connection available")
 
-// errorOf is etcd's error for each reason. Clients compare the text, so a
-// reason that etcd does not have is given as the one that makes them do the
-// right thing.
+// errorOf is etcd's error for each reason. Clients compare the text, so a reason that
+// etcd does not have gets the error that makes them do the right thing.
 var errorOf = map[kvv1.ErrorReason]error{
 	kvv1.ErrorReason_ERROR_REASON_TOO_LARGE:       rpctypes.ErrGRPCRequestTooLarge,
 	kvv1.ErrorReason_ERROR_REASON_COMPACTED:       rpctypes.ErrGRPCCompacted,
@@ -37,7 +36,7 @@ var errorOf = map[kvv1.ErrorReason]error{
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:        rpctypes.ErrGRPCRequestTooManyRequests,
 }
 
-// fail is err as etcd says it.
+// fail translates an error into etcd's.
 func (p *pod) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil

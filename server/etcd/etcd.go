@@ -33,7 +33,7 @@ type pod struct {
 	ids atomic.Pointer[identity]
 }
 
-// identity is the pod's in etcd's terms: numbers made of the uuids.
+// identity is how etcd names the pod: numbers made from the uuids.
 type identity struct{ cluster, member uint64 }
 
 // header builds the response header for a revision.
@@ -56,7 +56,7 @@ func (p *pod) identity() identity {
 	return ids
 }
 
-// number makes an etcd id of a name: 64 bits of its hash, never 0, which means
+// number makes an etcd id from a name: 64 bits of its hash, but never 0, which means
 // "none" to etcd's clients.
 func number(name string) uint64 {
 	h := fnv.New64a()

@@ -16,7 +16,7 @@ type kvService struct {
 	*pod
 }
 
-// Waits makes it a server.Waiter.
+// Waits implements server.Waiter.
 func (s *kvService) Waits(method string) bool { return method == "Put" }
 
 func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
@@ -54,9 +54,9 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 	return response, nil
 }
 
-// Compact returns when no read of an older revision is possible any more; when it
-// is physical, once this pod's file has nothing left of them. The other pods
-// take their own time for that, as etcd's do.
+// Compact returns when older revisions can no longer be read. A physical one returns
+// when nothing of them is left in this pod's file; the other pods take their own
+// time for that, as etcd's do.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	command := &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: req.GetRevision()}}}
 	applied, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetCompact)
@@ -64,7 +64,7 @@ func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb
 		return nil, s.fail(ctx, err)
 	}
 	if req.GetPhysical() {
-		st, err := s.Read(ctx, nil) // By then it is applied here.
+		st, err := s.Read(ctx, nil) // Which waits until it is applied here.
 		if err == nil {
 			err = st.WaitScrubbed(ctx, req.GetRevision())
 		}
@@ -82,8 +82,8 @@ func nativePut(req *pb.PutRequest) *kvv1.PutRequest {
 	}
 }
 
-// nativeDelete asks for what it removes only when that is one key at most: the
-// rest is read afterwards, like the ranges of a transaction.
+// nativeDelete asks for the previous values only of a single key: those of a range
+// are read afterwards, like the ranges of a transaction.
 func nativeDelete(req *pb.DeleteRangeRequest) *kvv1.DeleteRequest {
 	return &kvv1.DeleteRequest{
 		Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), PrevKv: req.GetPrevKv() && len(req.GetRangeEnd()) == 0,
@@ -99,7 +99,7 @@ func keyValue(kv *kvv1.KeyValue) *mvccpb.KeyValue {
 	return converted
 }
 
-// keyValues makes one allocation for all.
+// keyValues converts all with one allocation.
 func keyValues(kvs []*kvv1.KeyValue) []*mvccpb.KeyValue {
 	if len(kvs) == 0 {
 		return nil

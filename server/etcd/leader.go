@@ -89,8 +89,8 @@ func (c *leaderCheck) hasLeader() bool {
 	return ok
 }
 
-// missing is the error of a pod without a leader. One that is not ready has none
-// because of that, and clients must try another.
+// missing returns the error of a pod that knows no leader. If that is because the
+// pod is not ready, the error makes clients try another pod.
 func (c *leaderCheck) missing(ctx context.Context) error {
 	if _, err := c.pod.Read(ctx, local); err != nil {
 		return c.pod.fail(ctx, err)
@@ -98,8 +98,8 @@ func (c *leaderCheck) missing(ctx context.Context) error {
 	return rpctypes.ErrGRPCNoLeader
 }
 
-// await gives a new stream as long to find a leader as an old one has to find
-// the next: clients give a watch up for good when there is none, and those of a
+// await gives a new stream as long to find a leader as an old one has to find the
+// next: clients give up a watch for good when there is none, and the clients of a
 // leader that was killed come here while the next one is elected.
 func (c *leaderCheck) await(ctx context.Context) error {
 	tick := time.NewTicker(leaderPoll)

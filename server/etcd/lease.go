@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// minTTL and maxTTL are etcd's, in seconds: it raises what is below, and
-	// refuses what is above.
+	// minTTL and maxTTL are etcd's, in seconds: it raises what is below minTTL and
+	// refuses what is above maxTTL.
 	minTTL = 2
 	maxTTL = server.MaxTTLSeconds
-	// maxKeepAlives of one stream are on their way to the master at a time; the
-	// stream is not read further then.
+	// maxKeepAlives is how many keep-alives of one stream may be on their way to the
+	// master; no more are read meanwhile.
 	maxKeepAlives = 64
-	// keepAlivePatience is for a change of master, during which a stream waits
-	// rather than end: longer than most elections, and short enough that the
-	// client can try another pod within the shortest lease.
+	// keepAlivePatience is how long a stream waits for the next master before it ends:
+	// longer than most elections take, and short enough that the client can try
+	// another pod within the shortest lease.
 	keepAlivePatience = 1500 * time.Millisecond
-	// keepAliveRetry is how often the master is looked for meanwhile.
+	// keepAliveRetry is how often it looks for the master meanwhile.
 	keepAliveRetry = 50 * time.Millisecond
 )
 
@@ -153,9 +153,9 @@ func (s *keepAliveStream) run(ctx context.Context, requests <-chan *pb.LeaseKeep
 	}
 }
 
-// answer says 0 for a lease that does not exist. The revision is from before
-// the renewal, so that a lease that has ended at some revision is never seen to
-// live at a later one.
+// answer renews a lease and sends its time to live, 0 if it does not exist. The
+// revision is read before the renewal: a lease that has ended at some revision must
+// never be seen alive at a later one.
 func (s *keepAliveStream) answer(ctx context.Context, lease int64) error {
 	st, err := s.Read(ctx, local)
 	if err != nil {

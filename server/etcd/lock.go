@@ -8,8 +8,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 )
 
-// errSessionExpired is etcd's words for a caller whose lease ended while it
-// waited.
+// errSessionExpired is what etcd tells a caller whose lease ended while it waited.
 var errSessionExpired = errors.New("mutex: session is expired")
 
 // lockService answers v3lockpb.Lock.
@@ -18,7 +17,7 @@ type lockService struct {
 	*queue
 }
 
-// Waits makes it a server.Waiter.
+// Waits implements server.Waiter.
 func (s *lockService) Waits(method string) bool { return method == "Lock" }
 
 // Lock returns when the caller's lease holds the lock.

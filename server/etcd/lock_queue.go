@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// sessionTTL in seconds is the lease of a caller that has none: that of
-	// etcd's sessions.
+	// sessionTTL is the time to live in seconds of the lease that a caller without one
+	// gets: as long as etcd's sessions.
 	sessionTTL = 60
-	// stepPatience bounds each request of a call that may wait for ever.
+	// stepPatience bounds each request within a call that may wait for ever.
 	stepPatience = 10 * time.Second
 )
 
-// queue is what locks and elections are made of, for the services and for etcd's
-// clients alike: each who waits has a key, <name>/<lease in hex>, that its lease
-// ends with. The key that was created first holds the lock or leads; the others
-// wait until all before theirs are deleted.
+// queue is what locks and elections are made of, in these services as in etcd's
+// clients: each caller has a key, <name>/<lease in hex>, which ends with its lease.
+// The key that was created first holds the lock, or leads; the others wait until all
+// the keys before theirs are deleted.
 type queue struct {
 	*pod
 	kv pb.KVServer
 }
 
-// place is a caller's in a queue.
+// place is a caller's place in a queue.
 type place struct {
 	name, key []byte
 	lease     int64
@@ -38,9 +38,9 @@ type place struct {
 	first     *mvccpb.KeyValue // Of the whole queue, as of header.
 }
 
-// join takes the lease's place in a queue, which it may have already, from a call
-// that the caller has given up and repeats. It writes the key in any case, so
-// that the end of that call finds that the place is another's.
+// join takes a place in a queue for a lease. The lease may have it already, from a
+// call that the caller gave up and now repeats. So join always writes the key: when
+// the earlier call ends, it sees that the place is no longer its own.
 func (q *queue) join(ctx context.Context, name []byte, lease int64, value []byte) (*place, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
@@ -68,11 +68,11 @@ func (q *queue) join(ctx context.Context, name []byte, lease int64, value []byte
 	return p, nil
 }
 
-// wait returns when every key before the place is deleted, and the place is
-// still there: gone says what to answer if it is not. On an error the place is
-// given up, so that nobody waits for a caller that has left. Who runs out of
-// time here waited for others, not for the pods: as in etcd, that is no
-// UNAVAILABLE, which callers may try again.
+// wait returns when every key before the place is deleted. If the place is gone by
+// then, it fails with gone. On any error it gives the place up, so that nobody waits
+// for a caller that has left. A caller that runs out of time was waiting for other
+// callers, not for the pods: as in etcd, it does not get UNAVAILABLE, which would
+// make it try again.
 func (q *queue) wait(ctx context.Context, p *place, gone error) (*pb.ResponseHeader, error) {
 	header, err := q.turn(ctx, p, gone)
 	if err != nil {
@@ -84,8 +84,8 @@ func (q *queue) wait(ctx context.Context, p *place, gone error) (*pb.ResponseHea
 	return header, err
 }
 
-// abandon gives up a place for a caller that may have left, unless it has come
-// again meanwhile, which has written the key. If that fails, the lease ends it.
+// abandon gives up a place for a caller that may have left, unless the caller has
+// come back meanwhile and written the key. If that fails, the lease ends it.
 func (q *queue) abandon(ctx context.Context, p *place) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepPatience)
 	defer cancel()
@@ -130,8 +130,8 @@ func (q *queue) awaitDelete(ctx context.Context, key []byte, revision int64) err
 	}, func(*kvv1.WatchResponse) (bool, error) { return true, nil })
 }
 
-// follow hands changes on until the function has seen enough. It also returns
-// when compaction was faster: the caller looks at the keys again.
+// follow passes changes to see until it has seen enough. It also returns when a
+// compaction overtakes it: the caller then looks at the keys again.
 func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func(*kvv1.WatchResponse) (enough bool, err error)) error {
 	cursor, err := q.Watch(changes)
 	if err == nil {

@@ -163,8 +163,8 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderR
 	return &pb.MoveLeaderResponse{}, nil
 }
 
-// Downgrade refuses all but the end of a downgrade, which etcd grants also when
-// there was none.
+// Downgrade refuses everything except the end of a downgrade, which etcd grants even
+// if there was none.
 func (s *maintenanceService) Downgrade(ctx context.Context, req *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
 	if req.GetAction() != pb.DowngradeRequest_CANCEL {
 		return nil, errDowngrade

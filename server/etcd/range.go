@@ -51,8 +51,8 @@ func freshness(serializable bool) *kvv1.ReadOptions {
 	return nil
 }
 
-// keys are what a range has at a revision: all of them, or, under a limit, the
-// first ones and one more, so that more can be told.
+// keys is what a range holds at a revision: all of it, or with a limit one key more
+// than that, which tells whether there are more.
 type keys struct {
 	revision int64
 	kvs      []*kvv1.KeyValue
@@ -185,8 +185,8 @@ func (k *keys) filter(req *pb.RangeRequest) []*kvv1.KeyValue {
 	return kept
 }
 
-// byField sorts as etcd does: with the same function of the library, for of
-// equal ones the order is whatever it gives.
+// byField sorts with the function that etcd uses, because the order of equal keys is
+// whatever that function makes it.
 type byField struct {
 	kvs  []*kvv1.KeyValue
 	less func(a, b *kvv1.KeyValue) bool

@@ -10,8 +10,8 @@ import (
 	"github.com/batondb/baton/store"
 )
 
-// streamDeadline is for the beginning of a stream, which has none of its own:
-// etcd's for any request.
+// streamDeadline bounds the beginning of a stream, which has no deadline of its own;
+// it is etcd's for any request.
 const streamDeadline = 7 * time.Second
 
 // RangeStream hands a range on in parts, all of one revision, as they are read.

@@ -11,9 +11,9 @@ import (
 	"github.com/batondb/baton/server"
 )
 
-// errAfterwards is for a write that was applied, and whose answer cannot be put
-// together: because the pod stops, or because what was before the write is
-// compacted away already. It must not say that nothing was applied.
+// errAfterwards is returned for a write that was applied but whose answer cannot be
+// put together, because the pod stops, or because the state before the write is
+// already compacted away. It must not say that nothing was applied.
 var errAfterwards = rpctypes.ErrGRPCTimeout
 
 // Txn puts into the log what writes and what decides: puts, deletes, compares,
@@ -54,8 +54,8 @@ func loggedRange(req *pb.RangeRequest) *kvv1.RangeRequest {
 	return &kvv1.RangeRequest{Key: req.GetKey(), KeysOnly: req.GetKeysOnly() || req.GetCountOnly()}
 }
 
-// nothing is a range without keys. With a revision, in a transaction, it is the
-// question if that revision can be read.
+// nothing is a range without keys. In a transaction it asks whether a revision can be
+// read.
 func nothing(revision int64) *kvv1.RangeRequest {
 	return &kvv1.RangeRequest{Key: []byte{1}, RangeEnd: []byte{1}, Revision: revision}
 }

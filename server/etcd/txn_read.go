@@ -34,8 +34,8 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv
 	}
 }
 
-// serializable: all that the transaction may do is such ranges. A nested one
-// goes through etcd's log.
+// serializable tells whether a transaction holds nothing but serializable ranges. One
+// with a nested transaction goes through etcd's log.
 func serializable(req *pb.TxnRequest) bool {
 	for _, ops := range [][]*pb.RequestOp{req.GetSuccess(), req.GetFailure()} {
 		for _, op := range ops {

@@ -28,11 +28,11 @@ const (
 	progressPoll = 2 * time.Millisecond
 	// maxWatchBound is the longest key and the byte after it.
 	maxWatchBound = server.MaxKeyBytes + 1
-	// noWatch is the id of an answer that is for none or for all.
+	// noWatch is the id in an answer that is for no watch, or for all of them.
 	noWatch = -1
 )
 
-// What etcd says of a watch that it does not create.
+// What etcd says when it refuses a watch.
 const (
 	duplicateWatch = "mvcc: duplicate watch ID provided on the WatchStream"
 	emptyRange     = "mvcc: watcher range is empty"
@@ -86,9 +86,9 @@ func (s *watchStream) close() {
 	s.asking.Wait()
 }
 
-// receive passes on what the client says, and closes the channel when it has no
-// more to say. It is a goroutine of its own because only the end of the method
-// ends a Recv, and so it outlives the method by a moment.
+// receive passes on what the client says, and closes the channel when it has no more
+// to say. It runs in a goroutine of its own because only the end of the method ends
+// a Recv; so it outlives the method by a moment.
 func receive[Request any](ctx context.Context, recv func() (*Request, error), requests chan<- *Request, end context.CancelCauseFunc) {
 	defer close(requests)
 	for {
@@ -149,7 +149,7 @@ func (s *watchStream) handle(ctx context.Context, req *pb.WatchRequest) error {
 	return nil
 }
 
-// revision is the newest of this pod. It fails when the pod may not serve.
+// revision returns this pod's newest revision; it fails when the pod may not serve.
 func (s *watchStream) revision(ctx context.Context) (int64, error) {
 	st, err := s.Read(ctx, local)
 	if err != nil {
@@ -158,8 +158,8 @@ func (s *watchStream) revision(ctx context.Context) (int64, error) {
 	return st.Revision(), nil
 }
 
-// create begins a watch, or says why not. An error ends the stream: the client
-// goes on elsewhere.
+// create begins a watch, or tells the client why not. An error ends the stream, and
+// the client goes on elsewhere.
 func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) error {
 	newest, err := s.revision(ctx)
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	}
 	w.id = s.choose(req.GetWatchId())
 	if w.cursor != nil && w.changes.GetStartRevision() == 0 {
-		// Never more than what the watch starts after: clients resume from here.
+		// Clients resume from here: never name a revision after the watch's start.
 		newest = w.cursor.Start()
 	}
 	if w.cursor != nil {
@@ -249,7 +249,7 @@ func (s *watchStream) drop(w *watch) {
 	w.cursor.Close()
 }
 
-// compacted says that a watch wants what is not kept any more.
+// compacted tells a client that its watch wants revisions that are no longer kept.
 func (s *watchStream) compacted(ctx context.Context, w *watch) error {
 	st, err := s.Read(ctx, local)
 	if err != nil {

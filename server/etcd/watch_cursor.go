@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// fragmentBytes is where etcd splits a response for a client that asked for
-	// it: its limit on requests.
+	// fragmentBytes is the size at which etcd splits a response for a client that has
+	// asked for that: its limit on requests.
 	fragmentBytes = 2 << 20
-	// wholeBytes is where others get fragments all the same: all the events of a
-	// revision are in memory until they are sent, and deleting a range can be a
-	// million.
+	// wholeBytes is the size at which other clients get fragments all the same: the
+	// events of a revision are in memory until they are sent, and deleting a range can
+	// make a million of them.
 	wholeBytes = 64 << 20
 	// keptBytes bounds the events that are kept for the pod's other watches.
 	keptBytes = 64 << 10
-	// eventOverhead is more than what an event has beside keys and values.
+	// eventOverhead is more than an event takes besides its keys and values.
 	eventOverhead = 64
 )
 
@@ -44,8 +44,8 @@ type translated struct {
 	body    []byte // All of the response but the watch's id.
 }
 
-// to is the response to one of the watches. The body goes out as it is, being
-// what protobuf calls unknown fields: the order of fields is free.
+// to builds the response to one watch. The body goes out unchanged, as what protobuf
+// calls unknown fields: their order is free.
 func (t *translated) to(w *watch) *pb.WatchResponse {
 	response := &pb.WatchResponse{WatchId: w.id}
 	response.ProtoReflect().SetUnknown(t.body)
@@ -79,7 +79,7 @@ func (r *readyWatches) take() []*watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
-	case <-r.wake: // That of those after the first.
+	case <-r.wake: // Set again by the watches after the first.
 	default:
 	}
 	all := r.all
@@ -112,7 +112,7 @@ func newWatch(req *pb.WatchCreateRequest) *watch {
 	return w
 }
 
-// deliver sends what every ready watch has, about a MiB each; who has more comes
+// deliver sends what every ready watch has, about a MiB each; a watch with more comes
 // again after the others.
 func (s *watchStream) deliver(ctx context.Context) error {
 	if _, err := s.Read(ctx, local); err != nil { // What diverged must not be served.
@@ -138,8 +138,7 @@ func (s *watchStream) deliver(ctx context.Context) error {
 	return nil
 }
 
-// lose ends a watch that compaction was faster than. Another error ends the
-// stream.
+// lose ends a watch that compaction has overtaken. Any other error ends the stream.
 func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
 	if !compacted(err) {
 		return err

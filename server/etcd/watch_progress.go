@@ -8,7 +8,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// progress is a stream's progress request that waits for its answer.
+// progress is a progress request of a stream, waiting for its answer.
 type progress struct {
 	asked  chan struct{}    // Closed when the master was asked what is newest; nil: no request.
 	asking sync.WaitGroup   // Its goroutine.
@@ -16,8 +16,8 @@ type progress struct {
 	retry  <-chan time.Time // When that is looked at again.
 }
 
-// notifyProgress tells each watch that wants it, and that had nothing to send
-// since the last time, how far it is.
+// notifyProgress says how far each watch is that asked for it and has had nothing to
+// send since the last time.
 func (s *watchStream) notifyProgress(ctx context.Context) error {
 	newest, err := s.revision(ctx)
 	if err != nil {
@@ -35,9 +35,9 @@ func (s *watchStream) notifyProgress(ctx context.Context) error {
 	return nil
 }
 
-// requestProgress answers as soon as every watch of the stream has sent what
-// was there when the client asked, on whichever pod. Requests that come in the
-// meantime have the same answer.
+// requestProgress has the answer sent as soon as every watch of the stream has sent
+// what there was, on any pod, when the client asked. Requests that come meanwhile
+// share the answer.
 func (s *watchStream) requestProgress(ctx context.Context) {
 	if s.asked != nil || s.wanted != 0 {
 		return
@@ -60,9 +60,9 @@ func (s *watchStream) beginProgress(ctx context.Context) (err error) {
 	return s.tellProgress()
 }
 
-// tellProgress sends how far all watches are, once that is far enough. As in
-// etcd there is no answer while a watch starts in the future: its client would
-// go on from the answer, before its start.
+// tellProgress sends how far all watches are, once that is far enough. As in etcd
+// there is no answer while a watch starts in the future: its client would resume
+// from the answer, which is before the watch's start.
 func (s *watchStream) tellProgress() error {
 	reached, ahead := int64(0), len(s.watches) == 0
 	for _, w := range s.watches {
