@@ -3,12 +3,15 @@ package propose
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/internal/masterstream"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
@@ -74,72 +77,33 @@ func (f *forwarder) run(ctx context.Context) {
 	}
 }
 
-// session is one stream, to one master.
-type session struct {
-	stream   grpc.BidiStreamingClient[peerv1.ForwardRequest, peerv1.ForwardResponse]
-	cancel   context.CancelFunc
-	replaced chan struct{} // closed when another master is known
-	broken   chan struct{} // closed when the stream has ended
-	drained  chan struct{} // closed when nothing more is sent, and all is answered
-
-	mu     sync.Mutex // guards the fields below
-	sent   map[uint64]*Pending
-	ending bool
-}
-
 // session sends to the master of v until there is another one, or the stream breaks.
 func (f *forwarder) session(ctx context.Context, v *raftio.View) {
 	conn, err := f.conn(v.Master.Pod())
 	if err != nil {
 		return
 	}
-	s := &session{
-		replaced: make(chan struct{}), broken: make(chan struct{}), drained: make(chan struct{}),
-		sent: map[uint64]*Pending{},
-	}
-	ctx, s.cancel = context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	replaced := make(chan struct{})
 	var opened atomic.Bool
 	f.lingering.Go(func() {
 		f.untilReplaced(ctx, v)
-		close(s.replaced)
+		close(replaced)
 		if !opened.Load() {
-			s.cancel() // a dial that hangs must not outlive its leadership
+			cancel() // a dial that hangs must not outlive its leadership
 		}
 	})
-	s.stream, err = peerv1.NewPeerServiceClient(conn).Forward(ctx)
+	stream, err := peerv1.NewPeerServiceClient(conn).Forward(ctx)
 	if err != nil {
-		s.cancel()
+		cancel()
 		return
 	}
 	opened.Store(true)
-	f.lingering.Go(s.receive)
 	f.queue.signal() // its token brought us here
-	s.send(ctx, f.queue)
-	f.lingering.Go(func() { s.end(ctx, f.linger) })
-}
-
-// end waits for the answers that are still to come. A master that hands over
-// answers all that it has; they must not be lost to the news of the next one.
-func (s *session) end(ctx context.Context, linger time.Duration) {
-	s.mu.Lock()
-	s.ending = true
-	if len(s.sent) == 0 {
-		close(s.drained)
+	s := masterstream.Session[*Pending, peerv1.ForwardRequest, peerv1.ForwardResponse]{
+		Calls: &forwards{queue: f.queue, sent: map[uint64]*Pending{}}, Stream: stream, Cancel: cancel, Linger: f.linger,
 	}
-	s.mu.Unlock()
-	t := time.NewTimer(linger)
-	defer t.Stop()
-	select {
-	case <-s.drained:
-	case <-s.broken:
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	s.cancel()
-	<-s.broken
-	for _, p := range s.sent {
-		p.answer(nil, fmt.Errorf("%w: the connection to the master was lost", replication.ErrUnknown))
-	}
+	s.Run(ctx, replaced, &f.lingering)
 }
 
 // untilReplaced returns when another master is known. While none is, the old
@@ -154,77 +118,59 @@ func (f *forwarder) untilReplaced(ctx context.Context, first *raftio.View) {
 	}
 }
 
-// send sends what is queued until the stream or ctx ends.
-func (s *session) send(ctx context.Context, q *queue) {
-	var burst []*Pending
-	var id uint64
-	for {
+// forwards implements masterstream.Calls for one stream.
+type forwards struct {
+	queue *queue
+	id    uint64 // The last one given.
+	sent  map[uint64]*Pending
+}
+
+func (f *forwards) Next(ctx context.Context, into []*Pending) []*Pending {
+	for len(into) == 0 {
 		select {
 		case <-ctx.Done():
-			return
-		case <-s.broken:
-			return
-		case <-s.replaced:
-			return
-		case <-q.wake:
+			return into
+		case <-f.queue.wake:
 		}
-		burst = q.take(burst[:0], forwardBurst, maxEntryBytes)
-		s.mu.Lock()
-		for _, p := range burst {
-			id++
-			p.id = id
-			s.sent[id] = p
-		}
-		s.mu.Unlock()
-		for i, p := range burst {
-			// The answer may come, and p be used again, before Send returns.
-			if err := s.stream.Send(&peerv1.ForwardRequest{Id: p.id, Command: p.command}); err != nil {
-				s.unsent(burst[i+1:])
-				return
-			}
-		}
+		into = f.queue.take(into, forwardBurst, maxEntryBytes)
+	}
+	return into
+}
+
+func (f *forwards) Request(p *Pending) *peerv1.ForwardRequest {
+	return &peerv1.ForwardRequest{Id: p.id, Command: p.command}
+}
+
+func (f *forwards) Add(p *Pending) {
+	f.id++
+	p.id = f.id
+	f.sent[p.id] = p
+}
+
+func (f *forwards) Remove(p *Pending) { delete(f.sent, p.id) }
+
+func (f *forwards) Match(m *peerv1.ForwardResponse) (*Pending, bool) {
+	p, sent := f.sent[m.Id]
+	delete(f.sent, m.Id)
+	return p, sent
+}
+
+func (f *forwards) Rest() []*Pending { return slices.Collect(maps.Values(f.sent)) }
+
+func (f *forwards) Answer(p *Pending, m *peerv1.ForwardResponse) {
+	p.index = m.Index
+	switch o := m.Outcome.(type) {
+	case *peerv1.ForwardResponse_Result:
+		p.answer(o.Result, nil)
+	case *peerv1.ForwardResponse_Error:
+		p.answer(nil, fromWire(o.Error))
+	default:
+		p.answer(nil, fmt.Errorf("%w: the master's answer has no outcome", replication.ErrUnknown))
 	}
 }
 
-func (s *session) unsent(items []*Pending) {
-	s.mu.Lock()
-	for _, p := range items {
-		delete(s.sent, p.id)
-	}
-	s.mu.Unlock()
-	for _, p := range items {
-		p.answer(nil, errNotProposed)
-	}
-}
+func (f *forwards) Unsent(p *Pending) { p.answer(nil, errNotProposed) }
 
-func (s *session) receive() {
-	defer close(s.broken)
-	for {
-		m, err := s.stream.Recv()
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		p := s.sent[m.Id]
-		delete(s.sent, m.Id)
-		if s.ending && p != nil && len(s.sent) == 0 {
-			close(s.drained)
-		}
-		s.mu.Unlock()
-		switch o := m.Outcome.(type) {
-		case nil:
-		case *peerv1.ForwardResponse_Result:
-			p.reply(o.Result, m.Index, nil)
-		case *peerv1.ForwardResponse_Error:
-			p.reply(nil, 0, fromWire(o.Error))
-		}
-	}
-}
-
-// reply answers, if the peer did not invent the id.
-func (p *Pending) reply(r *kvv1.Result, index uint64, err error) {
-	if p != nil {
-		p.index = index
-		p.answer(r, err)
-	}
+func (f *forwards) Lost(p *Pending, _ error) {
+	p.answer(nil, fmt.Errorf("%w: the connection to the master was lost", replication.ErrUnknown))
 }
