@@ -10,10 +10,12 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -
 TOOL    := $(GO) tool -modfile=tools/go.mod
 LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
-# Tested under the race detector. The rest starts processes, which it does not
-# see into.
+# Tested under the race detector. The rest starts processes, which it does not see
+# into, or explores functions that run alone.
 RACE    := server client cmd internal kubernetes recovery replication store test/history test/oracle
-REST     = $(shell $(GO) list ./... | grep -Ev '/baton/($(subst $() ,|,$(RACE) proto))(/|$$)')
+ALONE   := replication/internal/policy internal/lint
+RACED   = $(shell $(GO) list $(RACE:%=./%/...) | grep -Ev '/baton/($(subst $() ,|,$(ALONE)))$$')
+REST    = $(shell $(GO) list ./... | grep -Ev '/baton/($(subst $() ,|,$(RACE) proto))(/|$$)') $(ALONE:%=./%)
 DATA    ?= data
 NODES   ?= 3
 
@@ -32,10 +34,12 @@ run: build ## Run a cluster of three pods on loopback; its data stays in ./data 
 	@exec bin/kvd dev --nodes $(NODES) --data-dir $(DATA)
 
 # The packages one after the other: those that start clusters want the machine
-# for themselves. test/faults is among them, with a seed that it prints.
+# for themselves. test/faults is among them, with a seed that it prints. Within a
+# package, tests that run side by side mostly wait, so there are more of them than
+# processors.
 test: ## Run the tests (under ten minutes on two cores)
-	$(GO) test -p 1 -timeout 9m $(REST)
-	$(GO) test -p 1 -timeout 8m -race $(RACE:%=./%/...)
+	$(GO) test -p 1 -parallel 4 -timeout 9m $(REST)
+	$(GO) test -p 1 -parallel 4 -timeout 8m -race $(RACED)
 	cd bench && $(GO) test -timeout 2m ./...
 
 test-race: ## Run all tests under the race detector; takes its time

@@ -54,6 +54,7 @@ func (s *statefulSet) setPhase(phase string, names ...string) {
 //
 // Scenario: S45
 func TestRecoverWhereOnlyCutOff(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)
@@ -137,6 +138,7 @@ func (s *statefulSet) refuses(name, because string) error {
 // A recovery is decided, and the pod dies before it is done; meanwhile the pods that
 // were only cut off have put the record back.
 func TestADecidedRecoveryThatWasUndone(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 1)
 	s.start("kv-0")
 	s.awaitReady("kv-0")
@@ -166,6 +168,7 @@ func TestADecidedRecoveryThatWasUndone(t *testing.T) {
 // true. If that cannot be read either, the command says so, and goes on when it is
 // run again.
 func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
 	for _, away := range []bool{false, true} {
 		s := newStatefulSet(t, 1)
 		s.start("kv-0")
@@ -210,6 +213,7 @@ func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
 //
 // Scenario: S20
 func TestRecoveryGoesOn(t *testing.T) {
+	t.Parallel()
 	for _, cut := range []string{"the record is exchanged", "it is noted on the disk"} {
 		t.Run(cut, func(t *testing.T) {
 			s := newStatefulSet(t, 1)

@@ -115,6 +115,7 @@ func (s *statefulSet) has(name, key string) (found bool, err error) {
 //
 // Scenario: S21
 func TestADatabaseThatDiffers(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	before := s.restarted(all...)
@@ -153,6 +154,7 @@ func TestADatabaseThatDiffers(t *testing.T) {
 //
 // Scenario: S21
 func TestAMasterWhoseDatabaseDiffers(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	before := s.restarted(all...)

@@ -49,6 +49,7 @@ func has(exist *sync.Map, pod string) bool {
 // With OrderedReady the database of the first pod does not open: the others, which
 // are only created once it is ready, have what it needs.
 func TestDamagedDatabaseInOrder(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.restarted(all...)
@@ -75,6 +76,7 @@ func TestDamagedDatabaseInOrder(t *testing.T) {
 // With OrderedReady two pods differ, and the third, which can tell who is wrong, is
 // only created once both are ready. They answer no read that may be wrong.
 func TestDifferentDataInOrder(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	before := s.restarted(all...)

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,6 +27,7 @@ import (
 
 	"github.com/batondb/baton/kubernetes"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
 )
 
 const (
@@ -97,22 +96,13 @@ func newStatefulSetIn(t *testing.T, uid types.UID, replicas int) *statefulSet {
 	return s
 }
 
-// lastPort is the last one that freeAddress has tried. They lie below those that
-// outgoing connections get: one of these could take the port of a pod that is down.
-var lastPort = 15000 + os.Getpid()%50*100
-
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for lastPort < 25000 {
-		lastPort++
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
-		if err == nil {
-			defer l.Close() //nolint:errcheck // Nothing was accepted.
-			return l.Addr().String()
-		}
+	address, err := cluster.Address()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return address
 }
 
 var (
@@ -302,6 +292,7 @@ func (s *statefulSet) label(name string) string {
 //
 // Scenario: S01, S13, S14
 func TestScale(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 5)
 	all := []string{"kv-4", "kv-3", "kv-2", "kv-1", "kv-0"}
 	s.start(all...)
@@ -337,6 +328,7 @@ func TestScale(t *testing.T) {
 //
 // Scenario: S15, S16
 func TestStopIsNoDeparture(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)

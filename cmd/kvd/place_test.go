@@ -38,6 +38,7 @@ func (s *statefulSet) awaitPlaces(names ...string) {
 //
 // Scenario: S11
 func TestCopiedVolumes(t *testing.T) {
+	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	original.start(all...)
@@ -84,6 +85,7 @@ func TestCopiedVolumes(t *testing.T) {
 //
 // Scenario: S11
 func TestCopiesOfDifferentMoments(t *testing.T) {
+	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	original.start(all...)
@@ -145,6 +147,7 @@ func TestCopiesOfDifferentMoments(t *testing.T) {
 
 // The copy that a person adopts must open and lead before any other is given up.
 func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	original.start(all...)
@@ -200,6 +203,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 // The pods of a backup come back with their labels: that one was a master where it
 // was copied says nothing of the copy that is chosen.
 func TestLabelsOfACopy(t *testing.T) {
+	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	original.start(all...)
@@ -241,6 +245,7 @@ func TestLabelsOfACopy(t *testing.T) {
 // The disk takes nothing when a pod wants to note its place: it serves, and notes it
 // later.
 func TestAPlaceThatCannotBeNoted(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 1)
 	s.start("kv-0")
 	s.awaitReady("kv-0")
@@ -272,6 +277,7 @@ func TestAPlaceThatCannotBeNoted(t *testing.T) {
 //
 // Scenario: S15, S19
 func TestRecordIsWrittenBack(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)
@@ -309,6 +315,7 @@ func TestRecordIsWrittenBack(t *testing.T) {
 //
 // Scenario: S19
 func TestFirstVolumeAndRecordLost(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)

@@ -77,6 +77,7 @@ func (s *statefulSet) recorded() string {
 //
 // Scenario: S20
 func TestLostMajority(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)
@@ -148,6 +149,7 @@ func TestLostMajority(t *testing.T) {
 // Without a process, kvd recover works on the directory itself. What was only
 // in the log, because the process was killed, is kept.
 func TestRecoverOffline(t *testing.T) {
+	t.Parallel()
 	s := newStatefulSet(t, 1)
 	s.start("kv-0")
 	s.awaitReady("kv-0")

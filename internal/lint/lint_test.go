@@ -76,7 +76,7 @@ var allowed = map[string][]string{
 // forTests are what the tests of a package may import as well: what knows none
 // of the package's own floor.
 var forTests = map[string][]string{
-	"cmd/kvd":          {"test/oracle", "test/simulate"},
+	"cmd/kvd":          {"test/oracle", "test/simulate", "test/cluster"},
 	"client":           {"test/cluster"},
 	"replication/node": {"test/oracle", parts + "machinetest"},
 	parts + "raftio":   {parts + "machinetest"},

@@ -35,18 +35,19 @@ func TestS01FirstBoot(t *testing.T) {
 
 // S04: names that do not resolve, for whatever reason, delay and decide nothing.
 func TestS04NamesThatDoNotResolve(t *testing.T) {
+	t.Parallel()
 	s := newSet(t, "here", 0, 5)
 	s.start(0)
 	s.awaitReady(0)
 	s.startLoad()
 	for o, m := range map[int]mood{1: failing, 2: silent, 3: slow} {
-		names.become(m)
+		names.become(s.service, m)
 		s.start(o)
 		time.Sleep(2 * time.Second)
 		if s.pods[o].readiness() == nil || s.said(o, "founds the cluster") {
 			t.Errorf("%s did not wait", podName(o))
 		}
-		names.become(healthy)
+		names.become(s.service, healthy)
 		if took := s.awaitWhole(slices.Sorted(maps.Keys(s.pods))...); took > joinLimit {
 			t.Errorf("took %s", took)
 		}
@@ -66,11 +67,12 @@ const joinLimit = 10 * time.Second
 // S05: without DNS nothing changes as long as nothing moves; a pod that moved is
 // found once its record is right.
 func TestS05WithoutDNS(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	l := s.startLoad()
 	time.Sleep(time.Second) // The clients have found the pods.
 	for _, m := range []mood{silent, failing} {
-		names.become(m)
+		names.become(s.service, m)
 		if gap := l.during("without DNS", func() { time.Sleep(4 * time.Second) }); gap > 2*time.Second {
 			t.Errorf("no write for %s", gap)
 		}
@@ -79,7 +81,7 @@ func TestS05WithoutDNS(t *testing.T) {
 	s.kill(moved)
 	s.start(moved)
 	time.Sleep(2 * time.Second)
-	names.become(healthy)
+	names.become(s.service, healthy)
 	if took := s.awaitWhole(0, 1, 2); took > 10*time.Second {
 		t.Errorf("it replicates only after %s", took)
 	}
@@ -89,6 +91,7 @@ func TestS05WithoutDNS(t *testing.T) {
 // S07: a pod comes back with another address, while DNS gives the old one for a
 // while, which nobody has.
 func TestS07OneAddressChanges(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	s.startLoad()
 	for _, who := range []string{"follower", "master"} {
@@ -116,6 +119,7 @@ func TestS07OneAddressChanges(t *testing.T) {
 
 // S08: all pods come back with other addresses at once.
 func TestS08AllAddressesChange(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	l := s.startLoad()
 	time.Sleep(time.Second)
@@ -139,6 +143,7 @@ func TestS08AllAddressesChange(t *testing.T) {
 //
 // Scenario: S11
 func TestS09AddressOfAnotherPod(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	s.startLoad()
 	moved := s.followers()[1]

@@ -224,6 +224,7 @@ func TestS15StopAndStart(t *testing.T) {
 // S16: restarts under load, of each pod and in each way, also while the API
 // cannot be asked.
 func TestS16RestartIsNoDeparture(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	s.startLoad()
 	members := s.members(0)

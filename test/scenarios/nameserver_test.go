@@ -4,6 +4,7 @@ package scenarios
 
 import (
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,8 +30,8 @@ const slowness = 1500 * time.Millisecond
 
 // nameServer is DNS.
 type nameServer struct {
-	mu      sync.Mutex // guards the fields below
-	mood    mood
+	mu      sync.Mutex        // guards the fields below
+	moods   map[string]mood   // of each Service; none: healthy
 	records map[string]string // a name, without the last dot, and its address
 }
 
@@ -39,7 +40,7 @@ func newNameServer(address string) (*nameServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &nameServer{records: map[string]string{}}
+	s := &nameServer{moods: map[string]mood{}, records: map[string]string{}}
 	go (&dns.Server{PacketConn: conn, Handler: s}).ActivateAndServe() //nolint:errcheck // It ends with the process.
 	return s, nil
 }
@@ -47,7 +48,7 @@ func newNameServer(address string) (*nameServer, error) {
 // ServeDNS implements dns.Handler.
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	s.mu.Lock()
-	mood := s.mood
+	mood := s.moodLocked(question.Question[0].Name)
 	answer := s.answerLocked(question)
 	s.mu.Unlock()
 	switch mood {
@@ -60,6 +61,16 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	case healthy:
 	}
 	w.WriteMsg(answer) //nolint:errcheck // Who asks asks again.
+}
+
+// moodLocked is how a question for a name in one of the Services is answered.
+func (s *nameServer) moodLocked(name string) mood {
+	for service, m := range s.moods {
+		if strings.Contains("."+name, "."+service+".") {
+			return m
+		}
+	}
+	return healthy
 }
 
 func (s *nameServer) answerLocked(question *dns.Msg) *dns.Msg {
@@ -90,8 +101,9 @@ func (s *nameServer) set(name, address string) {
 	}
 }
 
-func (s *nameServer) become(m mood) {
+// become changes how the names of a Service are answered.
+func (s *nameServer) become(service string, m mood) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mood = m
+	s.moods[service] = m
 }

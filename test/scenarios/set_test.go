@@ -69,7 +69,6 @@ func newSet(t *testing.T, uid string, start, replicas int) *set {
 		service: fmt.Sprintf("kv%d.%s", services.Add(1), domain),
 	}
 	t.Cleanup(func() {
-		names.become(healthy)
 		for _, p := range s.pods {
 			p.Close()
 			if t.Failed() {

@@ -258,17 +258,18 @@ func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 // S19: the lowest ordinal loses its volume: also while it finds nobody, while
 // the API is away, and while the others restart.
 func TestS19LowestVolumeLost(t *testing.T) {
+	t.Parallel()
 	s := newCluster(t, 3)
 	s.startLoad()
 	lose := func() { s.kill(0); s.wipe(0) }
 
 	lose()
-	names.become(failing)
+	names.become(s.service, failing)
 	s.start(0)
 	s.awaitUnready(0, s.cluster)
 	time.Sleep(3 * time.Second)
 	s.awaitUnready(0, s.cluster)
-	names.become(healthy)
+	names.become(s.service, healthy)
 	s.awaitWhole(0, 1, 2)
 
 	lose()
