@@ -61,10 +61,10 @@ func (c *core) watchSpace(ctx context.Context) {
 }
 
 func (c *core) lookAtSpace() {
-	logger := c.options.Logger
+	logger, was := c.options.Logger, c.space.low.Load()
+	low := was
 	if now, err := c.options.Space(); err == nil && now.Total > 0 {
-		low := now.nearlyFull(c.space.low.Load())
-		if was := c.space.low.Swap(low); low && !was {
+		if low = now.nearlyFull(was); low && !was {
 			logger.Error("the volume is nearly full: writes are refused until space is freed; "+
 				"delete keys, compact, or make the volume larger",
 				slog.Uint64("free_bytes", now.Free), slog.Uint64("reserve_bytes", now.reserve()))
@@ -72,8 +72,9 @@ func (c *core) lookAtSpace() {
 			logger.Info("the volume has space again", slog.Uint64("free_bytes", now.Free))
 		}
 	}
+	defer c.space.low.Store(low) // Once writes are refused: whoever sees the alarm may count on that.
 	pods := c.peerStatuses.alarmed(alarmNoSpace)
-	if c.space.low.Load() {
+	if low {
 		pods = append(pods, c.options.Name)
 	}
 	if len(pods) == 0 {

@@ -181,6 +181,11 @@ func TestAlarmNoSpace(t *testing.T) {
 		r, err := maintenance.Alarm(t.Context(), &pb.AlarmRequest{Action: action, MemberID: alarm.MemberID, Alarm: kind})
 		return r.GetAlarms(), err
 	}
+	for begun := time.Now(); time.Since(begun) < 5*time.Second; time.Sleep(time.Millisecond) {
+		if got, _ := ask(pb.AlarmRequest_GET, pb.AlarmType_NONE); len(got) > 0 {
+			break // The pod has looked at its volume.
+		}
+	}
 	for _, kind := range []pb.AlarmType{pb.AlarmType_NONE, pb.AlarmType_NOSPACE} {
 		if got, err := ask(pb.AlarmRequest_GET, kind); err != nil || len(got) != 1 || got[0].String() != alarm.String() {
 			t.Errorf("get %v: %v, %v", kind, got, err)
