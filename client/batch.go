@@ -60,15 +60,17 @@ type Batcher struct {
 	lastID  uint64
 	// pending counts the writes without an answer.
 	pending int
-	// room and idle are closed when there is room for a batch and when nothing is
-	// pending; nil while nobody waits for that.
-	room, idle chan struct{}
+	turns   turns
 	// resume is when to send again after a refusal.
 	resume time.Time
 	closed bool
 	// telling counts the batches whose callers are being told.
 	telling int
 }
+
+// turns are closed when there is room for a batch and when nothing is pending; nil
+// while nobody waits for that.
+type turns struct{ room, idle chan struct{} }
 
 // batch is a WriteBatch on its way.
 type batch struct {
@@ -230,10 +232,10 @@ func (b *Batcher) gather(ctx context.Context, size int) (*batch, error) {
 			b.waiting = append(b.waiting, t)
 			return t, nil
 		}
-		if b.room == nil {
-			b.room = make(chan struct{})
+		if b.turns.room == nil {
+			b.turns.room = make(chan struct{})
 		}
-		room := b.room
+		room := b.turns.room
 		b.mu.Unlock()
 		select {
 		case <-room:
@@ -278,10 +280,10 @@ func (b *Batcher) Flush(ctx context.Context) error {
 		b.mu.Unlock()
 		return nil
 	}
-	if b.idle == nil {
-		b.idle = make(chan struct{})
+	if b.turns.idle == nil {
+		b.turns.idle = make(chan struct{})
 	}
-	idle := b.idle
+	idle := b.turns.idle
 	b.mu.Unlock()
 	select {
 	case <-idle:
@@ -305,9 +307,9 @@ func (b *Batcher) Close() error {
 
 // free wakes those who wait for room. The lock is held.
 func (b *Batcher) free() {
-	if b.room != nil && (b.closed || len(b.waiting) < maxWaiting) {
-		close(b.room)
-		b.room = nil
+	if b.turns.room != nil && (b.closed || len(b.waiting) < maxWaiting) {
+		close(b.turns.room)
+		b.turns.room = nil
 	}
 }
 

@@ -138,9 +138,9 @@ func (b *Batcher) finish(t *batch) {
 	b.mu.Lock()
 	b.telling--
 	b.pending -= len(t.writes)
-	if b.pending == 0 && b.idle != nil {
-		close(b.idle)
-		b.idle = nil
+	if b.pending == 0 && b.turns.idle != nil {
+		close(b.turns.idle)
+		b.turns.idle = nil
 	}
 	ending := b.closed && b.pending == 0
 	b.mu.Unlock()

@@ -67,7 +67,7 @@ type call struct {
 
 // attempts is a call on its way.
 type attempts struct {
-	call
+	call    call
 	client  *Client
 	last    *Error
 	unknown bool
@@ -144,24 +144,24 @@ func (c *Client) try(ctx context.Context, p *pod, send func(context.Context, *gr
 
 // judge returns what the caller gets after a failed attempt, nil to go on.
 func (a *attempts) judge(e *Error) error {
-	if a.id != nil && e.Reason == kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED {
+	if a.call.id != nil && e.Reason == kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED {
 		if a.unknown {
 			return forgotten(e)
 		}
 		// Every attempt so far was refused, so under another id it is not a second
 		// application.
-		a.client.renew(a.id, e)
+		a.client.renew(a.call.id, e)
 		return nil
 	}
 	switch e.outcome() {
 	case notApplied:
 		return nil
 	case mayBeApplied:
-		if !a.write {
+		if !a.call.write {
 			return nil
 		}
 		a.unknown = true
-		if a.once {
+		if a.call.once {
 			return unknownBecause(e)
 		}
 		return nil

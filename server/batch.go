@@ -19,7 +19,7 @@ func (s *kvService) answerBatch(ctx context.Context, req *kvv1.BatchRequest) (*k
 	response := &kvv1.BatchResponse{Id: req.GetId()}
 	result, err := s.batch(ctx, req.GetBatch())
 	if err != nil {
-		response.Outcome = &kvv1.BatchResponse_Error{Error: s.errorOf(err)}
+		response.Outcome = &kvv1.BatchResponse_Error{Error: s.core.errorOf(err)}
 	} else {
 		response.Outcome = &kvv1.BatchResponse_Result{Result: result}
 	}

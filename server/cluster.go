@@ -19,7 +19,7 @@ const (
 // clusterService answers baton.kv.v1.ClusterService.
 type clusterService struct {
 	kvv1.UnsafeClusterServiceServer
-	*core
+	core      *core
 	readiness *readiness
 }
 
@@ -27,14 +27,14 @@ type clusterService struct {
 // is wrong. Pods that clone, or wait to, are in it before they are members.
 func (s *clusterService) Status(ctx context.Context, req *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
 	response := &kvv1.StatusResponse{Pods: []*kvv1.PodStatus{s.ownStatus(ctx)}}
-	log, err := s.needLog()
+	log, err := s.core.needLog()
 	if err == nil {
 		response.ClusterId = log.ClusterID()
 	}
 	if err != nil || req.GetThisPodOnly() {
 		return response, nil //nolint:nilerr // Without a log there are no others to ask.
 	}
-	asked := s.others(log)
+	asked := s.core.others(log)
 	for _, pod := range log.Joining() {
 		asked = append(asked, replication.Member{Pod: pod, Ordinal: replication.Ordinal(pod)})
 	}
@@ -96,10 +96,10 @@ func describeMember(a answer) *kvv1.PodStatus {
 
 // ownStatus says how this pod is.
 func (s *clusterService) ownStatus(ctx context.Context) *kvv1.PodStatus {
-	if log, err := s.needLog(); err == nil {
+	if log, err := s.core.needLog(); err == nil {
 		return log.PodStatus(ctx)
 	}
-	status := &kvv1.PodStatus{Name: s.options.Name, Ordinal: int32(replication.Ordinal(s.options.Name))}
+	status := &kvv1.PodStatus{Name: s.core.options.Name, Ordinal: int32(replication.Ordinal(s.core.options.Name))}
 	s.complete(status)
 	return status
 }
@@ -110,20 +110,20 @@ func (s *clusterService) complete(status *kvv1.PodStatus) {
 	because := s.readiness.because()
 	status.Ready = len(because) == 0
 	status.NotReadyBecause = strings.Join(because, "; ")
-	status.Version = s.options.Version
-	status.ClientAddress = s.options.ClientAddress
-	status.PeerAddress = s.options.PeerAddress
-	if st := s.store.Load(); st != nil {
+	status.Version = s.core.options.Version
+	status.ClientAddress = s.core.options.ClientAddress
+	status.PeerAddress = s.core.options.PeerAddress
+	if st := s.core.store.Load(); st != nil {
 		now := st.Status()
 		status.Revision = now.Revision
 		status.DbSizeBytes = now.FileBytes
 		status.OldestRevision = now.Compacted
 		status.AppliedIndex = now.Applied
 	}
-	if s.space.low.Load() {
+	if s.core.space.low.Load() {
 		status.Alarms = append(status.Alarms, alarmNoSpace)
 	}
-	if s.doubts.differs.Load() {
+	if s.core.doubts.differs.Load() {
 		status.Alarms = append(status.Alarms, alarmDiverged)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // which revision was the newest at which moment: a new master begins without
 // that memory, so history may be kept for one age longer, and never shorter.
 type compactor struct {
-	*core
+	core    *core
 	store   *store.Store
 	elapsed func() time.Duration // Of the monotonic clock.
 	samples []sample             // Oldest first.
@@ -45,7 +45,7 @@ func newCompactor(c *core, st *store.Store) *compactor {
 }
 
 func (c *compactor) run(ctx context.Context) {
-	age, revisions := c.options.KeepAge, c.options.KeepRevisions
+	age, revisions := c.core.options.KeepAge, c.core.options.KeepRevisions
 	if age <= 0 && revisions <= 0 {
 		return
 	}
@@ -70,7 +70,7 @@ func (c *compactor) run(ctx context.Context) {
 // due takes the newest revision and returns the oldest that must be kept.
 func (c *compactor) due(newest int64) int64 {
 	now, oldest := c.elapsed(), int64(0)
-	if age := c.options.KeepAge; age > 0 {
+	if age := c.core.options.KeepAge; age > 0 {
 		c.samples = append(c.samples, sample{at: now, revision: newest})
 		for len(c.samples) > 1 && c.samples[1].at <= now-age {
 			c.samples = c.samples[1:]
@@ -79,7 +79,7 @@ func (c *compactor) due(newest int64) int64 {
 			oldest = c.samples[0].revision
 		}
 	}
-	if keep := c.options.KeepRevisions; keep > 0 {
+	if keep := c.core.options.KeepRevisions; keep > 0 {
 		oldest = max(oldest, newest-keep)
 	}
 	return oldest
@@ -89,8 +89,8 @@ func (c *compactor) compact(ctx context.Context, oldest int64) {
 	ctx, cancel := context.WithTimeout(ctx, compactionTimeout)
 	defer cancel()
 	command := &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: oldest}}}
-	if err := c.proposeAsMaster(ctx, command); err != nil && ctx.Err() == nil {
-		c.options.Logger.Warn("could not compact; it is tried again",
+	if err := c.core.proposeAsMaster(ctx, command); err != nil && ctx.Err() == nil {
+		c.core.options.Logger.Warn("could not compact; it is tried again",
 			slog.Int64("revision", oldest), slog.Any("error", err))
 	}
 }

@@ -25,7 +25,7 @@ const keepAlivePatience = 3 * time.Second
 // keepAliveForwarder passes the keep-alives of all of a follower's clients to the
 // master over one stream.
 type keepAliveForwarder struct {
-	*core
+	core  *core
 	calls chan *forwardedKeepAlive
 	next  *forwardedKeepAlive // Begins the next stream; only run's goroutine touches it.
 }
@@ -61,7 +61,7 @@ func (r *keepAliveForwarder) keepAlive(ctx context.Context, id int64) (*kvv1.Kee
 }
 
 func (r *keepAliveForwarder) timeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
-	log, err := r.needLog()
+	log, err := r.core.needLog()
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (r *keepAliveForwarder) session(ctx context.Context, streams *sync.WaitGrou
 }
 
 func (r *keepAliveForwarder) master() (string, bool) {
-	log, err := r.needLog()
+	log, err := r.core.needLog()
 	if err != nil {
 		return "", false
 	}
@@ -124,7 +124,7 @@ func (r *keepAliveForwarder) open(ctx context.Context) (string, grpc.BidiStreami
 	if !ok {
 		return "", nil, replication.ErrNoMaster
 	}
-	log, err := r.needLog()
+	log, err := r.core.needLog()
 	if err != nil {
 		return "", nil, err
 	}

@@ -11,7 +11,7 @@ import (
 // kvService answers baton.kv.v1.KVService.
 type kvService struct {
 	kvv1.UnsafeKVServiceServer
-	*core
+	core *core
 }
 
 // Waits implements Waiter: Put takes a shared deadline.
@@ -21,7 +21,7 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	if err := checkRange(req); err != nil {
 		return nil, err
 	}
-	st, err := s.prepareRead(ctx, req.GetRead())
+	st, err := s.core.prepareRead(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	if err != nil {
 		return nil, err
 	}
-	response.GetHeader().Pod = s.options.Name
+	response.GetHeader().Pod = s.core.options.Name
 	return response, nil
 }
 
@@ -37,7 +37,7 @@ func (s *kvService) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutRes
 	if err := checkPut(req, false); err != nil {
 		return nil, err
 	}
-	return propose(s.deadlines.share(ctx), s.core, &kvv1.Command{Command: &kvv1.Command_Put{Put: req}}, (*kvv1.Result).GetPut)
+	return propose(s.core.deadlines.share(ctx), s.core, &kvv1.Command{Command: &kvv1.Command_Put{Put: req}}, (*kvv1.Result).GetPut)
 }
 
 func (s *kvService) Delete(ctx context.Context, req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, error) {
@@ -61,13 +61,13 @@ func (s *kvService) Scan(req *kvv1.ScanRequest, out grpc.ServerStreamingServer[k
 	if err := checkScan(bounds); err != nil {
 		return err
 	}
-	st, err := s.prepareStream(ctx, bounds.GetRead())
+	st, err := s.core.prepareStream(ctx, bounds.GetRead())
 	if err != nil {
 		return err
 	}
 	return st.Scan(ctx, bounds, func(revision int64, kvs []*kvv1.KeyValue) error {
 		return out.Send(&kvv1.ScanResponse{
-			Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name},
+			Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.core.options.Name},
 			Kvs:    kvs,
 		})
 	})

@@ -19,7 +19,7 @@ import (
 // keepAliveForwarder nil, for the followers on the peer port.
 type leaseService struct {
 	kvv1.UnsafeLeaseServiceServer
-	*core
+	core *core
 	// keepAliveForwarder lets a follower ask the master; nil: the request has come
 	// from a follower already, and is not passed on again.
 	keepAliveForwarder *keepAliveForwarder
@@ -38,7 +38,7 @@ func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 	}
 	if req.GetId() == 0 {
 		// Choose it here: the command in the log must mean the same on every pod.
-		req.Id = s.leaseIDs.next()
+		req.Id = s.core.leaseIDs.next()
 	}
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}}, (*kvv1.Result).GetGrant)
 }
@@ -54,12 +54,12 @@ func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kv
 }
 
 func (s *leaseService) ListLeases(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
-	st, err := s.needStore()
+	st, err := s.core.needStore()
 	if err != nil {
 		return nil, err
 	}
 	leases, _ := st.Leases()
-	return &kvv1.ListLeasesResponse{Header: s.header(st), Leases: leases}, nil
+	return &kvv1.ListLeasesResponse{Header: s.core.header(st), Leases: leases}, nil
 }
 
 // keepAlive answers one message of a KeepAlive stream.
@@ -75,7 +75,7 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 		return nil, err
 	}
 	ttl := l.keepAlive(req.GetId())
-	return &kvv1.KeepAliveResponse{Header: s.header(st), Id: req.GetId(), TtlSeconds: int64(ttl / time.Second)}, nil
+	return &kvv1.KeepAliveResponse{Header: s.core.header(st), Id: req.GetId(), TtlSeconds: int64(ttl / time.Second)}, nil
 }
 
 // lead returns the leaseExpirer once the cluster has confirmed, during this call,
@@ -86,11 +86,11 @@ func (s *leaseService) lead(ctx context.Context) (*store.Store, *leaseExpirer, e
 	if l == nil {
 		return nil, nil, replication.ErrNoMaster
 	}
-	st, err := s.prepareRead(ctx, nil)
+	st, err := s.core.prepareRead(ctx, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	log, err := s.needLog()
+	log, err := s.core.needLog()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,7 +116,7 @@ func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 		return nil, refusal.LeaseNotFound(req.GetId())
 	}
 	response := &kvv1.TimeToLiveResponse{
-		Header:            s.header(st),
+		Header:            s.core.header(st),
 		Id:                req.GetId(),
 		GrantedTtlSeconds: int64(ttl / time.Second),
 		RemainingSeconds:  int64((left + time.Second - 1) / time.Second),

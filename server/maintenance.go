@@ -17,7 +17,7 @@ import (
 // maintenanceService answers baton.kv.v1.MaintenanceService.
 type maintenanceService struct {
 	kvv1.UnsafeMaintenanceServiceServer
-	*core
+	core *core
 }
 
 func (s *maintenanceService) Compact(ctx context.Context, req *kvv1.CompactRequest) (*kvv1.CompactResponse, error) {
@@ -33,7 +33,7 @@ func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*
 	if req.GetRevision() < 0 {
 		return nil, errInvalid("revision", "is negative")
 	}
-	st, err := s.needStore()
+	st, err := s.core.needStore()
 	if err != nil {
 		return nil, err
 	}
@@ -44,13 +44,13 @@ func (s *maintenanceService) Hash(ctx context.Context, req *kvv1.HashRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	header := &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name}
+	header := &kvv1.ResponseHeader{Revision: revision, Pod: s.core.options.Name}
 	return &kvv1.HashResponse{Header: header, Revision: revision, Hash: hash}, nil
 }
 
 // HandOver works on any pod: the log asks the master.
 func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverRequest) (*kvv1.HandOverResponse, error) {
-	log, err := s.needLog()
+	log, err := s.core.needLog()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.Server
 		return err
 	}
 	ctx := out.Context()
-	st, err := s.prepareStream(ctx, req.GetRead())
+	st, err := s.core.prepareStream(ctx, req.GetRead())
 	if err != nil {
 		return err
 	}

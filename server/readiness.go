@@ -14,7 +14,7 @@ import (
 // readiness tells whether this pod should get traffic, and whether the process
 // still turns.
 type readiness struct {
-	*core
+	core     *core
 	health   *health.Server
 	draining atomic.Bool
 	// waits says why the pod's data is not even opened; nil: it does not wait.
@@ -44,11 +44,11 @@ func (r *readiness) because() []string {
 	if why := r.waits.Load(); why != nil && *why != "" {
 		return append(because, *why)
 	}
-	log := r.log.Load()
+	log := r.core.log.Load()
 	if log == nil {
 		return append(because, "it is starting: it waits for its volume")
 	}
-	if why := r.withheld(); why != nil {
+	if why := r.core.withheld(); why != nil {
 		// What it waits for may be a pod that is only created once this one is ready.
 		// Who asks it meanwhile is refused.
 		if (*log).AwaitsNext() {
@@ -58,7 +58,7 @@ func (r *readiness) because() []string {
 	}
 	if now := (*log).Status(); !now.Ready {
 		because = append(because, now.Because)
-	} else if r.store.Load() == nil && !now.Cold {
+	} else if r.core.store.Load() == nil && !now.Cold {
 		because = append(because, "it is starting: its database is not open yet")
 	}
 	return because
@@ -68,7 +68,7 @@ func (r *readiness) because() []string {
 func (r *readiness) drain() {
 	r.draining.Store(true)
 	r.health.Shutdown()
-	r.metrics.ready.Set(0)
+	r.core.metrics.ready.Set(0)
 }
 
 // run keeps gRPC's health service, the metric and the log up to date.
@@ -76,7 +76,7 @@ func (r *readiness) run(ctx context.Context) {
 	was := false
 	for {
 		var master <-chan struct{}
-		if log := r.log.Load(); log != nil {
+		if log := r.core.log.Load(); log != nil {
 			master = (*log).MasterChanged()
 		}
 		because := r.because()
@@ -100,13 +100,13 @@ func (r *readiness) run(ctx context.Context) {
 func (r *readiness) changed(ready bool, because []string) {
 	if ready {
 		r.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
-		r.metrics.ready.Set(1)
-		r.options.Logger.Info("ready")
+		r.core.metrics.ready.Set(1)
+		r.core.options.Logger.Info("ready")
 		return
 	}
 	r.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	r.metrics.ready.Set(0)
-	r.options.Logger.Info("not ready", slog.String("because", strings.Join(because, "; ")))
+	r.core.metrics.ready.Set(0)
+	r.core.options.Logger.Info("not ready", slog.String("because", strings.Join(because, "; ")))
 }
 
 // turn beats until ctx ends.

@@ -259,10 +259,10 @@ func TestOtherCluster(t *testing.T) {
 
 func TestTooManyWatches(t *testing.T) {
 	s := &watchService{core: testCore()}
-	s.watches.Store(maxWatches)
+	s.core.watches.Store(maxWatches)
 	err := s.Watch(&kvv1.WatchRequest{Key: []byte("k")}, &fakeWatchStream{ctx: t.Context()})
-	wantReason(t, s.statusOf(err), kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
-	if s.watches.Load() != maxWatches {
+	wantReason(t, s.core.statusOf(err), kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
+	if s.core.watches.Load() != maxWatches {
 		t.Error("the refused watch is counted")
 	}
 }

@@ -16,7 +16,7 @@ import (
 // was sent, so a slow client costs nothing but its own delay.
 type watchService struct {
 	kvv1.UnsafeWatchServiceServer
-	*core
+	core *core
 }
 
 func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
@@ -28,12 +28,12 @@ func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingSer
 
 // follow sends what the watcher finds, and progress when it finds nothing.
 func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
-	watcher, err := s.watch(req)
+	watcher, err := s.core.watch(req)
 	if err != nil {
 		return err
 	}
 	defer watcher.Close()
-	log, err := s.needLog()
+	log, err := s.core.needLog()
 	if err != nil {
 		return err
 	}
@@ -51,13 +51,13 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 	}
 	for {
 		response, err := next(ctx, watcher, interval)
-		if why := s.withheld(); why != nil {
+		if why := s.core.withheld(); why != nil {
 			return errNotReady(*why)
 		}
 		switch {
 		case err == nil:
 			err = out.Send(&kvv1.WatchResponse{ // The store's own may be others', too.
-				Header: &kvv1.ResponseHeader{Revision: response.GetHeader().GetRevision(), Pod: s.options.Name},
+				Header: &kvv1.ResponseHeader{Revision: response.GetHeader().GetRevision(), Pod: s.core.options.Name},
 				Events: response.GetEvents(), Partial: response.GetPartial(),
 			})
 		case errors.Is(err, errQuiet):
@@ -103,7 +103,7 @@ func (w *Watcher) Close() {
 
 // progressAt says how far a watch is.
 func (s *watchService) progressAt(revision int64) *kvv1.WatchResponse {
-	return &kvv1.WatchResponse{Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.options.Name}}
+	return &kvv1.WatchResponse{Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.core.options.Name}}
 }
 
 // errQuiet is returned by next when there was nothing for a while.

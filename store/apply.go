@@ -101,9 +101,9 @@ func (a *applier) begin() error {
 func (a *applier) end(index, term uint64, before int64) {
 	a.st.Index, a.st.Term = index, term
 	a.table.state = a.st
-	a.store.compacted.Store(a.st.Compacted)
-	a.store.revision.Store(a.st.Revision)
-	a.store.applied.Store(index)
+	a.store.visible.compacted.Store(a.st.Compacted)
+	a.store.visible.revision.Store(a.st.Revision)
+	a.store.visible.applied.Store(index)
 	a.table.tidy()
 	if a.st.Revision > before {
 		a.store.watches.notify(a.st.Revision, a.table.logFrom(before+1))

@@ -19,9 +19,9 @@ func (s *Store) Check(ctx context.Context) (err error) {
 	if err := s.Flush(ctx, s.Applied()); err != nil {
 		return err
 	}
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	if s.closed {
+	s.database.swap.RLock()
+	defer s.database.swap.RUnlock()
+	if s.database.closed {
 		return ErrClosed
 	}
 	defer s.guard(&err)
@@ -29,18 +29,18 @@ func (s *Store) Check(ctx context.Context) (err error) {
 		return err
 	}
 	return careful(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { return checkRecords(ctx, tx) })
+		return s.database.db.View(func(tx *bbolt.Tx) error { return checkRecords(ctx, tx) })
 	})
 }
 
 // checkPages holds up the flush: it checks pages against the free list, which only
 // the newest transaction has.
 func (s *Store) checkPages() error {
-	writer, err := s.db.Begin(true)
+	writer, err := s.database.db.Begin(true)
 	if err != nil {
 		return fmt.Errorf("store: check: %w", err)
 	}
-	err = careful(func() error { return s.db.View(checkPages) })
+	err = careful(func() error { return s.database.db.View(checkPages) })
 	return errors.Join(err, writer.Rollback())
 }
 
@@ -118,9 +118,9 @@ func (c *checker) key(f *file, key, record []byte) error {
 		return err
 	}
 	if at.version != indexed.version || at.create != indexed.create || at.lease != indexed.lease {
-		c.found("key %q: the index does not agree with the log on revision %d", key, at.revision)
+		c.found("key %q: the index does not agree with the log on revision %d", key, at.place.revision)
 	}
-	for at.revision > c.st.Revision {
+	for at.place.revision > c.st.Revision {
 		if at.prev.revision == 0 || at.prevDeleted && at.prev.compare(c.scrubbed) < 0 {
 			return nil // Of a flush that did not end: the key is not there yet.
 		}
@@ -137,16 +137,16 @@ func (c *checker) versions(f *file, key []byte, at version) error {
 	scrubbed := c.scrubbed.revision >= c.st.Compacted
 	for {
 		c.reached++
-		if scrubbed && !at.exists() && at.revision < c.st.Compacted {
-			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", key, at.revision, c.st.Compacted)
+		if scrubbed && !at.exists() && at.place.revision < c.st.Compacted {
+			c.found("key %q has a deletion at revision %d, which the compaction to %d should have removed", key, at.place.revision, c.st.Compacted)
 		}
 		if at.prev.revision == 0 {
-			if !at.exists() || at.version != 1 || at.create != at.revision {
-				c.found("key %q: version %d (revision %d) follows none", key, at.version, at.revision)
+			if !at.exists() || at.version != 1 || at.create != at.place.revision {
+				c.found("key %q: version %d (revision %d) follows none", key, at.version, at.place.revision)
 			}
 			return nil
 		}
-		if at.revision <= c.st.Compacted || at.prevDeleted && at.prev.revision < c.st.Compacted {
+		if at.place.revision <= c.st.Compacted || at.prevDeleted && at.prev.revision < c.st.Compacted {
 			return c.compacted(f, key, &at, scrubbed)
 		}
 		older, err := f.logged(key, at.prev)
@@ -167,7 +167,7 @@ func (c *checker) compacted(f *file, key []byte, at *version, scrubbed bool) err
 			return err
 		}
 		if scrubbed {
-			c.found("key %q has version %d (revision %d), which the compaction to %d should have removed", key, older.version, older.revision, c.st.Compacted)
+			c.found("key %q has version %d (revision %d), which the compaction to %d should have removed", key, older.version, older.place.revision, c.st.Compacted)
 		}
 		c.reached++
 		at = &older
@@ -177,19 +177,19 @@ func (c *checker) compacted(f *file, key []byte, at *version, scrubbed bool) err
 
 func (c *checker) succession(key []byte, newer, older *version) {
 	if older.exists() == newer.prevDeleted {
-		c.found("key %q: revision %d is wrong on whether revision %d is a deletion", key, newer.revision, older.revision)
+		c.found("key %q: revision %d is wrong on whether revision %d is a deletion", key, newer.place.revision, older.place.revision)
 	}
 	if !newer.exists() {
 		if !older.exists() {
-			c.found("key %q was deleted twice, at %d and %d", key, older.revision, newer.revision)
+			c.found("key %q was deleted twice, at %d and %d", key, older.place.revision, newer.place.revision)
 		}
 		return
 	}
-	created := newer.create == newer.revision && newer.version == 1
+	created := newer.create == newer.place.revision && newer.version == 1
 	followed := newer.create == older.create && newer.version == older.version+1
 	if !older.exists() && !created || older.exists() && !followed {
 		c.found("key %q: version %d (revision %d) does not follow version %d (revision %d)",
-			key, newer.version, newer.revision, older.version, older.revision)
+			key, newer.version, newer.place.revision, older.version, older.place.revision)
 	}
 }
 
@@ -244,18 +244,18 @@ func (c *checker) history() {
 
 // historyCheck computes the running hash again.
 type historyCheck struct {
-	*checker
-	digest *xxhash.Digest
-	first  int64
-	at     place
-	hash   uint64
+	checker *checker
+	digest  *xxhash.Digest
+	first   int64
+	at      place
+	hash    uint64
 }
 
 func (h *historyCheck) next(at place, record []byte) {
 	if at.revision != h.at.revision {
 		h.finish()
 		if h.at.revision != 0 && at.revision != h.at.revision+1 {
-			h.found("the log has no revision between %d and %d", h.at.revision, at.revision)
+			h.checker.found("the log has no revision between %d and %d", h.at.revision, at.revision)
 		}
 		h.digest.ResetWithSeed(h.hash)
 		h.hash = recordHash(record)
@@ -264,7 +264,7 @@ func (h *historyCheck) next(at place, record []byte) {
 		h.at.part++
 	}
 	if at.part != h.at.part {
-		h.found("revision %d has no change %d", at.revision, h.at.part)
+		h.checker.found("revision %d has no change %d", at.revision, h.at.part)
 	}
 	h.at = at
 	_, _ = h.digest.Write(record[bodyAt:]) // Never fails.
@@ -274,7 +274,7 @@ func (h *historyCheck) next(at place, record []byte) {
 // known any more.
 func (h *historyCheck) finish() {
 	if h.at.revision > h.first && h.digest.Sum64() != h.hash {
-		h.found("the running hash of revision %d does not follow from its changes", h.at.revision)
+		h.checker.found("the running hash of revision %d does not follow from its changes", h.at.revision)
 	}
 }
 

@@ -292,7 +292,7 @@ func diskError(t *testing.T, seed uint64, errno syscall.Errno) {
 	// A file that is closed under the store stands for the disk that fails.
 	run.d.open()
 	run.failing(func() {
-		if err := run.d.s.db.Close(); err != nil {
+		if err := run.d.s.database.db.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}, func() {})

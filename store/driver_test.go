@@ -169,11 +169,11 @@ func (d *driver) kill() {
 	d.s = nil
 	s.flusher.stop()
 	s.watches.close(ErrClosed)
-	s.swap.Lock()
+	s.database.swap.Lock()
 	s.streams.close()
-	s.closed = true
-	err := s.db.Close()
-	s.swap.Unlock()
+	s.database.closed = true
+	err := s.database.db.Close()
+	s.database.swap.Unlock()
 	if err != nil {
 		d.t.Fatalf("kill: %v", err)
 	}
@@ -277,7 +277,7 @@ func (d *driver) waitScrubbed() {
 	if err := d.s.Flush(ctx, d.s.Applied()); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.s.WaitScrubbed(ctx, d.s.compacted.Load()); err != nil {
+	if err := d.s.WaitScrubbed(ctx, d.s.visible.compacted.Load()); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -51,7 +51,7 @@ func (f *file) get(key []byte, revision int64) (version, error) {
 
 // back goes from a version to the one that was valid at a revision.
 func (f *file) back(key []byte, at version, revision int64) (_ version, err error) {
-	for steps := 1; at.revision > revision; steps++ {
+	for steps := 1; at.place.revision > revision; steps++ {
 		if steps%cancelEvery == 0 && f.ctx.Err() != nil {
 			return version{}, f.ctx.Err()
 		}

@@ -180,7 +180,7 @@ const firstTableFraction = 16
 // when two tables are full.
 func (a *applier) room() error {
 	f := a.store.flusher
-	limit := a.store.tableBytes
+	limit := a.store.setup.tableBytes
 	if a.table.kv.prefix == nil {
 		limit /= firstTableFraction
 	}
@@ -245,12 +245,12 @@ func (f *flusher) flush(ctx context.Context) error {
 // update runs a transaction that changes the file.
 func (f *flusher) update(change func(*bbolt.Tx) error) error {
 	number := 0
-	err := f.store.db.Update(func(tx *bbolt.Tx) error {
+	err := f.store.database.db.Update(func(tx *bbolt.Tx) error {
 		number = tx.ID()
 		return change(tx)
 	})
-	if err == nil && f.store.committed != nil {
-		f.store.committed(f.store.path(), number)
+	if err == nil && f.store.setup.committed != nil {
+		f.store.setup.committed(f.store.path(), number)
 	}
 	return err
 }
@@ -266,7 +266,7 @@ type flushSteps struct {
 // pace waits until the flush is no longer ahead of the active table.
 func (s *flushSteps) pace(ctx context.Context) error {
 	for range flushMaxPauses {
-		filled := float64(s.f.store.tables.Load().active.size()) / float64(s.f.store.tableBytes)
+		filled := float64(s.f.store.tables.Load().active.size()) / float64(s.f.store.setup.tableBytes)
 		if s.f.urgent.Load() > 0 || float64(s.written)/float64(s.total) <= flushAhead*filled {
 			break
 		}
@@ -293,7 +293,7 @@ func (s *flushSteps) log(ctx context.Context) error {
 			for size := 0; entry < len(s.table.log) && size < flushStepBytes; {
 				changes := s.table.log[entry].changes
 				change := changes[part]
-				if err := bucket.Put(change.logKey(), change.record); err != nil {
+				if err := bucket.Put(change.place.logKey(), change.record); err != nil {
 					return err
 				}
 				size += len(change.record)

@@ -15,7 +15,7 @@ func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, 
 	}
 	defer v.close()
 	defer s.guard(&err)
-	if oldest := s.compacted.Load(); from < oldest {
+	if oldest := s.visible.compacted.Load(); from < oldest {
 		return errCompacted(from, oldest)
 	}
 	v.reading = from

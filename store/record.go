@@ -69,7 +69,7 @@ func (p place) compare(other place) int {
 
 // version is one version of a key without its name.
 type version struct {
-	place
+	place   place
 	create  int64
 	version int64 // 0: the key is deleted.
 	lease   int64
@@ -116,7 +116,7 @@ func appendLogRecord(dst, key []byte, v *version) []byte {
 	dst = append(dst, key...)
 	dst = binary.AppendUvarint(dst, uint64(v.version))
 	if v.exists() {
-		dst = binary.AppendUvarint(dst, uint64(v.revision-v.create))
+		dst = binary.AppendUvarint(dst, uint64(v.place.revision-v.create))
 		dst = binary.AppendUvarint(dst, uint64(v.lease))
 		dst = append(dst, v.value...)
 	}
@@ -163,7 +163,7 @@ func takeApart(at place, record []byte) (key []byte, v version, err error) {
 	}
 	key = r.bytes(r.uint())
 	if v.version = r.int(); v.exists() {
-		v.create = v.revision - r.int()
+		v.create = v.place.revision - r.int()
 		v.lease = r.int()
 		v.value = r.b
 	}
@@ -178,11 +178,11 @@ func takeApart(at place, record []byte) (key []byte, v version, err error) {
 // is a deletion revision - create_revision and lease.
 func indexRecord(key []byte, v *version) []byte {
 	record := make([]byte, checksumBytes, checksumBytes+5*binary.MaxVarintLen64)
-	record = binary.AppendUvarint(record, uint64(v.revision))
-	record = binary.AppendUvarint(record, uint64(v.part))
+	record = binary.AppendUvarint(record, uint64(v.place.revision))
+	record = binary.AppendUvarint(record, uint64(v.place.part))
 	record = binary.AppendUvarint(record, uint64(v.version))
 	if v.exists() {
-		record = binary.AppendUvarint(record, uint64(v.revision-v.create))
+		record = binary.AppendUvarint(record, uint64(v.place.revision-v.create))
 		record = binary.AppendUvarint(record, uint64(v.lease))
 	}
 	return seal(key, record)
@@ -196,10 +196,10 @@ func readIndexRecord(key, record []byte) (version, error) {
 	r := reader{b: payload}
 	v := version{place: place{r.int(), uint32(r.uint())}, version: r.int()}
 	if v.exists() {
-		v.create = v.revision - r.int()
+		v.create = v.place.revision - r.int()
 		v.lease = r.int()
 	}
-	if r.bad || len(r.b) > 0 || v.revision <= 0 || v.create < 0 {
+	if r.bad || len(r.b) > 0 || v.place.revision <= 0 || v.create < 0 {
 		return version{}, corrupt("index record of key %.64q", key)
 	}
 	return v, nil
@@ -210,7 +210,7 @@ func (v *version) keyValue(key []byte, keysOnly bool) *kvv1.KeyValue {
 	kv := &kvv1.KeyValue{
 		Key:            append([]byte(nil), key...),
 		CreateRevision: v.create,
-		ModRevision:    v.revision,
+		ModRevision:    v.place.revision,
 		Version:        v.version,
 		Lease:          v.lease,
 	}

@@ -31,8 +31,8 @@ func (s *Store) Restore(r io.Reader) error {
 func (s *Store) restore(r io.Reader) error {
 	temporary := s.path() + ".receiving"
 	st, err := receive(temporary, func(w io.Writer) error { return readStream(w, r) })
-	if err == nil && st.Revision < s.revision.Load() {
-		err = fmt.Errorf("store: a snapshot of revision %d cannot replace revision %d", st.Revision, s.revision.Load())
+	if err == nil && st.Revision < s.visible.revision.Load() {
+		err = fmt.Errorf("store: a snapshot of revision %d cannot replace revision %d", st.Revision, s.visible.revision.Load())
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(temporary))
@@ -40,23 +40,23 @@ func (s *Store) restore(r io.Reader) error {
 	s.applier.mu.Lock()
 	defer s.applier.mu.Unlock()
 	s.flusher.stop()
-	s.swap.Lock()
+	s.database.swap.Lock()
 	s.streams.close()
 	err = s.exchange(temporary)
-	s.swap.Unlock()
+	s.database.swap.Unlock()
 	if err != nil {
 		s.fail(err)
 		return err
 	}
 	s.flusher.start()
-	s.watches.reread(s.revision.Load())
+	s.watches.reread(s.visible.revision.Load())
 	s.revised.broadcast()
 	return nil
 }
 
 // exchange puts a received file in the place of the open one.
 func (s *Store) exchange(temporary string) error {
-	if s.closed {
+	if s.database.closed {
 		return ErrClosed
 	}
 	if err := s.closeFile(); err != nil {
@@ -182,7 +182,7 @@ func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
 		if err != nil {
 			return err
 		}
-		if newest.revision <= revision {
+		if newest.place.revision <= revision {
 			continue
 		}
 		before, err := f.back(key, newest, revision)
@@ -190,7 +190,7 @@ func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
 			return err
 		}
 		back[string(key)] = nil
-		if f.log.Get(before.logKey()) != nil { // Else none, or a deletion that is gone already.
+		if f.log.Get(before.place.logKey()) != nil { // Else none, or a deletion that is gone already.
 			back[string(key)] = indexRecord(key, &before)
 		}
 	}

@@ -28,7 +28,7 @@ func (f *flusher) scrub(ctx context.Context) error {
 		return nil
 	}
 	// Before the first version goes: readers look at it after they have begun.
-	f.store.scrubbing.Store(target)
+	f.store.visible.scrubbing.Store(target)
 	for more := true; more; {
 		err := f.update(func(tx *bbolt.Tx) (err error) {
 			s := &scrubStep{file: newFile(ctx, tx), target: target}
@@ -84,7 +84,7 @@ func (s *Store) WaitScrubbed(ctx context.Context, revision int64) error {
 
 // scrubStep is one transaction's part of a scrub up to target.
 type scrubStep struct {
-	*file
+	file   *file
 	target int64
 	remove []place
 	gone   [][]byte // Keys of which only a deletion is left.
@@ -94,7 +94,7 @@ type scrubStep struct {
 // step begins. A deletion at target itself can still be read, so the next scrub
 // begins with target again.
 func (s *scrubStep) run(from place) (next place, more bool, err error) {
-	cursor := s.log.Cursor()
+	cursor := s.file.log.Cursor()
 	left := scrubStepChanges
 	next = place{revision: s.target}
 	for key, record := cursor.Seek(from.logKey()); key != nil; key, record = cursor.Next() {
@@ -127,8 +127,8 @@ func (s *scrubStep) look(at place, record []byte) error {
 	}
 	if ver.prev.revision > 0 && !ver.prevDeleted {
 		// Also of what goes: a damaged record may name the wrong one.
-		if s.log.Get(ver.prev.logKey()) != nil {
-			if _, err := s.logged(key, ver.prev); err != nil {
+		if s.file.log.Get(ver.prev.logKey()) != nil {
+			if _, err := s.file.logged(key, ver.prev); err != nil {
 				return err
 			}
 			s.remove = append(s.remove, ver.prev)
@@ -138,7 +138,7 @@ func (s *scrubStep) look(at place, record []byte) error {
 		return nil
 	}
 	s.remove = append(s.remove, at)
-	index := s.keys.Get(key)
+	index := s.file.keys.Get(key)
 	if index == nil {
 		return corrupt("the index does not have key %.64q", key)
 	}
@@ -153,13 +153,13 @@ func (s *scrubStep) look(at place, record []byte) error {
 func (s *scrubStep) removeAll() error {
 	slices.SortFunc(s.remove, place.compare)
 	for _, at := range s.remove {
-		if err := s.log.Delete(at.logKey()); err != nil {
+		if err := s.file.log.Delete(at.logKey()); err != nil {
 			return err
 		}
 	}
 	slices.SortFunc(s.gone, bytes.Compare)
 	for _, key := range s.gone {
-		if err := s.keys.Delete(key); err != nil {
+		if err := s.file.keys.Delete(key); err != nil {
 			return err
 		}
 	}

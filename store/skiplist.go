@@ -59,7 +59,7 @@ type node struct {
 // tableVersion is one version of a key in memory. Nothing in it changes once
 // its revision can be read.
 type tableVersion struct {
-	place
+	place  place
 	older  *tableVersion // The version before it in this list; nil: none.
 	record []byte        // What the log will have.
 }
@@ -68,7 +68,7 @@ type tableVersion struct {
 // so old.
 func (n *node) at(revision int64) *tableVersion {
 	v := n.newest.Load()
-	for v != nil && v.revision > revision {
+	for v != nil && v.place.revision > revision {
 		v = v.older
 	}
 	return v

@@ -62,12 +62,12 @@ type snapshots struct {
 // Snapshot opens a stream of what is durable. It holds the file's pages as they
 // are: writes go on, and the file grows, until it is closed. It must be closed.
 func (s *Store) Snapshot() (replication.Snapshot, error) {
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	if s.closed {
+	s.database.swap.RLock()
+	defer s.database.swap.RUnlock()
+	if s.database.closed {
 		return nil, ErrClosed
 	}
-	tx, err := s.db.Begin(false)
+	tx, err := s.database.db.Begin(false)
 	if err != nil {
 		return nil, fmt.Errorf("store: snapshot: %w", err)
 	}

@@ -49,18 +49,10 @@ type Options struct {
 // Store is the database. Apply and ApplyConfiguration are for one goroutine,
 // all other methods for any.
 type Store struct {
-	dir        string
-	logger     *slog.Logger
-	tableBytes int64
-	committed  func(path string, transaction int)
+	setup    setup
+	database database
 
-	// swap is held for reading by every view, and for writing to put another
-	// file in the place of db. It comes after applier.mu.
-	swap   sync.RWMutex
-	db     *bbolt.DB
-	closed bool
-
-	visible
+	visible visible
 	tables  atomic.Pointer[tableSet]
 	applier *applier
 	flusher *flusher
@@ -71,6 +63,23 @@ type Store struct {
 
 	failing atomic.Bool
 	failed  chan error
+}
+
+// setup is what the caller of Open has set.
+type setup struct {
+	dir        string
+	logger     *slog.Logger
+	tableBytes int64
+	committed  func(path string, transaction int)
+}
+
+// database is the open file.
+type database struct {
+	// swap is held for reading by every view, and for writing to put another
+	// file in the place of db. It comes after applier.mu.
+	swap   sync.RWMutex
+	db     *bbolt.DB
+	closed bool
 }
 
 // visible is what readers may see of the applied state.
@@ -92,13 +101,10 @@ func Open(o Options) (*Store, error) {
 		o.TableBytes = DefaultTableBytes
 	}
 	s := &Store{
-		dir:        o.Dir,
-		logger:     o.Logger,
-		tableBytes: int64(o.TableBytes),
-		committed:  o.Committed,
-		leases:     &leaseSet{},
-		watches:    newWatches(),
-		failed:     make(chan error, 1),
+		setup:   setup{dir: o.Dir, logger: o.Logger, tableBytes: int64(o.TableBytes), committed: o.Committed},
+		leases:  &leaseSet{},
+		watches: newWatches(),
+		failed:  make(chan error, 1),
 	}
 	s.applier = &applier{store: s, mu: turn.New(), digest: xxhash.New()}
 	s.flusher = newFlusher(s)
@@ -112,15 +118,15 @@ func Open(o Options) (*Store, error) {
 	}
 	if o.Registerer != nil {
 		if err := s.register(o.Registerer); err != nil {
-			return nil, errors.Join(err, s.db.Close())
+			return nil, errors.Join(err, s.database.db.Close())
 		}
 	}
-	s.watches.notified = s.revision.Load()
+	s.watches.notified = s.visible.revision.Load()
 	s.flusher.start()
 	return s, nil
 }
 
-func (s *Store) path() string { return filepath.Join(s.dir, FileName) }
+func (s *Store) path() string { return filepath.Join(s.setup.dir, FileName) }
 
 // load opens the file and takes over what it holds.
 func (s *Store) load() error {
@@ -146,21 +152,21 @@ func (s *Store) load() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("store: %s: %w", s.path(), err), db.Close())
 	}
-	s.db = db
+	s.database.db = db
 	s.leases.replace(leases)
 	active := newTable(nil, st)
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})
 	s.flusher.reset(st, scrubbed)
-	s.scrubbing.Store(st.Compacted)
-	s.compacted.Store(st.Compacted)
-	s.revision.Store(st.Revision)
-	s.applied.Store(st.Index)
+	s.visible.scrubbing.Store(st.Compacted)
+	s.visible.compacted.Store(st.Compacted)
+	s.visible.revision.Store(st.Revision)
+	s.visible.applied.Store(st.Index)
 	return nil
 }
 
 // Applied is the index of the last log entry whose effects are visible.
-func (s *Store) Applied() uint64 { return s.applied.Load() }
+func (s *Store) Applied() uint64 { return s.visible.applied.Load() }
 
 // Durable is the position that the file on disk has; entries after it must be
 // applied again after a crash.
@@ -185,10 +191,10 @@ type Status struct {
 func (s *Store) Status() Status {
 	durable := s.Durable().Index // First: it never passes Applied.
 	status := Status{
-		Applied:   s.applied.Load(),
+		Applied:   s.visible.applied.Load(),
 		Durable:   durable,
-		Revision:  s.revision.Load(),
-		Compacted: s.compacted.Load(),
+		Revision:  s.visible.revision.Load(),
+		Compacted: s.visible.compacted.Load(),
 		Watchers:  s.watches.count(),
 	}
 	s.leases.mu.RLock()
@@ -197,23 +203,23 @@ func (s *Store) Status() Status {
 	if info, err := os.Stat(s.path()); err == nil {
 		status.FileBytes = info.Size()
 	}
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	if !s.closed {
-		stats := s.db.Stats()
-		status.FreeBytes = int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
+	s.database.swap.RLock()
+	defer s.database.swap.RUnlock()
+	if !s.database.closed {
+		stats := s.database.db.Stats()
+		status.FreeBytes = int64(stats.FreePageN+stats.PendingPageN) * int64(s.database.db.Info().PageSize)
 	}
 	return status
 }
 
 // Revision is the newest one.
-func (s *Store) Revision() int64 { return s.revision.Load() }
+func (s *Store) Revision() int64 { return s.visible.revision.Load() }
 
 // WaitRevision returns when the store has a revision, or with the context's error.
 func (s *Store) WaitRevision(ctx context.Context, revision int64) error {
 	for {
 		changed := s.revised.wait()
-		if s.revision.Load() >= revision {
+		if s.visible.revision.Load() >= revision {
 			return nil
 		}
 		select {
@@ -284,24 +290,24 @@ func (s *Store) Close() error {
 	defer s.applier.mu.Unlock()
 	s.flusher.stop()
 	s.watches.close(ErrClosed)
-	s.swap.Lock()
-	defer s.swap.Unlock()
+	s.database.swap.Lock()
+	defer s.database.swap.Unlock()
 	s.streams.close()
-	if s.closed {
+	if s.database.closed {
 		return nil
 	}
-	s.closed = true
+	s.database.closed = true
 	return errors.Join(flushed, s.closeFile())
 }
 
 // closeFile is called when the flusher has ended.
 func (s *Store) closeFile() error {
 	if !s.flusher.panicked {
-		return s.db.Close()
+		return s.database.db.Close()
 	}
 	// bbolt may hold its lock of writers for ever.
 	closed := make(chan error, 1)
-	db := s.db
+	db := s.database.db
 	go func() { closed <- db.Close() }()
 	select {
 	case err := <-closed:

@@ -17,12 +17,7 @@ import (
 type table struct {
 	kv *skiplist // To be read through sorted.
 
-	// unsorted are nodes that nobody inserts yet, and pending counts all that are
-	// not in kv: those and the ones that are being inserted.
-	unsortedMu sync.Mutex // guards unsorted
-	unsorted   []*node
-	pending    atomic.Int64
-	sorting    sync.Mutex // Held to insert; comes before unsortedMu.
+	backlog backlog
 
 	base int64 // The newest revision when the table was begun: it holds those above.
 
@@ -44,6 +39,16 @@ type table struct {
 	requestBytes atomic.Int64
 
 	changes []*tableVersion // Room for the changes of log entries.
+}
+
+// backlog is what is not in the skip list yet.
+type backlog struct {
+	// unsorted are nodes that nobody inserts yet, and pending counts all that are
+	// not in kv: those and the ones that are being inserted.
+	unsortedMu sync.Mutex // guards unsorted
+	unsorted   []*node
+	pending    atomic.Int64
+	sorting    sync.Mutex // Held to insert; comes before unsortedMu.
 }
 
 // logEntry is one revision.
@@ -134,10 +139,10 @@ func (t *table) add(n *node, at place, record []byte) *tableVersion {
 	key := recordKey(record)
 	n = t.kv.newNode(key, v)
 	t.nodes[xxhash.Sum64(key)] = n
-	t.unsortedMu.Lock()
-	t.unsorted = append(t.unsorted, n)
-	t.unsortedMu.Unlock()
-	t.pending.Add(1)
+	t.backlog.unsortedMu.Lock()
+	t.backlog.unsorted = append(t.backlog.unsorted, n)
+	t.backlog.unsortedMu.Unlock()
+	t.backlog.pending.Add(1)
 	return v
 }
 
@@ -145,9 +150,9 @@ func (t *table) add(n *node, at place, record []byte) *tableVersion {
 // what is new: to insert many keys at once takes a fraction of the time of
 // finding the place of each, and the applying goroutine has none to spare.
 func (t *table) sorted() *skiplist {
-	if t.pending.Load() > 0 {
-		t.sorting.Lock()
-		defer t.sorting.Unlock()
+	if t.backlog.pending.Load() > 0 {
+		t.backlog.sorting.Lock()
+		defer t.backlog.sorting.Unlock()
 		t.sort()
 	}
 	return t.kv
@@ -158,19 +163,19 @@ const maxUnsorted = 4096
 
 // tidy is called between entries. It waits for nobody.
 func (t *table) tidy() {
-	if t.pending.Load() >= maxUnsorted && t.sorting.TryLock() {
-		defer t.sorting.Unlock()
+	if t.backlog.pending.Load() >= maxUnsorted && t.backlog.sorting.TryLock() {
+		defer t.backlog.sorting.Unlock()
 		t.sort()
 	}
 }
 
 func (t *table) sort() {
-	t.unsortedMu.Lock()
-	nodes := t.unsorted
-	t.unsorted = nil
-	t.unsortedMu.Unlock()
+	t.backlog.unsortedMu.Lock()
+	nodes := t.backlog.unsorted
+	t.backlog.unsorted = nil
+	t.backlog.unsortedMu.Unlock()
 	t.kv.insert(nodes)
-	t.pending.Add(-int64(len(nodes)))
+	t.backlog.pending.Add(-int64(len(nodes)))
 }
 
 func (t *table) setLeaseKey(lease int64, key []byte, attached bool) {

@@ -47,8 +47,8 @@ func (s *Store) txnOnce(ctx context.Context, req *kvv1.TxnRequest) (resp *kvv1.T
 	}
 	defer v.close()
 	defer s.guard(&err)
-	resp, err = judge{view: v, newest: v.revision, compacted: s.compacted.Load()}.txn(req)
-	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && v.revision < s.compacted.Load() {
+	resp, err = judge{view: v, newest: v.revision, compacted: s.visible.compacted.Load()}.txn(req)
+	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && v.revision < s.visible.compacted.Load() {
 		return nil, errAgain
 	}
 	if err != nil {
@@ -216,7 +216,7 @@ func (j judge) page(req *kvv1.RangeRequest) (*kvv1.RangeResponse, error) {
 		if _, err := v.disk(); err != nil {
 			return nil, err
 		}
-		if oldest := v.store.scrubbing.Load(); req.Revision < oldest {
+		if oldest := v.store.visible.scrubbing.Load(); req.Revision < oldest {
 			return nil, errCompacted(req.Revision, oldest)
 		}
 		v.reading = req.Revision
@@ -276,7 +276,7 @@ func holdsFor(c *kvv1.Compare, ver *version) bool {
 	case *kvv1.Compare_CreateRevision:
 		order = cmp.Compare(ver.create, t.CreateRevision)
 	case *kvv1.Compare_ModRevision:
-		order = cmp.Compare(ver.revision, t.ModRevision)
+		order = cmp.Compare(ver.place.revision, t.ModRevision)
 	case *kvv1.Compare_Value:
 		order = bytes.Compare(ver.value, t.Value)
 	case *kvv1.Compare_Lease:

@@ -30,12 +30,12 @@ type view struct {
 // transaction. A flush that ends in between leaves versions in both places,
 // never in none.
 func (s *Store) view(ctx context.Context) (*view, error) {
-	s.swap.RLock()
-	if s.closed {
-		s.swap.RUnlock()
+	s.database.swap.RLock()
+	if s.database.closed {
+		s.database.swap.RUnlock()
 		return nil, ErrClosed
 	}
-	revision := s.revision.Load()
+	revision := s.visible.revision.Load()
 	tables := s.tables.Load().all()
 	return &view{
 		revision: revision, reading: revision, tables: tables, base: tables[len(tables)-1].base, store: s, ctx: ctx,
@@ -46,7 +46,7 @@ func (s *Store) view(ctx context.Context) (*view, error) {
 func (v *view) close() {
 	v.release()
 	debug.SetPanicOnFault(v.faults)
-	v.store.swap.RUnlock()
+	v.store.database.swap.RUnlock()
 }
 
 // release ends the bbolt transaction.
@@ -61,14 +61,14 @@ func (v *view) disk() (*file, error) {
 	if v.file != nil {
 		return v.file, nil
 	}
-	tx, err := v.store.db.Begin(false)
+	tx, err := v.store.database.db.Begin(false)
 	if err != nil {
 		return nil, fmt.Errorf("store: read: %w", err)
 	}
 	v.tx = tx // Before anything can panic: close must find it.
 	v.file = newFile(v.ctx, tx)
 	// Only now: a scrub that begins later does not change this transaction.
-	if oldest := v.store.scrubbing.Load(); v.reading < oldest {
+	if oldest := v.store.visible.scrubbing.Load(); v.reading < oldest {
 		v.release()
 		return nil, errCompacted(v.reading, oldest)
 	}
@@ -80,7 +80,7 @@ func (v *view) at(revision int64) error {
 	if revision == 0 {
 		return nil
 	}
-	if oldest := v.store.compacted.Load(); revision < oldest {
+	if oldest := v.store.visible.compacted.Load(); revision < oldest {
 		return errCompacted(revision, oldest)
 	}
 	if revision > v.revision {
@@ -265,7 +265,7 @@ func (m *merge) version(key []byte, revision int64) (version, error) {
 		if !bytes.Equal(s.key(), key) {
 			continue
 		}
-		if ver, err := s.version(revision); err != nil || ver.revision != 0 {
+		if ver, err := s.version(revision); err != nil || ver.place.revision != 0 {
 			return ver, err
 		}
 	}

@@ -97,11 +97,11 @@ func (s *Store) Watch(req *kvv1.WatchRequest) (*Watcher, error) {
 	if w.closed != nil {
 		return nil, w.closed
 	}
-	if oldest := s.compacted.Load(); req.StartRevision != 0 && req.StartRevision < oldest {
+	if oldest := s.visible.compacted.Load(); req.StartRevision != 0 && req.StartRevision < oldest {
 		return nil, errCompacted(req.StartRevision, oldest)
 	}
 	// Not below what reads may have seen already.
-	watcher.start = max(w.notified, s.revision.Load())
+	watcher.start = max(w.notified, s.visible.revision.Load())
 	if req.StartRevision != 0 {
 		watcher.start = req.StartRevision - 1
 	}
@@ -321,7 +321,7 @@ type watchBatch struct {
 }
 
 func (b *watchBatch) add(v *view, key []byte, ver *version) error {
-	revision := ver.revision
+	revision := ver.place.revision
 	if revision != b.revision {
 		if b.revision != 0 {
 			b.skip = 0
@@ -364,14 +364,14 @@ func (b *watchBatch) event(v *view, key []byte, ver *version) (*kvv1.Event, erro
 		event.Kv = ver.keyValue(key, false)
 	} else {
 		event.Type = kvv1.Event_TYPE_DELETE
-		event.Kv = &kvv1.KeyValue{Key: append([]byte(nil), key...), ModRevision: ver.revision}
+		event.Kv = &kvv1.KeyValue{Key: append([]byte(nil), key...), ModRevision: ver.place.revision}
 	}
 	switch {
 	case b.watcher.exclude[event.Type]:
 		return nil, nil
 	case !b.watcher.request.PrevKv || ver.prev.revision == 0 || ver.prevDeleted:
 		return event, nil
-	case ver.revision <= v.store.compacted.Load():
+	case ver.place.revision <= v.store.visible.compacted.Load():
 		// A compaction to this very revision leaves the one before undefined.
 		return event, nil
 	}

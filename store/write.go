@@ -81,7 +81,7 @@ func (a *applier) previous(n *node, key []byte) (version, error) {
 func (a *applier) insert(n *node, key []byte, prev, ver *version, revision int64) {
 	a.moveLease(key, prev.lease, ver.lease)
 	ver.place = place{revision, uint32(len(a.changes))}
-	ver.prev, ver.prevDeleted = prev.place, prev.revision > 0 && !prev.exists()
+	ver.prev, ver.prevDeleted = prev.place, prev.place.revision > 0 && !prev.exists()
 	record := appendLogRecord(a.table.kv.alloc(maxLogHeader+len(key)+len(ver.value)), key, ver)
 	a.changes = append(a.changes, a.table.add(n, ver.place, record))
 }

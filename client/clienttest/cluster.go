@@ -37,7 +37,7 @@ type pod struct {
 	kvv1.UnimplementedLeaseServiceServer
 	kvv1.UnimplementedClusterServiceServer
 	kvv1.UnimplementedMaintenanceServiceServer
-	*state
+	state   *state
 	cluster *Cluster
 	ordinal int
 	address string

@@ -24,7 +24,7 @@ func (p *pod) Put(_ context.Context, r *kvv1.PutRequest) (*kvv1.PutResponse, err
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	return once(p.state, r.GetRequestId(), func() (*kvv1.PutResponse, error) {
-		w := p.begin()
+		w := p.state.begin()
 		response, err := w.put(r)
 		if err == nil {
 			response.Header = p.header(w.commit())
@@ -40,7 +40,7 @@ func (p *pod) Delete(_ context.Context, r *kvv1.DeleteRequest) (*kvv1.DeleteResp
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	return once(p.state, r.GetRequestId(), func() (*kvv1.DeleteResponse, error) {
-		w := p.begin()
+		w := p.state.begin()
 		response := w.delete(r.GetKey(), r.GetRangeEnd(), r.GetPrevKv())
 		response.Header = p.header(w.commit())
 		return response, nil
@@ -54,7 +54,7 @@ func (p *pod) Txn(_ context.Context, r *kvv1.TxnRequest) (*kvv1.TxnResponse, err
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	return once(p.state, r.GetRequestId(), func() (*kvv1.TxnResponse, error) {
-		w := p.begin()
+		w := p.state.begin()
 		response, err := w.txn(r)
 		if err == nil {
 			response.Header = p.header(w.commit())
@@ -69,16 +69,16 @@ func (p *pod) Range(_ context.Context, r *kvv1.RangeRequest) (*kvv1.RangeRespons
 	}
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
-	p.endLeases()
+	p.state.endLeases()
 	limit := r.GetLimit()
 	if limit == 0 {
 		limit = 1000
 	}
-	response, err := p.read(r, limit)
+	response, err := p.state.read(r, limit)
 	if err == nil {
 		response.Header = p.header(r.GetRevision())
 		if r.GetRevision() == 0 {
-			response.Header.Revision = p.revision
+			response.Header.Revision = p.state.revision
 		}
 	}
 	return response, err
@@ -92,9 +92,9 @@ func (p *pod) Scan(r *kvv1.ScanRequest, stream kvv1.KVService_ScanServer) error 
 	p.state.mu.Lock()
 	revision := r.GetRange().GetRevision()
 	if revision == 0 {
-		revision = p.revision
+		revision = p.state.revision
 	}
-	response, err := p.read(r.GetRange(), r.GetRange().GetLimit())
+	response, err := p.state.read(r.GetRange(), r.GetRange().GetLimit())
 	p.state.mu.Unlock()
 	if err != nil {
 		return err
@@ -153,13 +153,13 @@ func (p *pod) applyBatch(b *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
 		for _, one := range b.GetWrites() {
 			response.Results = append(response.Results, p.applyOne(one))
 		}
-		response.Header = p.header(p.revision)
+		response.Header = p.header(p.state.revision)
 		return response, nil
 	})
 }
 
 func (p *pod) applyOne(one *kvv1.Write) *kvv1.WriteResult {
-	w := p.begin()
+	w := p.state.begin()
 	result := &kvv1.WriteResult{}
 	var err error
 	switch {
@@ -190,9 +190,9 @@ func (p *pod) Watch(r *kvv1.WatchRequest, stream kvv1.WatchService_WatchServer) 
 		return err
 	}
 	p.state.mu.Lock()
-	after, oldest := r.GetStartRevision()-1, p.compacted
+	after, oldest := r.GetStartRevision()-1, p.state.compacted
 	if r.GetStartRevision() == 0 {
-		after = max(p.revision-p.lag, 0)
+		after = max(p.state.revision-p.state.lag, 0)
 	}
 	p.state.mu.Unlock()
 	if after+1 < oldest {
@@ -203,7 +203,7 @@ func (p *pod) Watch(r *kvv1.WatchRequest, stream kvv1.WatchService_WatchServer) 
 	}
 	interval := time.Duration(r.GetProgressIntervalMs()) * time.Millisecond
 	for {
-		news := p.waitUntil(stream.Context(), interval, func() bool { return p.revision > after })
+		news := p.state.waitUntil(stream.Context(), interval, func() bool { return p.state.revision > after })
 		if stream.Context().Err() != nil {
 			return stream.Context().Err()
 		}
@@ -230,7 +230,7 @@ func (p *pod) changesAt(revision int64, r *kvv1.WatchRequest) (responses []*kvv1
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	var events []*kvv1.Event
-	for _, c := range p.log {
+	for _, c := range p.state.log {
 		e := c.event
 		if c.revision != revision || slices.Contains(r.GetExclude(), e.GetType()) ||
 			!inRange(string(e.GetKv().GetKey()), r.GetKey(), r.GetRangeEnd()) {
@@ -245,11 +245,11 @@ func (p *pod) changesAt(revision int64, r *kvv1.WatchRequest) (responses []*kvv1
 	switch len(events) {
 	case 0:
 	case 1:
-		responses = append(responses, &kvv1.WatchResponse{Header: p.header(p.revision), Events: events})
+		responses = append(responses, &kvv1.WatchResponse{Header: p.header(p.state.revision), Events: events})
 	default:
 		responses = append(responses,
-			&kvv1.WatchResponse{Header: p.header(p.revision), Events: events[:1], Partial: true},
-			&kvv1.WatchResponse{Header: p.header(p.revision), Events: events[1:]})
+			&kvv1.WatchResponse{Header: p.header(p.state.revision), Events: events[:1], Partial: true},
+			&kvv1.WatchResponse{Header: p.header(p.state.revision), Events: events[1:]})
 	}
 	return responses
 }
@@ -263,12 +263,12 @@ func (p *pod) Grant(_ context.Context, r *kvv1.GrantRequest) (*kvv1.GrantRespons
 	return once(p.state, r.GetRequestId(), func() (*kvv1.GrantResponse, error) {
 		id := r.GetId()
 		if id == 0 {
-			p.lastLease++
-			id = p.lastLease
+			p.state.lastLease++
+			id = p.state.lastLease
 		}
 		ttl := r.GetTtlSeconds()
-		p.leases[id] = &lease{ttl: ttl, ends: time.Now().Add(time.Duration(ttl) * time.Second)}
-		return &kvv1.GrantResponse{Header: p.header(p.revision), Id: id, TtlSeconds: ttl}, nil
+		p.state.leases[id] = &lease{ttl: ttl, ends: time.Now().Add(time.Duration(ttl) * time.Second)}
+		return &kvv1.GrantResponse{Header: p.header(p.state.revision), Id: id, TtlSeconds: ttl}, nil
 	})
 }
 
@@ -279,10 +279,10 @@ func (p *pod) Revoke(_ context.Context, r *kvv1.RevokeRequest) (*kvv1.RevokeResp
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	return once(p.state, r.GetRequestId(), func() (*kvv1.RevokeResponse, error) {
-		if p.leases[r.GetId()] == nil {
+		if p.state.leases[r.GetId()] == nil {
 			return nil, leaseNotFound(r.GetId())
 		}
-		revision, deleted := p.revoke(r.GetId())
+		revision, deleted := p.state.revoke(r.GetId())
 		return &kvv1.RevokeResponse{Header: p.header(revision), Deleted: deleted}, nil
 	})
 }
@@ -297,8 +297,8 @@ func (p *pod) KeepAlive(stream kvv1.LeaseService_KeepAliveServer) error {
 			return err
 		}
 		p.state.mu.Lock()
-		response := &kvv1.KeepAliveResponse{Header: p.header(p.revision), Id: r.GetId()}
-		if l := p.leases[r.GetId()]; l != nil {
+		response := &kvv1.KeepAliveResponse{Header: p.header(p.state.revision), Id: r.GetId()}
+		if l := p.state.leases[r.GetId()]; l != nil {
 			l.ends = time.Now().Add(time.Duration(l.ttl) * time.Second)
 			response.TtlSeconds = l.ttl
 		}
@@ -315,16 +315,16 @@ func (p *pod) KeepAlive(stream kvv1.LeaseService_KeepAliveServer) error {
 func (p *pod) TimeToLive(_ context.Context, r *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
-	l := p.leases[r.GetId()]
+	l := p.state.leases[r.GetId()]
 	if l == nil {
 		return nil, leaseNotFound(r.GetId())
 	}
 	response := &kvv1.TimeToLiveResponse{
-		Header: p.header(p.revision), Id: r.GetId(), GrantedTtlSeconds: l.ttl,
+		Header: p.header(p.state.revision), Id: r.GetId(), GrantedTtlSeconds: l.ttl,
 		RemainingSeconds: int64((time.Until(l.ends) + time.Second - 1) / time.Second),
 		RemainingMs:      time.Until(l.ends).Milliseconds(),
 	}
-	for _, kv := range p.at(p.revision, []byte{0}, []byte{0}) {
+	for _, kv := range p.state.at(p.state.revision, []byte{0}, []byte{0}) {
 		if r.GetKeys() && kv.GetLease() == r.GetId() {
 			response.Keys = append(response.Keys, kv.GetKey())
 		}
@@ -335,8 +335,8 @@ func (p *pod) TimeToLive(_ context.Context, r *kvv1.TimeToLiveRequest) (*kvv1.Ti
 func (p *pod) ListLeases(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
-	response := &kvv1.ListLeasesResponse{Header: p.header(p.revision)}
-	for id, l := range p.leases {
+	response := &kvv1.ListLeasesResponse{Header: p.header(p.state.revision)}
+	for id, l := range p.state.leases {
 		response.Leases = append(response.Leases, &kvv1.Lease{Id: id, TtlSeconds: l.ttl})
 	}
 	slices.SortFunc(response.Leases, func(a, b *kvv1.Lease) int { return cmp.Compare(a.GetId(), b.GetId()) })
@@ -350,14 +350,14 @@ func (p *pod) Compact(_ context.Context, r *kvv1.CompactRequest) (*kvv1.CompactR
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
 	switch {
-	case r.GetRevision() > p.revision:
+	case r.GetRevision() > p.state.revision:
 		return nil, Error(codes.OutOfRange, kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION,
-			fmt.Sprintf("revision %d does not exist yet", r.GetRevision()), "revision", fmt.Sprint(p.revision))
-	case r.GetRevision() <= p.compacted:
-		return nil, compacted(r.GetRevision(), p.compacted)
+			fmt.Sprintf("revision %d does not exist yet", r.GetRevision()), "revision", fmt.Sprint(p.state.revision))
+	case r.GetRevision() <= p.state.compacted:
+		return nil, compacted(r.GetRevision(), p.state.compacted)
 	}
-	p.compacted = r.GetRevision()
-	return &kvv1.CompactResponse{Header: p.header(p.revision)}, nil
+	p.state.compacted = r.GetRevision()
+	return &kvv1.CompactResponse{Header: p.header(p.state.revision)}, nil
 }
 
 // Snapshot sends three chunks that are no database.
@@ -376,5 +376,5 @@ func (p *pod) Snapshot(_ *kvv1.SnapshotRequest, stream kvv1.MaintenanceService_S
 func (p *pod) Hash(_ context.Context, r *kvv1.HashRequest) (*kvv1.HashResponse, error) {
 	p.state.mu.Lock()
 	defer p.state.mu.Unlock()
-	return &kvv1.HashResponse{Header: p.header(p.revision), Revision: p.revision, Hash: uint64(p.revision) * 0x9e3779b97f4a7c15}, nil
+	return &kvv1.HashResponse{Header: p.header(p.state.revision), Revision: p.state.revision, Hash: uint64(p.state.revision) * 0x9e3779b97f4a7c15}, nil
 }

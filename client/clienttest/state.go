@@ -183,7 +183,7 @@ func compacted(revision, oldest int64) error {
 // write is one transaction: all its changes have one revision. The state's lock
 // is held from its making to its commit.
 type write struct {
-	*state
+	state    *state
 	revision int64
 	changes  []change
 }
@@ -193,9 +193,9 @@ func (s *state) begin() *write { return &write{state: s, revision: s.revision + 
 func (w *write) commit() int64 {
 	if len(w.changes) > 0 {
 		w.state.revision = w.revision
-		w.log = append(w.log, w.changes...)
-		close(w.changed)
-		w.changed = make(chan struct{})
+		w.state.log = append(w.state.log, w.changes...)
+		close(w.state.changed)
+		w.state.changed = make(chan struct{})
 	}
 	return w.state.revision
 }
@@ -205,7 +205,7 @@ func (w *write) put(r *kvv1.PutRequest) (*kvv1.PutResponse, error) {
 	if key == "" {
 		return nil, Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "the key is empty", "field", "key")
 	}
-	old := w.keys[key]
+	old := w.state.keys[key]
 	if old == nil && (r.GetIgnoreLease() || r.GetIgnoreValue()) {
 		return nil, Error(codes.NotFound, kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND, "there is no such key")
 	}
@@ -220,10 +220,10 @@ func (w *write) put(r *kvv1.PutRequest) (*kvv1.PutResponse, error) {
 			kv.Lease = old.GetLease()
 		}
 	}
-	if kv.Lease != 0 && w.leases[kv.Lease] == nil {
+	if kv.Lease != 0 && w.state.leases[kv.Lease] == nil {
 		return nil, leaseNotFound(kv.Lease)
 	}
-	w.keys[key] = kv
+	w.state.keys[key] = kv
 	w.changes = append(w.changes, change{w.revision, &kvv1.Event{Type: kvv1.Event_TYPE_PUT, Kv: kv, PrevKv: old}})
 	response := &kvv1.PutResponse{}
 	if r.GetPrevKv() {
@@ -238,7 +238,7 @@ func leaseNotFound(id int64) error {
 
 func (w *write) delete(first, end []byte, prev bool) *kvv1.DeleteResponse {
 	response := &kvv1.DeleteResponse{}
-	for _, kv := range w.at(w.state.revision+1, first, end) {
+	for _, kv := range w.state.at(w.state.revision+1, first, end) {
 		w.remove(kv)
 		response.Deleted++
 		if prev {
@@ -249,7 +249,7 @@ func (w *write) delete(first, end []byte, prev bool) *kvv1.DeleteResponse {
 }
 
 func (w *write) remove(kv *kvv1.KeyValue) {
-	delete(w.keys, string(kv.GetKey()))
+	delete(w.state.keys, string(kv.GetKey()))
 	w.changes = append(w.changes, change{w.revision, &kvv1.Event{
 		Type: kvv1.Event_TYPE_DELETE, PrevKv: kv,
 		Kv: &kvv1.KeyValue{Key: kv.GetKey(), ModRevision: w.revision},
@@ -259,7 +259,7 @@ func (w *write) remove(kv *kvv1.KeyValue) {
 func (w *write) txn(r *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
 	response := &kvv1.TxnResponse{Succeeded: true}
 	for _, c := range r.GetCompare() {
-		response.Succeeded = response.Succeeded && holds(c, w.keys[string(c.GetKey())])
+		response.Succeeded = response.Succeeded && holds(c, w.state.keys[string(c.GetKey())])
 	}
 	ops := r.GetSuccess()
 	if !response.Succeeded {
@@ -284,7 +284,7 @@ func (w *write) op(op *kvv1.Op) (*kvv1.OpResult, error) {
 		d := op.GetDelete()
 		return &kvv1.OpResult{Result: &kvv1.OpResult_Delete{Delete: w.delete(d.GetKey(), d.GetRangeEnd(), d.GetPrevKv())}}, nil
 	case op.GetRange() != nil:
-		found, err := w.read(op.GetRange(), op.GetRange().GetLimit())
+		found, err := w.state.read(op.GetRange(), op.GetRange().GetLimit())
 		return &kvv1.OpResult{Result: &kvv1.OpResult_Range{Range: found}}, err
 	}
 	nested, err := w.txn(op.GetTxn())
@@ -333,7 +333,7 @@ func (s *state) endLeases() {
 
 func (s *state) revoke(id int64) (revision, deleted int64) {
 	w := s.begin()
-	for _, kv := range w.at(s.revision, []byte{0}, []byte{0}) {
+	for _, kv := range w.state.at(s.revision, []byte{0}, []byte{0}) {
 		if kv.GetLease() == id {
 			w.remove(kv)
 			deleted++

@@ -24,7 +24,7 @@ const (
 
 // bench is one run of kvctl bench.
 type bench struct {
-	*app
+	app         *app
 	clients     int
 	connections int
 	total       int
@@ -71,12 +71,12 @@ func (b *bench) run(cmd *cobra.Command, measure func(context.Context) (*benchRes
 		return usagef(cmd, "--clients, --connections and --total must be at least 1, --value-size 0 to %d", maxValueBytes)
 	}
 	for range b.connections {
-		c, err := b.connect()
+		c, err := b.app.connect()
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		if err := b.checkReachable(cmd, c); err != nil {
+		if err := b.app.checkReachable(cmd, c); err != nil {
 			return err
 		}
 		b.pool = append(b.pool, c)
@@ -126,7 +126,7 @@ func (b *bench) each(ctx context.Context, call func(ctx context.Context, c *clie
 }
 
 func (b *bench) one(ctx context.Context, c *client.Client, i int, call func(context.Context, *client.Client, int) error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	ctx, cancel := context.WithTimeout(ctx, b.app.timeout)
 	defer cancel()
 	return call(ctx, c, i)
 }
@@ -259,9 +259,9 @@ func (b *bench) print(r *benchResult) error {
 		return r.latencies[min(int(p*float64(len(r.latencies))), len(r.latencies)-1)]
 	}
 	rate := float64(len(r.latencies)) / r.took.Seconds()
-	if b.json() {
+	if b.app.json() {
 		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-		return b.printJSON(struct {
+		return b.app.printJSON(struct {
 			Count   int     `json:"count"`
 			Seconds float64 `json:"seconds"`
 			Rate    float64 `json:"rate_per_second"`
@@ -272,11 +272,11 @@ func (b *bench) print(r *benchResult) error {
 			Max     float64 `json:"max_ms"`
 		}{len(r.latencies), r.took.Seconds(), rate, ms(at(0.5)), ms(at(0.9)), ms(at(0.99)), ms(at(0.999)), ms(at(1))})
 	}
-	b.printf("%d in %v: %.0f/s\n", len(r.latencies), r.took.Round(time.Millisecond), rate)
+	b.app.printf("%d in %v: %.0f/s\n", len(r.latencies), r.took.Round(time.Millisecond), rate)
 	t := table{}
 	t.row("P50", "P90", "P99", "P99.9", "MAX")
 	t.row(short(at(0.5)), short(at(0.9)), short(at(0.99)), short(at(0.999)), short(at(1)))
-	t.writeTo(b.out)
+	t.writeTo(b.app.out)
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 
 // getCommand is kvctl get with its flags.
 type getCommand struct {
-	*app
+	app               *app
 	revision, limit   int64
 	keysOnly, reverse bool
 	consistency       choice
@@ -76,14 +76,14 @@ func (g *getCommand) run(cmd *cobra.Command, key string) error {
 		keys = client.Prefix(key)
 	}
 	if g.count {
-		return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printCount(ctx, c, keys) })
+		return g.app.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printCount(ctx, c, keys) })
 	}
 	if g.prefix {
-		return g.withIdle(cmd, func(ctx context.Context, c *client.Client, alive func()) error {
+		return g.app.withIdle(cmd, func(ctx context.Context, c *client.Client, alive func()) error {
 			return g.printRange(ctx, c, keys, alive)
 		})
 	}
-	return g.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printOne(ctx, c, key) })
+	return g.app.with(cmd, func(ctx context.Context, c *client.Client) error { return g.printOne(ctx, c, key) })
 }
 
 // options turns the flags into options.
@@ -115,10 +115,10 @@ func (g *getCommand) printCount(ctx context.Context, c *client.Client, keys clie
 	if err != nil {
 		return err
 	}
-	if g.json() {
-		return g.printJSON(map[string]int64{"count": count})
+	if g.app.json() {
+		return g.app.printJSON(map[string]int64{"count": count})
 	}
-	g.printf("%d\n", count)
+	g.app.printf("%d\n", count)
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string)
 		return err
 	}
 	kvs := response.GetKvs()
-	if g.json() {
+	if g.app.json() {
 		p := g.printer(response.GetHeader().GetRevision())
 		for _, kv := range kvs {
 			p.kv(kv)
@@ -139,13 +139,13 @@ func (g *getCommand) printOne(ctx context.Context, c *client.Client, key string)
 	switch {
 	case len(kvs) == 0:
 		return fmt.Errorf("%w: %s", client.ErrNotFound, text([]byte(key)))
-	case g.json():
+	case g.app.json():
 	case g.keysOnly:
-		g.printf("%s\n", text(kvs[0].GetKey()))
-	case g.outTerminal:
-		g.printf("%s\n", text(kvs[0].GetValue()))
+		g.app.printf("%s\n", text(kvs[0].GetKey()))
+	case g.app.outTerminal:
+		g.app.printf("%s\n", text(kvs[0].GetValue()))
 	default:
-		_, err = g.out.Write(kvs[0].GetValue())
+		_, err = g.app.out.Write(kvs[0].GetValue())
 	}
 	return err
 }
@@ -181,10 +181,10 @@ func (g *getCommand) printRange(ctx context.Context, c *client.Client, keys clie
 
 // kvPrinter prints keys as they come.
 type kvPrinter struct {
-	*getCommand
-	revision int64
-	count    int64
-	lines    lineTable
+	getCommand *getCommand
+	revision   int64
+	count      int64
+	lines      lineTable
 }
 
 func (g *getCommand) printer(revision int64) *kvPrinter {
@@ -199,13 +199,13 @@ func (g *getCommand) printer(revision int64) *kvPrinter {
 func (p *kvPrinter) kv(kv *kvv1.KeyValue) {
 	p.count++
 	switch {
-	case p.json():
+	case p.getCommand.app.json():
 		start := ",\n"
 		if p.count == 1 {
 			start = "{\"kvs\":["
 		}
-		p.printf("%s%s", start, mustJSON(toJSON(kv, !p.keysOnly)))
-	case p.keysOnly:
+		p.getCommand.app.printf("%s%s", start, mustJSON(toJSON(kv, !p.getCommand.keysOnly)))
+	case p.getCommand.keysOnly:
 		p.lines.row(text(kv.GetKey()))
 	default:
 		p.lines.row(text(kv.GetKey()), text(kv.GetValue()))
@@ -213,14 +213,14 @@ func (p *kvPrinter) kv(kv *kvv1.KeyValue) {
 }
 
 func (p *kvPrinter) end() {
-	if !p.json() {
+	if !p.getCommand.app.json() {
 		p.lines.flush()
 		return
 	}
 	if p.count == 0 {
-		p.printf("{\"kvs\":[")
+		p.getCommand.app.printf("{\"kvs\":[")
 	}
-	p.printf("],\"count\":%d,\"revision\":%d}\n", p.count, p.revision)
+	p.getCommand.app.printf("],\"count\":%d,\"revision\":%d}\n", p.count, p.revision)
 }
 
 // broken says that the output is incomplete.

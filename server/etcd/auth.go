@@ -13,7 +13,7 @@ import (
 // what would make the first is refused.
 type authService struct {
 	pb.UnsafeAuthServer
-	*pod
+	pod *pod
 }
 
 var errNoAuth = ours(codes.Unimplemented,
@@ -57,11 +57,11 @@ func (s *authService) RoleList(ctx context.Context, _ *pb.AuthRoleListRequest) (
 // linearizable is the header of an answer as fresh as etcd's, whose every such
 // request goes through its log.
 func (s *authService) linearizable(ctx context.Context) (*pb.ResponseHeader, error) {
-	st, err := s.Read(ctx, nil)
+	st, err := s.pod.Read(ctx, nil)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
-	return s.header(st.Revision()), nil
+	return s.pod.header(st.Revision()), nil
 }
 
 func (s *authService) AuthEnable(context.Context, *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {

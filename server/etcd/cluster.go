@@ -16,7 +16,7 @@ import (
 // StatefulSet alone says which there are.
 type clusterService struct {
 	pb.UnsafeClusterServer
-	*pod
+	pod *pod
 }
 
 var (
@@ -33,16 +33,16 @@ var (
 
 func (s *clusterService) MemberList(ctx context.Context, req *pb.MemberListRequest) (*pb.MemberListResponse, error) {
 	if req.GetLinearizable() {
-		if _, err := s.Read(ctx, nil); err != nil {
-			return nil, s.fail(ctx, err)
+		if _, err := s.pod.Read(ctx, nil); err != nil {
+			return nil, s.pod.fail(ctx, err)
 		}
 	}
-	log, err := s.Log()
+	log, err := s.pod.Log()
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	members, err := s.members(ctx, log)
-	return &pb.MemberListResponse{Header: s.header(0), Members: members}, s.fail(ctx, err)
+	return &pb.MemberListResponse{Header: s.pod.header(0), Members: members}, s.pod.fail(ctx, err)
 }
 
 // members lists the members, with a client URL for each pod that this one has heard
@@ -51,7 +51,7 @@ func (s *clusterService) members(ctx context.Context, log server.Log) ([]*pb.Mem
 	var members []*pb.Member
 	unheard := false
 	for _, m := range log.Members() {
-		address := s.ClientAddress(m.Pod)
+		address := s.pod.ClientAddress(m.Pod)
 		unheard = unheard || address == ""
 		members = append(members, &pb.Member{
 			ID: number(string(m.ID)), Name: m.Pod, IsLearner: !m.Voter,
@@ -62,7 +62,7 @@ func (s *clusterService) members(ctx context.Context, log server.Log) ([]*pb.Mem
 		return members, nil
 	}
 	// This pod has just started: ask the others.
-	now, err := s.Backend.Status(ctx, false)
+	now, err := s.pod.Backend.Status(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -116,9 +116,9 @@ func (s *clusterService) MemberPromote(ctx context.Context, req *pb.MemberPromot
 }
 
 func (s *clusterService) member(ctx context.Context, id uint64) (replication.Member, error) {
-	log, err := s.Log()
+	log, err := s.pod.Log()
 	if err != nil {
-		return replication.Member{}, s.fail(ctx, err)
+		return replication.Member{}, s.pod.fail(ctx, err)
 	}
 	members := log.Members()
 	i := slices.IndexFunc(members, func(m replication.Member) bool { return number(string(m.ID)) == id })

@@ -20,7 +20,7 @@ var (
 // electionService answers v3electionpb.Election.
 type electionService struct {
 	v3electionpb.UnsafeElectionServer
-	*queue
+	queue *queue
 }
 
 // Waits implements server.Waiter.
@@ -28,11 +28,11 @@ func (s *electionService) Waits(method string) bool { return method == "Campaign
 
 // Campaign returns when the caller's lease leads.
 func (s *electionService) Campaign(ctx context.Context, req *v3electionpb.CampaignRequest) (*v3electionpb.CampaignResponse, error) {
-	place, err := s.join(ctx, req.GetName(), req.GetLease(), req.GetValue())
+	place, err := s.queue.join(ctx, req.GetName(), req.GetLease(), req.GetValue())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.wait(ctx, place, errNotLeader); err != nil {
+	if _, err := s.queue.wait(ctx, place, errNotLeader); err != nil {
 		return nil, err
 	}
 	return &v3electionpb.CampaignResponse{Header: place.header, Leader: &v3electionpb.LeaderKey{
@@ -55,7 +55,7 @@ func (s *electionService) Proclaim(ctx context.Context, req *v3electionpb.Procla
 func (s *electionService) proclaim(ctx context.Context, p *place, value []byte) (*pb.ResponseHeader, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
-	response, err := s.kv.Txn(ctx, &pb.TxnRequest{
+	response, err := s.queue.kv.Txn(ctx, &pb.TxnRequest{
 		Compare: createdAt(p.key, p.revision),
 		Success: []*pb.RequestOp{put(p.key, value, p.lease)},
 	})
@@ -70,7 +70,7 @@ func (s *electionService) Resign(ctx context.Context, req *v3electionpb.ResignRe
 	if req.GetLeader() == nil {
 		return nil, errMissingLeaderKey
 	}
-	header, err := s.leave(ctx, placeOf(req.GetLeader()))
+	header, err := s.queue.leave(ctx, placeOf(req.GetLeader()))
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func placeOf(leader *v3electionpb.LeaderKey) *place {
 
 // Leader says who leads.
 func (s *electionService) Leader(ctx context.Context, req *v3electionpb.LeaderRequest) (*v3electionpb.LeaderResponse, error) {
-	response, err := s.kv.Range(ctx, oldest(req.GetName()))
+	response, err := s.queue.kv.Range(ctx, oldest(req.GetName()))
 	switch {
 	case err != nil:
 		return nil, err
@@ -98,7 +98,7 @@ func (s *electionService) Leader(ctx context.Context, req *v3electionpb.LeaderRe
 func (s *electionService) Observe(req *v3electionpb.LeaderRequest, out v3electionpb.Election_ObserveServer) error {
 	ctx := out.Context()
 	for {
-		now, err := s.get(ctx, oldest(req.GetName()))
+		now, err := s.queue.get(ctx, oldest(req.GetName()))
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (s *electionService) Observe(req *v3electionpb.LeaderRequest, out v3electio
 
 // awaitPut returns when a range that was empty at a revision may have a key.
 func (s *electionService) awaitPut(ctx context.Context, from, to []byte, revision int64) error {
-	return s.follow(ctx, &kvv1.WatchRequest{
+	return s.queue.follow(ctx, &kvv1.WatchRequest{
 		Key: from, RangeEnd: to, StartRevision: revision + 1, Exclude: []kvv1.Event_Type{kvv1.Event_TYPE_DELETE},
 	}, func(*kvv1.WatchResponse) (bool, error) { return true, nil })
 }
@@ -125,12 +125,12 @@ func (s *electionService) awaitPut(ctx context.Context, from, to []byte, revisio
 // observe sends the leader's values until its key is deleted.
 func (s *electionService) observe(ctx context.Context, key []byte, revision int64, out v3electionpb.Election_ObserveServer) error {
 	changes := &kvv1.WatchRequest{Key: key, StartRevision: revision + 1}
-	return s.follow(ctx, changes, func(response *kvv1.WatchResponse) (bool, error) {
+	return s.queue.follow(ctx, changes, func(response *kvv1.WatchResponse) (bool, error) {
 		for _, change := range response.GetEvents() {
 			if change.GetType() == kvv1.Event_TYPE_DELETE {
 				return true, nil
 			}
-			header := s.header(change.GetKv().GetModRevision())
+			header := s.queue.pod.header(change.GetKv().GetModRevision())
 			if err := out.Send(&v3electionpb.LeaderResponse{Header: header, Kv: keyValue(change.GetKv())}); err != nil {
 				return false, err
 			}

@@ -13,7 +13,7 @@ import (
 // kvService answers etcdserverpb.KV.
 type kvService struct {
 	pb.UnimplementedKVServer
-	*pod
+	pod *pod
 }
 
 // Waits implements server.Waiter.
@@ -27,11 +27,11 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 		return nil, err
 	}
 	command := &kvv1.Command{Command: &kvv1.Command_Put{Put: nativePut(req)}}
-	applied, err := server.Propose(s.ShareDeadline(ctx), s.Backend, command, (*kvv1.Result).GetPut)
+	applied, err := server.Propose(s.pod.ShareDeadline(ctx), s.pod.Backend, command, (*kvv1.Result).GetPut)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
-	return &pb.PutResponse{Header: s.header(applied.GetHeader().GetRevision()), PrevKv: keyValue(applied.GetPrevKv())}, nil
+	return &pb.PutResponse{Header: s.pod.header(applied.GetHeader().GetRevision()), PrevKv: keyValue(applied.GetPrevKv())}, nil
 }
 
 func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
@@ -42,15 +42,15 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 		return nil, err
 	}
 	command := &kvv1.Command{Command: &kvv1.Command_Delete{Delete: nativeDelete(req)}}
-	applied, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetDelete)
+	applied, err := server.Propose(ctx, s.pod.Backend, command, (*kvv1.Result).GetDelete)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	response, err := s.answer(applied.GetHeader().GetRevision(), applied.GetDeleted() > 0).deletion(ctx, req, applied)
 	if err != nil {
 		return nil, errAfterwards
 	}
-	response.Header = s.header(response.GetHeader().GetRevision())
+	response.Header = s.pod.header(response.GetHeader().GetRevision())
 	return response, nil
 }
 
@@ -59,12 +59,12 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 // time for that, as etcd's do.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	command := &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: req.GetRevision()}}}
-	applied, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetCompact)
+	applied, err := server.Propose(ctx, s.pod.Backend, command, (*kvv1.Result).GetCompact)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	if req.GetPhysical() {
-		st, err := s.Read(ctx, nil) // Which waits until it is applied here.
+		st, err := s.pod.Read(ctx, nil) // Which waits until it is applied here.
 		if err == nil {
 			err = st.WaitScrubbed(ctx, req.GetRevision())
 		}
@@ -72,7 +72,7 @@ func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb
 			return nil, errAfterwards
 		}
 	}
-	return &pb.CompactionResponse{Header: s.header(applied.GetHeader().GetRevision())}, nil
+	return &pb.CompactionResponse{Header: s.pod.header(applied.GetHeader().GetRevision())}, nil
 }
 
 func nativePut(req *pb.PutRequest) *kvv1.PutRequest {

@@ -34,7 +34,7 @@ const (
 // leaseService answers etcdserverpb.Lease.
 type leaseService struct {
 	pb.UnsafeLeaseServer
-	*pod
+	pod *pod
 }
 
 func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
@@ -46,14 +46,14 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	}
 	grant := &kvv1.GrantRequest{Id: req.GetID(), TtlSeconds: max(req.GetTTL(), minTTL)}
 	if grant.Id == 0 {
-		grant.Id = s.NewLeaseID()
+		grant.Id = s.pod.NewLeaseID()
 	}
-	granted, err := server.Propose(ctx, s.Backend, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}}, (*kvv1.Result).GetGrant)
+	granted, err := server.Propose(ctx, s.pod.Backend, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}}, (*kvv1.Result).GetGrant)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	return &pb.LeaseGrantResponse{
-		Header: s.header(granted.GetHeader().GetRevision()), ID: granted.GetId(), TTL: granted.GetTtlSeconds(),
+		Header: s.pod.header(granted.GetHeader().GetRevision()), ID: granted.GetId(), TTL: granted.GetTtlSeconds(),
 	}, nil
 }
 
@@ -62,43 +62,43 @@ func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeReque
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	}
 	command := &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: &kvv1.RevokeRequest{Id: req.GetID()}}}
-	revoked, err := server.Propose(ctx, s.Backend, command, (*kvv1.Result).GetRevoke)
+	revoked, err := server.Propose(ctx, s.pod.Backend, command, (*kvv1.Result).GetRevoke)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
-	return &pb.LeaseRevokeResponse{Header: s.header(revoked.GetHeader().GetRevision())}, nil
+	return &pb.LeaseRevokeResponse{Header: s.pod.header(revoked.GetHeader().GetRevision())}, nil
 }
 
 // LeaseTimeToLive answers with a time of -1 for a lease that does not exist, and
 // in whole seconds that are certainly left, as etcd does.
 func (s *leaseService) LeaseTimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
-	st, err := s.local(ctx)
+	st, err := s.pod.local(ctx)
 	if err != nil {
 		return nil, err
 	}
-	none := &pb.LeaseTimeToLiveResponse{Header: s.header(st.Revision()), ID: req.GetID(), TTL: -1}
+	none := &pb.LeaseTimeToLiveResponse{Header: s.pod.header(st.Revision()), ID: req.GetID(), TTL: -1}
 	if req.GetID() <= 0 {
 		return none, nil
 	}
-	lease, err := s.TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: req.GetID(), Keys: req.GetKeys()})
+	lease, err := s.pod.TimeToLive(ctx, &kvv1.TimeToLiveRequest{Id: req.GetID(), Keys: req.GetKeys()})
 	if err != nil {
 		if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND || status.Code(err) == codes.NotFound {
 			return none, nil
 		}
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	return &pb.LeaseTimeToLiveResponse{
-		Header: s.header(lease.GetHeader().GetRevision()), ID: lease.GetId(),
+		Header: s.pod.header(lease.GetHeader().GetRevision()), ID: lease.GetId(),
 		TTL: lease.GetRemainingMs() / 1000, GrantedTTL: lease.GetGrantedTtlSeconds(), Keys: lease.GetKeys(),
 	}, nil
 }
 
 func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
-	st, err := s.Read(ctx, nil)
+	st, err := s.pod.Read(ctx, nil)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
-	response := &pb.LeaseLeasesResponse{Header: s.header(st.Revision())}
+	response := &pb.LeaseLeasesResponse{Header: s.pod.header(st.Revision())}
 	leases, _ := st.Leases()
 	for _, lease := range leases {
 		response.Leases = append(response.Leases, &pb.LeaseStatus{ID: lease.GetId()})
@@ -108,7 +108,7 @@ func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest
 
 // keepAliveStream answers many messages at a time, in any order.
 type keepAliveStream struct {
-	*pod
+	pod   *pod
 	both  pb.Lease_LeaseKeepAliveServer
 	end   context.CancelCauseFunc
 	slots chan struct{}
@@ -125,7 +125,7 @@ func (s *leaseService) LeaseKeepAlive(both pb.Lease_LeaseKeepAliveServer) error 
 	go receive(ctx, both.Recv, requests, end)
 	stream.run(ctx, requests)
 	stream.all.Wait()
-	return s.fail(ctx, context.Cause(ctx))
+	return s.pod.fail(ctx, context.Cause(ctx))
 }
 
 // run returns when the client has no more to say, or when ctx ends.
@@ -157,11 +157,11 @@ func (s *keepAliveStream) run(ctx context.Context, requests <-chan *pb.LeaseKeep
 // revision is read before the renewal: a lease that has ended at some revision must
 // never be seen alive at a later one.
 func (s *keepAliveStream) answer(ctx context.Context, lease int64) error {
-	st, err := s.Read(ctx, local)
+	st, err := s.pod.Read(ctx, local)
 	if err != nil {
 		return err
 	}
-	response := &pb.LeaseKeepAliveResponse{Header: s.header(st.Revision()), ID: lease}
+	response := &pb.LeaseKeepAliveResponse{Header: s.pod.header(st.Revision()), ID: lease}
 	if lease > 0 {
 		if response.TTL, err = s.renew(ctx, lease); err != nil {
 			return err
@@ -177,7 +177,7 @@ func (s *keepAliveStream) renew(ctx context.Context, lease int64) (ttl int64, er
 	ctx, cancel := context.WithTimeout(ctx, keepAlivePatience)
 	defer cancel()
 	for {
-		ttl, err = s.KeepAlive(ctx, lease)
+		ttl, err = s.pod.KeepAlive(ctx, lease)
 		if err == nil || refusal.Code(err) != codes.Unavailable && status.Code(err) != codes.Unavailable {
 			return ttl, err
 		}

@@ -14,7 +14,7 @@ var errSessionExpired = errors.New("mutex: session is expired")
 // lockService answers v3lockpb.Lock.
 type lockService struct {
 	v3lockpb.UnsafeLockServer
-	*queue
+	queue *queue
 }
 
 // Waits implements server.Waiter.
@@ -22,13 +22,13 @@ func (s *lockService) Waits(method string) bool { return method == "Lock" }
 
 // Lock returns when the caller's lease holds the lock.
 func (s *lockService) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3lockpb.LockResponse, error) {
-	place, err := s.join(ctx, req.GetName(), req.GetLease(), nil)
+	place, err := s.queue.join(ctx, req.GetName(), req.GetLease(), nil)
 	if err != nil {
 		return nil, err
 	}
 	header := place.header
 	if place.first != nil && place.first.GetCreateRevision() != place.revision {
-		if header, err = s.wait(ctx, place, errSessionExpired); err != nil {
+		if header, err = s.queue.wait(ctx, place, errSessionExpired); err != nil {
 			return nil, err
 		}
 	}
@@ -37,7 +37,7 @@ func (s *lockService) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3l
 
 // Unlock deletes the key that Lock has answered with.
 func (s *lockService) Unlock(ctx context.Context, req *v3lockpb.UnlockRequest) (*v3lockpb.UnlockResponse, error) {
-	response, err := s.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: req.GetKey()})
+	response, err := s.queue.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: req.GetKey()})
 	if err != nil {
 		return nil, err
 	}

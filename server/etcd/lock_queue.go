@@ -25,8 +25,8 @@ const (
 // The key that was created first holds the lock, or leads; the others wait until all
 // the keys before theirs are deleted.
 type queue struct {
-	*pod
-	kv pb.KVServer
+	pod *pod
+	kv  pb.KVServer
 }
 
 // place is a caller's place in a queue.
@@ -97,7 +97,7 @@ func (q *queue) abandon(ctx context.Context, p *place) {
 }
 
 func (q *queue) turn(ctx context.Context, p *place, gone error) (*pb.ResponseHeader, error) {
-	ctx, release := q.StreamContext(ctx)
+	ctx, release := q.pod.StreamContext(ctx)
 	defer release()
 	for {
 		before := newest(p.name)
@@ -133,7 +133,7 @@ func (q *queue) awaitDelete(ctx context.Context, key []byte, revision int64) err
 // follow passes changes to see until it has seen enough. It also returns when a
 // compaction overtakes it: the caller then looks at the keys again.
 func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func(*kvv1.WatchResponse) (enough bool, err error)) error {
-	cursor, err := q.Watch(changes)
+	cursor, err := q.pod.Watch(changes)
 	if err == nil {
 		defer cursor.Close()
 	}
@@ -149,7 +149,7 @@ func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return q.fail(ctx, err)
+	return q.pod.fail(ctx, err)
 }
 
 // leave gives up a place, unless it is another's by now.

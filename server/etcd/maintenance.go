@@ -16,7 +16,7 @@ import (
 // maintenanceService answers etcdserverpb.Maintenance.
 type maintenanceService struct {
 	pb.UnsafeMaintenanceServer
-	*pod
+	pod *pod
 }
 
 // ours are errors where etcd has none that says what to do.
@@ -34,17 +34,17 @@ func (p *pod) local(ctx context.Context) (*store.Store, error) {
 // Status names etcd's version, of which this is the API: clients look at it to
 // tell what a server can do.
 func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
-	st, err := s.local(ctx)
+	st, err := s.pod.local(ctx)
 	if err != nil {
 		return nil, err
 	}
-	log, err := s.Log()
+	log, err := s.pod.Log()
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	raft, disk := log.Status(), st.Status()
 	response := &pb.StatusResponse{
-		Header:  s.header(disk.Revision),
+		Header:  s.pod.header(disk.Revision),
 		Version: version.Version, StorageVersion: storageVersion(),
 		Leader: leader(log), IsLearner: raft.Role == replication.RoleLearner,
 		RaftTerm: raft.Term, RaftIndex: raft.Commit, RaftAppliedIndex: raft.Applied,
@@ -62,7 +62,7 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 	for _, a := range alarms {
 		response.Errors = append(response.Errors, a.String())
 	}
-	return response, s.fail(ctx, err)
+	return response, s.pod.fail(ctx, err)
 }
 
 // storageVersion is etcd's minor version with a patch of 0, as it writes it.
@@ -70,7 +70,7 @@ func storageVersion() string { return version.Cluster(version.Version) + ".0" }
 
 // quota is what the database can grow to on this pod's volume.
 func (s *maintenanceService) quota(fileBytes int64) int64 {
-	space, err := s.Space()
+	space, err := s.pod.Space()
 	if err != nil {
 		return fileBytes
 	}
@@ -80,11 +80,11 @@ func (s *maintenanceService) quota(fileBytes int64) int64 {
 // Defragment has nothing to do: the pages that compaction frees are used again,
 // and the file does not grow while there are some.
 func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
-	st, err := s.local(ctx)
+	st, err := s.pod.local(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DefragmentResponse{Header: s.header(st.Revision())}, nil
+	return &pb.DefragmentResponse{Header: s.pod.header(st.Revision())}, nil
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
@@ -92,7 +92,7 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 	if err != nil {
 		return nil, err
 	}
-	return &pb.HashResponse{Header: s.header(revision), Hash: hash}, nil
+	return &pb.HashResponse{Header: s.pod.header(revision), Hash: hash}, nil
 }
 
 func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
@@ -106,7 +106,7 @@ func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) 
 		compacted = -1 // As etcd says it before the first compaction.
 	}
 	return &pb.HashKVResponse{
-		Header: s.header(now.Revision), Hash: hash, HashRevision: revision, CompactRevision: compacted,
+		Header: s.pod.header(now.Revision), Hash: hash, HashRevision: revision, CompactRevision: compacted,
 	}, nil
 }
 
@@ -122,21 +122,21 @@ const (
 // number than etcd's for the same keys, and the same on every pod. There is
 // nothing at a negative revision, which etcd does not refuse.
 func (s *maintenanceService) hash(ctx context.Context, at int64) (revision int64, hash uint32, st *store.Store, err error) {
-	if st, err = s.local(ctx); err != nil {
+	if st, err = s.pod.local(ctx); err != nil {
 		return 0, 0, nil, err
 	}
 	if at < 0 {
 		return at, hashOfNothing, st, nil
 	}
 	revision, wide, err := st.Hash(at)
-	return revision, hashOfNothing ^ uint32(wide>>32) ^ uint32(wide), st, s.fail(ctx, err)
+	return revision, hashOfNothing ^ uint32(wide>>32) ^ uint32(wide), st, s.pod.fail(ctx, err)
 }
 
 // MoveLeader works on the master only, as etcd's: clients look for it first.
 func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
-	log, err := s.Log()
+	log, err := s.pod.Log()
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	if !log.IsMaster() {
 		return nil, rpctypes.ErrGRPCNotLeader
@@ -150,7 +150,7 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderR
 	switch successor {
 	case "":
 		return nil, rpctypes.ErrGRPCBadLeaderTransferee
-	case s.Pod():
+	case s.pod.Pod():
 		return &pb.MoveLeaderResponse{}, nil
 	}
 	master, err := log.HandOver(ctx, successor)
@@ -158,7 +158,7 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderR
 		err = ours(codes.Unknown, master+" became the leader instead: try again")
 	}
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	return &pb.MoveLeaderResponse{}, nil
 }
@@ -169,9 +169,9 @@ func (s *maintenanceService) Downgrade(ctx context.Context, req *pb.DowngradeReq
 	if req.GetAction() != pb.DowngradeRequest_CANCEL {
 		return nil, errDowngrade
 	}
-	st, err := s.local(ctx)
+	st, err := s.pod.local(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DowngradeResponse{Header: s.header(st.Revision()), Version: version.Cluster(version.Version)}, nil
+	return &pb.DowngradeResponse{Header: s.pod.header(st.Revision()), Version: version.Cluster(version.Version)}, nil
 }

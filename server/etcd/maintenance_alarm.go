@@ -24,15 +24,15 @@ var (
 // Alarm reads what etcd keeps: alarms are not stored, they are how the pods are
 // at this moment.
 func (s *maintenanceService) Alarm(ctx context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	st, err := s.Read(ctx, nil)
+	st, err := s.pod.Read(ctx, nil)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	alarms, err := s.alarms(ctx)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
-	response := &pb.AlarmResponse{Header: s.header(st.Revision())}
+	response := &pb.AlarmResponse{Header: s.pod.header(st.Revision())}
 	switch req.GetAction() {
 	case pb.AlarmRequest_GET:
 		for _, a := range alarms {
@@ -56,7 +56,7 @@ func (s *maintenanceService) Alarm(ctx context.Context, req *pb.AlarmRequest) (*
 
 // alarms asks every pod; one that does not answer raises none.
 func (s *maintenanceService) alarms(ctx context.Context) ([]*pb.AlarmMember, error) {
-	now, err := s.Backend.Status(ctx, false)
+	now, err := s.pod.Backend.Status(ctx, false)
 	if err != nil {
 		return nil, err
 	}

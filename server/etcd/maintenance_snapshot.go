@@ -22,16 +22,16 @@ const (
 // whole sector and the SHA-256 of all that. It needs no quorum, as etcd's.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
 	ctx := out.Context()
-	st, err := s.local(ctx)
+	st, err := s.pod.local(ctx)
 	if err != nil {
 		return err
 	}
 	database, err := st.SnapshotNow(ctx)
 	if err != nil {
-		return s.fail(ctx, err)
+		return s.pod.fail(ctx, err)
 	}
 	defer database.Close() //nolint:errcheck // It was only read.
-	return s.fail(ctx, sendSnapshot(ctx, database, database.Size(), out.Send))
+	return s.pod.fail(ctx, sendSnapshot(ctx, database, database.Size(), out.Send))
 }
 
 // sendSnapshot sends a database of size bytes, the padding and the checksum.

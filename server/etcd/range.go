@@ -19,9 +19,9 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	if err := checkRange(req); err != nil {
 		return nil, err
 	}
-	st, err := s.Read(ctx, freshness(req.GetSerializable()))
+	st, err := s.pod.Read(ctx, freshness(req.GetSerializable()))
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	for {
 		found, err := read(ctx, st, req, max(req.GetRevision(), 0))
@@ -29,13 +29,13 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 			continue // A compaction overtook a read of several parts: begin anew.
 		}
 		if err != nil {
-			return nil, s.fail(ctx, err)
+			return nil, s.pod.fail(ctx, err)
 		}
 		response := found.answer(req)
 		if req.GetRevision() > 0 {
 			found.revision = st.Revision() // etcd's header has the newest, too.
 		}
-		response.Header = s.header(found.revision)
+		response.Header = s.pod.header(found.revision)
 		return response, nil
 	}
 }

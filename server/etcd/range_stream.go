@@ -22,19 +22,19 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServe
 	}
 	ctx := out.Context()
 	begin, cancel := context.WithTimeout(ctx, streamDeadline)
-	st, err := s.Read(begin, freshness(req.GetSerializable()))
+	st, err := s.pod.Read(begin, freshness(req.GetSerializable()))
 	cancel()
 	if err != nil {
-		return s.fail(ctx, err)
+		return s.pod.fail(ctx, err)
 	}
 	stream := &rangeStream{store: st, req: req, send: func(part *pb.RangeResponse) error {
 		return out.Send(&pb.RangeStreamResponse{RangeResponse: part})
 	}}
 	last, err := stream.run(ctx)
 	if err != nil {
-		return s.fail(ctx, err)
+		return s.pod.fail(ctx, err)
 	}
-	last.Header = s.header(stream.newest)
+	last.Header = s.pod.header(stream.newest)
 	return stream.send(last)
 }
 

@@ -34,16 +34,16 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	applied, err := server.Propose(ctx, s.Backend, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}}, (*kvv1.Result).GetTxn)
+	applied, err := server.Propose(ctx, s.pod.Backend, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}}, (*kvv1.Result).GetTxn)
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	revision := applied.GetHeader().GetRevision()
 	response, err := s.answer(revision, changed(applied)).txn(ctx, req, applied)
 	if err != nil {
 		return nil, errAfterwards
 	}
-	response.Header = s.header(revision)
+	response.Header = s.pod.header(revision)
 	return response, nil
 }
 

@@ -39,7 +39,7 @@ func (s *kvService) answer(revision int64, changed bool) *txnAnswer {
 
 // copyAt returns this pod's copy once it has a revision.
 func (s *kvService) copyAt(ctx context.Context, revision int64) (*store.Store, error) {
-	return s.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: revision})
+	return s.pod.Read(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: revision})
 }
 
 // changed says that a transaction made a revision.

@@ -11,14 +11,14 @@ import (
 // readTxn answers a transaction that cannot write, from this pod's copy at one
 // revision.
 func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv1.TxnRequest) (*pb.TxnResponse, error) {
-	st, err := s.Read(ctx, freshness(serializable(req)))
+	st, err := s.pod.Read(ctx, freshness(serializable(req)))
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.pod.fail(ctx, err)
 	}
 	for {
 		decided, err := st.Txn(ctx, native)
 		if err != nil {
-			return nil, s.fail(ctx, err)
+			return nil, s.pod.fail(ctx, err)
 		}
 		revision := decided.GetHeader().GetRevision()
 		answer := &txnAnswer{before: revision, after: revision, store: st}
@@ -27,9 +27,9 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv
 			continue // A compaction overtook the other ranges: take the newest revision.
 		}
 		if err != nil {
-			return nil, s.fail(ctx, err)
+			return nil, s.pod.fail(ctx, err)
 		}
-		response.Header = s.header(revision)
+		response.Header = s.pod.header(revision)
 		return response, nil
 	}
 }

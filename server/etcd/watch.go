@@ -44,7 +44,7 @@ var local = &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL}
 // watchService answers etcdserverpb.Watch.
 type watchService struct {
 	pb.UnsafeWatchServer
-	*pod
+	pod  *pod
 	last atomic.Pointer[translated]
 }
 
@@ -53,13 +53,13 @@ type watchService struct {
 // noted, so that what is ready together is sent together, and nothing comes between
 // the parts of a response.
 type watchStream struct {
-	*pod
-	both    pb.Watch_WatchServer
-	watches map[int64]*watch
-	nextID  int64
-	ready   readyWatches
-	last    *atomic.Pointer[translated] // The service's.
-	progress
+	pod      *pod
+	both     pb.Watch_WatchServer
+	watches  map[int64]*watch
+	nextID   int64
+	ready    readyWatches
+	last     *atomic.Pointer[translated] // The service's.
+	progress progress
 }
 
 // Watch serves a stream until it, the pod or what it serves from ends.
@@ -76,14 +76,14 @@ func (s *watchService) Watch(both pb.Watch_WatchServer) error {
 	if errors.Is(err, context.Canceled) {
 		return rpctypes.ErrGRPCWatchCanceled
 	}
-	return s.fail(ctx, err)
+	return s.pod.fail(ctx, err)
 }
 
 func (s *watchStream) close() {
 	for _, w := range s.watches {
 		w.cursor.Close()
 	}
-	s.asking.Wait()
+	s.progress.asking.Wait()
 }
 
 // receive passes on what the client says, and closes the channel when it has no more
@@ -124,9 +124,9 @@ func (s *watchStream) run(ctx context.Context, requests <-chan *pb.WatchRequest)
 			err = s.deliver(ctx)
 		case <-tick.C:
 			err = s.notifyProgress(ctx)
-		case <-s.asked:
+		case <-s.progress.asked:
 			err = s.beginProgress(ctx)
-		case <-s.retry:
+		case <-s.progress.retry:
 			err = s.tellProgress()
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -151,7 +151,7 @@ func (s *watchStream) handle(ctx context.Context, req *pb.WatchRequest) error {
 
 // revision returns this pod's newest revision; it fails when the pod may not serve.
 func (s *watchStream) revision(ctx context.Context) (int64, error) {
-	st, err := s.Read(ctx, local)
+	st, err := s.pod.Read(ctx, local)
 	if err != nil {
 		return 0, err
 	}
@@ -169,7 +169,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	if why := s.check(w, req); why != "" {
 		return s.refuse(newest, why)
 	}
-	w.cursor, err = s.Watch(w.changes)
+	w.cursor, err = s.pod.Watch(w.changes)
 	switch reason := refusal.Reason(err); {
 	case err == nil:
 	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
@@ -185,7 +185,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	if w.cursor != nil {
 		s.watches[w.id] = w
 	}
-	err = s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: w.id, Created: true})
+	err = s.both.Send(&pb.WatchResponse{Header: s.pod.header(newest), WatchId: w.id, Created: true})
 	switch {
 	case err != nil:
 		return err
@@ -215,7 +215,7 @@ func (s *watchStream) check(w *watch, req *pb.WatchCreateRequest) string {
 
 func (s *watchStream) refuse(revision int64, reason string) error {
 	return s.both.Send(&pb.WatchResponse{
-		Header: s.header(revision), WatchId: noWatch, Created: true, Canceled: true, CancelReason: reason,
+		Header: s.pod.header(revision), WatchId: noWatch, Created: true, Canceled: true, CancelReason: reason,
 	})
 }
 
@@ -241,7 +241,7 @@ func (s *watchStream) cancel(ctx context.Context, id int64) error {
 		return nil
 	}
 	s.drop(s.watches[id])
-	return s.both.Send(&pb.WatchResponse{Header: s.header(newest), WatchId: id, Canceled: true})
+	return s.both.Send(&pb.WatchResponse{Header: s.pod.header(newest), WatchId: id, Canceled: true})
 }
 
 func (s *watchStream) drop(w *watch) {
@@ -251,11 +251,11 @@ func (s *watchStream) drop(w *watch) {
 
 // compacted tells a client that its watch wants revisions that are no longer kept.
 func (s *watchStream) compacted(ctx context.Context, w *watch) error {
-	st, err := s.Read(ctx, local)
+	st, err := s.pod.Read(ctx, local)
 	if err != nil {
 		return err
 	}
 	return s.both.Send(&pb.WatchResponse{
-		Header: s.header(0), WatchId: w.id, Canceled: true, CompactRevision: st.Status().Compacted,
+		Header: s.pod.header(0), WatchId: w.id, Canceled: true, CompactRevision: st.Status().Compacted,
 	})
 }

@@ -115,7 +115,7 @@ func newWatch(req *pb.WatchCreateRequest) *watch {
 // deliver sends what every ready watch has, about a MiB each; a watch with more comes
 // again after the others.
 func (s *watchStream) deliver(ctx context.Context) error {
-	if _, err := s.Read(ctx, local); err != nil { // What diverged must not be served.
+	if _, err := s.pod.Read(ctx, local); err != nil { // What diverged must not be served.
 		return err
 	}
 	for _, w := range s.ready.take() {
@@ -165,7 +165,7 @@ func (s *watchStream) send(ctx context.Context, w *watch, changes *kvv1.WatchRes
 }
 
 func (s *watchStream) translate(changes *kvv1.WatchResponse) (*translated, error) {
-	response := &pb.WatchResponse{Header: s.header(changes.GetHeader().GetRevision())}
+	response := &pb.WatchResponse{Header: s.pod.header(changes.GetHeader().GetRevision())}
 	for _, change := range changes.GetEvents() {
 		response.Events = append(response.Events, event(change))
 	}
@@ -202,7 +202,7 @@ func (s *watchStream) sendParts(ctx context.Context, w *watch, changes *kvv1.Wat
 
 func (s *watchStream) response(w *watch, changes *kvv1.WatchResponse) *pb.WatchResponse {
 	return &pb.WatchResponse{
-		Header: s.header(changes.GetHeader().GetRevision()), WatchId: w.id,
+		Header: s.pod.header(changes.GetHeader().GetRevision()), WatchId: w.id,
 	}
 }
 

@@ -25,7 +25,7 @@ func (s *watchStream) notifyProgress(ctx context.Context) error {
 	}
 	for _, w := range s.watches {
 		if w.notify && w.quiet && w.changes.GetStartRevision() <= newest {
-			reached := &pb.WatchResponse{Header: s.header(min(w.cursor.Progress(), newest)), WatchId: w.id}
+			reached := &pb.WatchResponse{Header: s.pod.header(min(w.cursor.Progress(), newest)), WatchId: w.id}
 			if err := s.both.Send(reached); err != nil {
 				return err
 			}
@@ -39,22 +39,22 @@ func (s *watchStream) notifyProgress(ctx context.Context) error {
 // what there was, on any pod, when the client asked. Requests that come meanwhile
 // share the answer.
 func (s *watchStream) requestProgress(ctx context.Context) {
-	if s.asked != nil || s.wanted != 0 {
+	if s.progress.asked != nil || s.progress.wanted != 0 {
 		return
 	}
 	asked := make(chan struct{})
-	s.asked = asked
-	s.asking.Go(func() {
+	s.progress.asked = asked
+	s.progress.asking.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, progressPatience)
 		defer cancel()
-		_, _ = s.Read(ctx, nil) // See progressPatience.
+		_, _ = s.pod.Read(ctx, nil) // See progressPatience.
 		close(asked)
 	})
 }
 
 func (s *watchStream) beginProgress(ctx context.Context) (err error) {
-	s.asked = nil
-	if s.wanted, err = s.revision(ctx); err != nil {
+	s.progress.asked = nil
+	if s.progress.wanted, err = s.revision(ctx); err != nil {
 		return err
 	}
 	return s.tellProgress()
@@ -66,19 +66,19 @@ func (s *watchStream) beginProgress(ctx context.Context) (err error) {
 func (s *watchStream) tellProgress() error {
 	reached, ahead := int64(0), len(s.watches) == 0
 	for _, w := range s.watches {
-		ahead = ahead || w.changes.GetStartRevision() > s.wanted
+		ahead = ahead || w.changes.GetStartRevision() > s.progress.wanted
 		if p := w.cursor.Progress(); reached == 0 || p < reached {
 			reached = p
 		}
 	}
-	s.retry = nil
-	if !ahead && reached < s.wanted {
-		s.retry = time.After(progressPoll)
+	s.progress.retry = nil
+	if !ahead && reached < s.progress.wanted {
+		s.progress.retry = time.After(progressPoll)
 		return nil
 	}
-	s.wanted = 0
+	s.progress.wanted = 0
 	if ahead {
 		return nil
 	}
-	return s.both.Send(&pb.WatchResponse{Header: s.header(reached), WatchId: noWatch})
+	return s.both.Send(&pb.WatchResponse{Header: s.pod.header(reached), WatchId: noWatch})
 }

@@ -22,16 +22,16 @@ func (t *Transport) relay() {
 				t.admit(req)
 			case *raft.InstallSnapshotRequest:
 				if t.has(req) {
-					t.serving.Go(func() { acknowledge(rpc, req.Term) })
+					t.ending.serving.Go(func() { acknowledge(rpc, req.Term) })
 					continue
 				}
 			}
 			select {
 			case t.received <- rpc:
-			case <-t.ctx.Done():
+			case <-t.ending.ctx.Done():
 				return
 			}
-		case <-t.ctx.Done():
+		case <-t.ending.ctx.Done():
 			return
 		}
 	}
@@ -44,9 +44,9 @@ func (t *Transport) serve(pipelines *peer.Listener) {
 		if err != nil {
 			return
 		}
-		t.serving.Go(func() {
+		t.ending.serving.Go(func() {
 			from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(conn.From), Addr: []byte(conn.From)}
-			if err := logstream.Serve(t.ctx, conn, from, t.admit, t.received); err != nil {
+			if err := logstream.Serve(t.ending.ctx, conn, from, t.admit, t.received); err != nil {
 				t.replica.Logger.Debug("a pipeline has ended", "from", conn.From, "error", err)
 			}
 		})

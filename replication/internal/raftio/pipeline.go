@@ -70,7 +70,7 @@ func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress
 		}
 		return nil
 	})
-	t.serving.Go(p.tellCommitted)
+	t.ending.serving.Go(p.tellCommitted)
 	return p, nil
 }
 
@@ -120,9 +120,9 @@ func (p *Pipeline) note(req *raft.AppendEntriesRequest) {
 // follower waits for it, see forwarder.propose.
 func (p *Pipeline) tellCommitted() {
 	t := p.transport
-	ctx, cancel := context.WithCancel(t.ctx)
+	ctx, cancel := context.WithCancel(t.ending.ctx)
 	defer cancel()
-	t.serving.Go(func() { <-p.Closed(); cancel() })
+	t.ending.serving.Go(func() { <-p.Closed(); cancel() })
 	for {
 		select {
 		case <-p.confirmed:

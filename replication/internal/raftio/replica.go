@@ -187,6 +187,6 @@ func (r *Replica) VerifyLeader() {
 // still open, see Storage.Close.
 func (r *Replica) Stop() error {
 	r.cancel()
-	r.Transport.cancel()
+	r.Transport.ending.cancel()
 	return r.Raft.Shutdown().Error()
 }

@@ -250,12 +250,12 @@ func (a *audit) due() bool {
 }
 
 func (t *Transport) checkOwn(refuses replication.MemberID) {
-	if t.ctx.Err() != nil || !t.audit.due() {
+	if t.ending.ctx.Err() != nil || !t.audit.due() {
 		return
 	}
 	t.replica.Logger.Warn("a pod finds this pod's snapshot damaged; the database is checked", "pod", refuses.Pod())
-	t.serving.Go(func() {
-		if err := t.replica.Storage.Sm.Check(t.ctx); err != nil && t.ctx.Err() == nil {
+	t.ending.serving.Go(func() {
+		if err := t.replica.Storage.Sm.Check(t.ending.ctx); err != nil && t.ending.ctx.Err() == nil {
 			t.replica.Logger.Error("the database was checked", "error", err)
 		}
 	})

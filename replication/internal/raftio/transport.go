@@ -45,6 +45,11 @@ type Transport struct {
 
 	// received is what Raft gets from other members.
 	received chan raft.RPC
+	ending   ending
+}
+
+// ending is what the end of a transport needs.
+type ending struct {
 	// ctx ends when nothing is to be received or waited for any more.
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -61,18 +66,18 @@ func newTransport(o Config, r *Replica, p *proven) *Transport {
 	}
 	// At least 64 KiB in each Timeout while a snapshot is sent.
 	t.TimeoutScale = 64 << 10
-	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.ending.ctx, t.ending.cancel = context.WithCancel(context.Background())
 	pipelines := o.Port.Listen(handshake.Append)
-	context.AfterFunc(t.ctx, func() { pipelines.Close() })
-	t.serving.Go(func() { t.serve(pipelines) })
-	t.serving.Go(t.relay)
+	context.AfterFunc(t.ending.ctx, func() { pipelines.Close() })
+	t.ending.serving.Go(func() { t.serve(pipelines) })
+	t.ending.serving.Go(t.relay)
 	return t
 }
 
 // Wait returns when nothing is received or sent any more.
 func (t *Transport) Wait() {
 	t.CloseStreams()
-	t.serving.Wait()
+	t.ending.serving.Wait()
 }
 
 // Consumer implements raft.Transport.
@@ -80,7 +85,7 @@ func (t *Transport) Consumer() <-chan raft.RPC { return t.received }
 
 // Close implements raft.WithClose.
 func (t *Transport) Close() error {
-	t.cancel()
+	t.ending.cancel()
 	return t.NetworkTransport.Close()
 }
 
@@ -109,7 +114,7 @@ func (t *Transport) heartbeats(fast func(raft.RPC)) func(raft.RPC) {
 		}
 		select {
 		case t.received <- rpc:
-		case <-t.ctx.Done():
+		case <-t.ending.ctx.Done():
 		}
 	}
 }
@@ -130,13 +135,13 @@ const awayFor = 30 * time.Second
 func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	if heartbeat {
-		t.beats.await(t.ctx, t.replica.Acks.latest(replication.MemberID(id)))
+		t.beats.await(t.ending.ctx, t.replica.Acks.latest(replication.MemberID(id)))
 	} else {
 		bound(req)
 		if err := t.check(req); err != nil {
 			return err
 		}
-		t.replica.Acks.awaitReturn(replication.MemberID(id), t.ctx.Done())
+		t.replica.Acks.awaitReturn(replication.MemberID(id), t.ending.ctx.Done())
 	}
 	sent := time.Now()
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)

@@ -41,7 +41,7 @@ func leader(t *testing.T) *raft.Raft {
 func TestAHeartbeatOfANewerTermWaitsItsTurn(t *testing.T) {
 	r := leader(t)
 	t0 := &Transport{received: make(chan raft.RPC, 1)}
-	t0.ctx, t0.cancel = context.WithCancel(t.Context())
+	t0.ending.ctx, t0.ending.cancel = context.WithCancel(t.Context())
 	t0.raft.Store(r)
 	fast := 0
 	beat := t0.heartbeats(func(raft.RPC) { fast++ })
@@ -56,7 +56,7 @@ func TestAHeartbeatOfANewerTermWaitsItsTurn(t *testing.T) {
 	if fast != 2 || len(t0.received) != 1 {
 		t.Error("a heartbeat of a newer term went the short way")
 	}
-	t0.cancel()
+	t0.ending.cancel()
 	beat(raft.RPC{Command: &raft.AppendEntriesRequest{Term: term + 1}}) // Nobody takes it; it returns.
 }
 

@@ -18,10 +18,10 @@ const repeatAfter = time.Second
 const maxLines = 1024
 
 type adapter struct {
-	to   *slog.Logger
-	name string
-	args []any
-	*limiter
+	to      *slog.Logger
+	name    string
+	args    []any
+	limiter *limiter
 }
 
 type limiter struct {
@@ -63,7 +63,7 @@ func level(l hclog.Level) slog.Level {
 
 func (a *adapter) Log(l hclog.Level, msg string, args ...any) {
 	at := level(l)
-	if !a.to.Enabled(context.Background(), at) || !a.allow(msg) {
+	if !a.to.Enabled(context.Background(), at) || !a.limiter.allow(msg) {
 		return
 	}
 	all := append(append([]any{}, a.args...), args...)

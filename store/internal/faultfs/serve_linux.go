@@ -118,8 +118,8 @@ type openDirectory interface {
 }
 
 type directory struct {
-	openDirectory
-	node *node
+	openDirectory openDirectory
+	node          *node
 }
 
 func (d directory) Fsyncdir(context.Context, uint32) syscall.Errno {

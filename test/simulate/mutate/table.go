@@ -51,7 +51,7 @@ var mutations = []mutation{
 	one("a flush loses the last version of its table",
 		"store/flush.go", "	for entry < len(s.table.log) {\n		err", "	for entry < len(s.table.log)-1 {\n		err"),
 	one("a flush says which index it has before it has it",
-		"store/flush.go", "	if err := steps.log(ctx); err != nil {", "	_ = f.store.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(stateKey, frozen.state.encode()) })\n	if err := steps.log(ctx); err != nil {"),
+		"store/flush.go", "	if err := steps.log(ctx); err != nil {", "	_ = f.store.database.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(stateKey, frozen.state.encode()) })\n	if err := steps.log(ctx); err != nil {"),
 	one("a lease ends early",
 		"server/expirer.go", "	found.end = l.elapsed() + found.ttl\n", "	found.end = l.elapsed() + found.ttl/4\n"),
 	one("a lease does not end",
