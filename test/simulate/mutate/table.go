@@ -81,5 +81,5 @@ var mutations = []mutation{
 	one("a new pod asks only those near it for a master",
 		"replication/node/discover.go", "	if len(masters) > 0 {\n", "	if len(masters) > 1<<20 {\n"),
 	one("a master hands over again to who did not keep up",
-		"replication/node/handover.go", "return !late || before.term != term || last > before.last", "return true"),
+		"replication/node/handover.go", "return !late || before.term != term || last > before.last", "return !late || before.term <= term"),
 }
