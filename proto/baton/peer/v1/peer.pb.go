@@ -10,14 +10,12 @@
 package peerv1
 
 import (
+	v1 "github.com/batondb/baton/proto/baton/kv/v1"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
-
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-
-	v1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 const (
