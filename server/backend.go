@@ -79,11 +79,15 @@ func (b *Backend) Space() (Space, error) { return b.core.options.Space() }
 // Pod is this pod's name.
 func (b *Backend) Pod() string { return b.core.options.Name }
 
-// StreamContext ends with a unary call's context, or when the pod stops: it is
-// for calls that wait. The returned function frees it.
+// StreamContext ends with ctx, or when the pod stops: it is for unary calls that
+// wait. The returned function frees it.
 func (b *Backend) StreamContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return b.core.streamContext(ctx)
 }
+
+// Go runs a function in a goroutine that may outlive a call on the client port by a
+// moment. The pod waits for it when it stops, after the calls.
+func (b *Backend) Go(run func()) { b.core.outliving.Go(run) }
 
 // Register adds services to the client port; call it before Start. It counts their
 // calls, gives unary ones the default deadline if they have none (but see Waiter),

@@ -10,7 +10,7 @@ import (
 
 // Batch answers each list when its outcome is known, in any order.
 func (s *kvService) Batch(both grpc.BidiStreamingServer[kvv1.BatchRequest, kvv1.BatchResponse]) error {
-	p := streamWorkers[kvv1.BatchRequest, kvv1.BatchResponse]{both: both, limit: maxBatchesInFlight, answer: s.answerBatch}
+	p := streamWorkers[kvv1.BatchRequest, kvv1.BatchResponse]{both: both, limit: maxBatchesInFlight, receivers: &s.core.outliving, answer: s.answerBatch}
 	return p.run(both.Context())
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,9 @@ type core struct {
 	diverged atomic.Pointer[string]
 	doubts   doubts
 	watches  atomic.Int64
+	// outliving are the goroutines that outlive a call on the client port by a
+	// moment. Stop waits for them.
+	outliving sync.WaitGroup
 }
 
 // needLog returns the log, or NOT_READY while the pod starts.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,12 +24,14 @@ type leaseService struct {
 	// keepAliveForwarder lets a follower ask the master; nil: the request has come
 	// from a follower already, and is not passed on again.
 	keepAliveForwarder *keepAliveForwarder
+	// receivers is the group of the goroutines that receive on its port.
+	receivers *sync.WaitGroup
 	// leaseExpirer holds nil unless this pod is the master.
 	leaseExpirer *atomic.Pointer[leaseExpirer]
 }
 
 func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]) error {
-	p := streamWorkers[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, answer: s.keepAlive}
+	p := streamWorkers[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]{both: both, limit: maxBatchesInFlight, receivers: s.receivers, answer: s.keepAlive}
 	return p.run(both.Context())
 }
 

@@ -112,7 +112,9 @@ func New(o Options) *Server {
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = &clusterService{core: s.core, readiness: s.readiness}
 	s.keepAliveForwarder = newKeepAliveForwarder(s.core)
-	s.leases = &leaseService{core: s.core, leaseExpirer: s.leaseExpirer, keepAliveForwarder: s.keepAliveForwarder}
+	s.leases = &leaseService{
+		core: s.core, receivers: &s.core.outliving, leaseExpirer: s.leaseExpirer, keepAliveForwarder: s.keepAliveForwarder,
+	}
 	s.grpc = s.newGRPC()
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -147,7 +149,7 @@ func (s *Server) newGRPC() *grpc.Server {
 // RegisterPeer adds what pods ask the master to the peer port: keep-alives and
 // times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
-	own := &leaseService{core: s.core, leaseExpirer: s.leaseExpirer}
+	own := &leaseService{core: s.core, receivers: &sync.WaitGroup{}, leaseExpirer: s.leaseExpirer} // The port is its owner's to end.
 	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, s.core.fail}, own)
 }
 
@@ -208,6 +210,7 @@ func (s *Server) Stop(ctx context.Context) {
 		s.grpc.Stop()
 		<-finished
 	}
+	s.core.outliving.Wait()
 	// Probes have seen enough; a profile that runs is cut off.
 	_ = s.http.Close()
 	s.stopLoops()

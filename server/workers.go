@@ -16,6 +16,8 @@ import (
 type streamWorkers[Request, Response any] struct {
 	both  grpc.BidiStreamingServer[Request, Response]
 	limit int
+	// receivers is the group of the goroutine that receives.
+	receivers *sync.WaitGroup
 	// answer gives the answer to one message; an error ends the stream.
 	answer func(ctx context.Context, req *Request) (*Response, error)
 
@@ -33,7 +35,7 @@ type streamWorkers[Request, Response any] struct {
 func (p *streamWorkers[Request, Response]) run(ctx context.Context) error {
 	p.todo, p.failed = make(chan *Request), make(chan struct{})
 	requests, received := make(chan *Request), make(chan error, 1)
-	go p.receive(ctx, requests, received)
+	p.receivers.Go(func() { p.receive(ctx, requests, received) })
 	err := p.dispatch(ctx, requests, received)
 	close(p.todo)
 	p.ended.Wait()

@@ -142,7 +142,7 @@ func (c *leaderCheck) add(s *leaderStream) {
 	c.streams[s] = struct{}{}
 	if !c.looking {
 		c.looking = true
-		go c.look()
+		c.pod.Go(c.look)
 	}
 }
 
@@ -152,11 +152,13 @@ func (c *leaderCheck) remove(s *leaderStream) {
 	delete(c.streams, s)
 }
 
-// look returns when there are no streams any more.
+// look returns when there are no streams any more, or when the pod stops.
 func (c *leaderCheck) look() {
+	ctx, release := c.pod.StreamContext(context.Background())
+	defer release()
 	tick := time.NewTicker(leaderInterval)
 	defer tick.Stop()
-	for seen := time.Now(); ; <-tick.C {
+	for seen := time.Now(); ctx.Err() == nil; {
 		if c.hasLeader() {
 			seen = time.Now()
 		}
@@ -172,6 +174,10 @@ func (c *leaderCheck) look() {
 		c.mu.Unlock()
 		if over {
 			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (s *leaseService) LeaseKeepAlive(both pb.Lease_LeaseKeepAliveServer) error 
 	defer end(nil)
 	stream := &keepAliveStream{pod: s.pod, both: both, end: end, slots: make(chan struct{}, maxKeepAlives)}
 	requests := make(chan *pb.LeaseKeepAliveRequest)
-	go receive(ctx, both.Recv, requests, end)
+	s.pod.Go(func() { receive(ctx, both.Recv, requests, end) })
 	stream.run(ctx, requests)
 	stream.all.Wait()
 	return s.pod.fail(ctx, context.Cause(ctx))

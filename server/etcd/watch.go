@@ -69,7 +69,7 @@ func (s *watchService) Watch(both pb.Watch_WatchServer) error {
 		pod: s.pod, both: both, watches: map[int64]*watch{}, ready: readyWatches{wake: make(chan struct{}, 1)}, last: &s.last,
 	}
 	requests := make(chan *pb.WatchRequest)
-	go receive(ctx, both.Recv, requests, end)
+	s.pod.Go(func() { receive(ctx, both.Recv, requests, end) })
 	err := stream.run(ctx, requests)
 	end(err)
 	stream.close()
