@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/batondb/baton/internal/sleep"
@@ -119,7 +118,7 @@ func (r *Replica) config(t *replication.Timing) *raft.Config {
 		TrailingLogs: 1, SnapshotInterval: never, SnapshotThreshold: math.MaxUint64,
 		LocalID:                  raft.ServerID(r.Self),
 		NotifyCh:                 r.Leading,
-		Logger:                   hclog.Logger(slogger.New(r.Logger)),
+		Logger:                   slogger.New(r.Logger),
 		NoSnapshotRestoreOnStart: true,
 		NoLegacyTelemetry:        true,
 	}
