@@ -184,6 +184,9 @@ func (w *Workload) Open(ctx context.Context) error {
 	return nil
 }
 
+// lastAttempts is how many writes Last tries.
+const lastAttempts = 3
+
 // Last writes once more: a cluster that is whole must take it.
 func (w *Workload) Last(ctx context.Context) error {
 	s, err := w.newSession(99)
@@ -191,12 +194,16 @@ func (w *Workload) Last(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	op := &history.Op{Name: "last", Writes: []history.Write{{Key: "last", Value: s.value()}}}
-	s.write(ctx, op)
-	if op.Outcome != history.OK {
-		return errors.New(op.Error)
+	// An attempt is cut off after a moment, and one at a pod that a connection was
+	// just being made to, from before all was well, is lost with it.
+	for range lastAttempts {
+		op := &history.Op{Name: "last", Writes: []history.Write{{Key: "last", Value: s.value()}}}
+		if s.write(ctx, op); op.Outcome == history.OK {
+			return nil
+		}
+		err = errors.New(op.Error)
 	}
-	return nil
+	return err
 }
 
 // Run lets the clients loose until ctx ends, and returns when all have ended.
