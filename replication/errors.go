@@ -26,9 +26,9 @@ var (
 	// ErrDiffers is returned by reads when this pod has applied something else
 	// than the master. Another pod may answer.
 	ErrDiffers = refused(kvv1.ErrorReason_ERROR_REASON_NOT_READY, "this pod's data differs")
-	// ErrNoHeir is returned when nobody can take the baton, or not now. It stays
+	// ErrNoSuccessor is returned when nobody can take the baton, or not now. It stays
 	// where it is.
-	ErrNoHeir = refused(kvv1.ErrorReason_ERROR_REASON_NO_HEIR, "there is no successor")
+	ErrNoSuccessor = refused(kvv1.ErrorReason_ERROR_REASON_NO_HEIR, "there is no successor")
 	// ErrRetired is what Failed gives when this member was removed, or its data
 	// is of no more use: a restart begins as a new member.
 	ErrRetired = errors.New("this member is retired")

@@ -54,7 +54,7 @@ func TestClientsGetTheseCodesAndReasons(t *testing.T) {
 		{replication.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED"},
 		{replication.ErrTooLarge, codes.InvalidArgument, "TOO_LARGE"},
 		{replication.ErrDiffers, codes.Unavailable, "NOT_READY"},
-		{replication.ErrNoHeir, codes.FailedPrecondition, "NO_HEIR"},
+		{replication.ErrNoSuccessor, codes.FailedPrecondition, "NO_HEIR"},
 		{replication.ErrNotReady, codes.Unavailable, "NOT_READY"},
 		{replication.ErrClosed, codes.Unavailable, "NOT_READY"},
 		{replication.ErrRetired, codes.Internal, ""},

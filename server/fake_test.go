@@ -224,7 +224,7 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 func (l *fakeLog) HandOver(_ context.Context, to string) (string, error) {
 	switch to {
 	case "nobody":
-		return "", fmt.Errorf("%w: nobody is not a voter that answers", replication.ErrNoHeir)
+		return "", fmt.Errorf("%w: nobody is not a voter that answers", replication.ErrNoSuccessor)
 	case "lost":
 		return "", status.Error(codes.Unavailable, "the connection broke")
 	}

@@ -351,7 +351,7 @@ func TestARefusedHandOverThroughAFollower(t *testing.T) {
 	c := newCluster(t, 3).boot()
 	master, follower := c.master(), c.follower()
 	for _, p := range []*pod{master, follower} {
-		if _, err := p.node.HandOver(t.Context(), "kv-9"); !errors.Is(err, replication.ErrNoHeir) {
+		if _, err := p.node.HandOver(t.Context(), "kv-9"); !errors.Is(err, replication.ErrNoSuccessor) {
 			t.Errorf("on %s: %v", p.name, err)
 		}
 	}

@@ -22,7 +22,7 @@ const (
 
 // HandOver makes another pod the master: the one named, or the one that is
 // most likely to stay. It returns the new master. On a follower it asks the master to.
-// Writes wait meanwhile, and go to the new master. After ErrNoHeir, ErrNoMaster and
+// Writes wait meanwhile, and go to the new master. After ErrNoSuccessor, ErrNoMaster and
 // ErrNotReady nothing was done; after any other error that is not known.
 //
 // The library sends the successor all that it lacks, and then has it stand at once
@@ -46,7 +46,7 @@ func (n *Node) HandOver(ctx context.Context, to string) (string, error) {
 		answer, err := peerv1.NewPeerServiceClient(conn).HandOver(ctx, &peerv1.HandOverRequest{To: to})
 		switch status.Code(err) {
 		case codes.FailedPrecondition:
-			err = fmt.Errorf("%w: %s", replication.ErrNoHeir, status.Convert(err).Message())
+			err = fmt.Errorf("%w: %s", replication.ErrNoSuccessor, status.Convert(err).Message())
 		case codes.Aborted:
 			err = replication.ErrNoMaster
 		}
@@ -90,15 +90,15 @@ func (h *handing) mayAsk(successor replication.MemberID, term, last uint64) bool
 // doubt. With anyway set it hands over even if the writes in flight do not end.
 func (e *engine) handOver(ctx context.Context, v *raftio.View, to string, anyway bool) (string, error) {
 	if !e.handing.mu.TryLock() {
-		return "", fmt.Errorf("%w: another hand over is under way", replication.ErrNoHeir)
+		return "", fmt.Errorf("%w: another hand over is under way", replication.ErrNoSuccessor)
 	}
 	defer e.handing.mu.Unlock()
 	successors := e.successors(ctx, v.Term, to)
 	if len(successors) == 0 {
 		if to != "" {
-			return "", fmt.Errorf("%w: %s is not a voter that answers, or did not keep up when this master tried it before", replication.ErrNoHeir, to)
+			return "", fmt.Errorf("%w: %s is not a voter that answers, or did not keep up when this master tried it before", replication.ErrNoSuccessor, to)
 		}
-		return "", fmt.Errorf("%w: no other voter answers and keeps up", replication.ErrNoHeir)
+		return "", fmt.Errorf("%w: no other voter answers and keeps up", replication.ErrNoSuccessor)
 	}
 	pausing, cancel := context.WithTimeout(ctx, e.timing.Election)
 	defer cancel()
@@ -107,7 +107,7 @@ func (e *engine) handOver(ctx context.Context, v *raftio.View, to string, anyway
 	case err == nil:
 		defer resume()
 	case !anyway:
-		return "", fmt.Errorf("%w: the writes in flight do not end: %v", replication.ErrNoHeir, err)
+		return "", fmt.Errorf("%w: the writes in flight do not end: %v", replication.ErrNoSuccessor, err)
 	}
 	for _, successor := range successors {
 		if err = e.replica.Raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor)).Error(); err == nil {

@@ -32,7 +32,7 @@ func TestHandOverToAPodThatHangs(t *testing.T) {
 		}
 		return nil
 	})
-	if err := attempt(); !errors.Is(err, replication.ErrNoHeir) {
+	if err := attempt(); !errors.Is(err, replication.ErrNoSuccessor) {
 		t.Fatalf("it is asked again: %v", err)
 	}
 	c.leadsAgain(master, goOn)

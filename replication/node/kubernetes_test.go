@@ -17,9 +17,9 @@ import (
 	"github.com/batondb/baton/replication/internal/raftio"
 )
 
-// orchestrate lets the pods live as in Kubernetes: without a list of peers, with
+// inKubernetes lets the pods live as in Kubernetes: without a list of peers, with
 // a record of who founded the cluster, and a word on which ordinals should exist.
-func (c *cluster) orchestrate(replicas func() int) *cluster {
+func (c *cluster) inKubernetes(replicas func() int) *cluster {
 	var mu sync.Mutex
 	var cluster string
 	var founder replication.MemberID
@@ -63,7 +63,7 @@ func (p *pod) awaitPodReady() {
 func TestColdStartInOrder(t *testing.T) {
 	for _, wiped := range []string{"", "kv-0", "kv-1", "kv-2"} {
 		t.Run("wiped "+wiped, func(t *testing.T) {
-			c := newCluster(t, 3).orchestrate(func() int { return 3 })
+			c := newCluster(t, 3).inKubernetes(func() int { return 3 })
 			for _, name := range c.list {
 				c.pods[name].start()
 				c.pods[name].awaitPodReady()
@@ -103,7 +103,7 @@ func TestColdStartInOrder(t *testing.T) {
 //
 // Scenario: S02
 func TestColdStartBeforeAFlush(t *testing.T) {
-	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	c := newCluster(t, 3).inKubernetes(func() int { return 3 }).boot()
 	for _, name := range c.list {
 		c.pods[name].kill()
 	}
@@ -123,7 +123,7 @@ func TestColdStartBeforeAFlush(t *testing.T) {
 //
 // Scenario: S19
 func TestColdStartWithoutASign(t *testing.T) {
-	c := newCluster(t, 3).orchestrate(func() int { return 3 })
+	c := newCluster(t, 3).inKubernetes(func() int { return 3 })
 	for _, name := range c.list {
 		c.pods[name].start()
 		c.pods[name].awaitPodReady()
@@ -166,7 +166,7 @@ func TestColdStartWithoutASign(t *testing.T) {
 //
 // Scenario: S02
 func TestNotColdWhenAllPodsExist(t *testing.T) {
-	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	c := newCluster(t, 3).inKubernetes(func() int { return 3 }).boot()
 	for _, name := range c.list {
 		c.pods[name].close(context.Background())
 	}
@@ -206,7 +206,7 @@ func TestNotColdWhenAllPodsExist(t *testing.T) {
 func TestLeave(t *testing.T) {
 	var replicas atomic.Int64
 	replicas.Store(5)
-	c := newCluster(t, 5).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	c := newCluster(t, 5).inKubernetes(func() int { return int(replicas.Load()) }).boot()
 	replicas.Store(1)
 	var all sync.WaitGroup
 	for _, name := range c.list[1:] {
@@ -246,7 +246,7 @@ func TestLeave(t *testing.T) {
 func TestNobodyFoundsBesideDataThatAnswers(t *testing.T) {
 	var replicas atomic.Int64
 	replicas.Store(3)
-	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	c := newCluster(t, 3).inKubernetes(func() int { return int(replicas.Load()) }).boot()
 	cluster, first := c.pods["kv-1"].node.ClusterID(), c.pods["kv-0"]
 	first.kill()
 	first.wipe()
@@ -273,7 +273,7 @@ func TestNobodyFoundsBesideDataThatAnswers(t *testing.T) {
 func TestUnwantedPod(t *testing.T) {
 	var replicas atomic.Int64
 	replicas.Store(3)
-	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) })
+	c := newCluster(t, 3).inKubernetes(func() int { return int(replicas.Load()) })
 	c.pods["kv-0"].start()
 	c.pods["kv-0"].awaitPodReady()
 	replicas.Store(2)
@@ -297,7 +297,7 @@ func TestUnwantedPod(t *testing.T) {
 func TestRemovedBeforeItKnew(t *testing.T) {
 	var replicas atomic.Int64
 	replicas.Store(4)
-	c := newCluster(t, 3).orchestrate(func() int { return int(replicas.Load()) }).boot()
+	c := newCluster(t, 3).inKubernetes(func() int { return int(replicas.Load()) }).boot()
 	e := c.master().node.engine.Load()
 	s := c.master().node.answers
 	id := replication.MemberID("kv-3/" + uuid.NewString()) // Nobody is there.
@@ -371,7 +371,7 @@ func TestMasterFarAbove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var replicas atomic.Int64
 			replicas.Store(6)
-			c := newCluster(t, 6).orchestrate(func() int { return int(replicas.Load()) }).boot()
+			c := newCluster(t, 6).inKubernetes(func() int { return int(replicas.Load()) }).boot()
 			before := c.memberIDs()
 			c.master().mustPut("k", "v")
 			c.eventually("the last pod is the master", func() error {
@@ -402,7 +402,7 @@ func TestMasterFarAbove(t *testing.T) {
 func TestColdStartWithUselessData(t *testing.T) {
 	for name, votes := range map[string]bool{"that votes": true, "that cannot vote": false} {
 		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+			c := newCluster(t, 3).inKubernetes(func() int { return 3 }).boot()
 			before := c.memberIDs()
 			c.master().mustPut("k", "v")
 			first := c.pods["kv-0"]
@@ -439,7 +439,7 @@ func TestColdStartWithUselessData(t *testing.T) {
 
 // As above, and the cluster runs: it is a pod above that is created again.
 func TestUselessDataHoldsUpNoPod(t *testing.T) {
-	c := newCluster(t, 3).orchestrate(func() int { return 3 }).boot()
+	c := newCluster(t, 3).inKubernetes(func() int { return 3 }).boot()
 	before := c.memberIDs()
 	first, last := c.pods["kv-0"], c.pods["kv-2"]
 	last.kill()

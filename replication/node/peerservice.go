@@ -224,7 +224,7 @@ func (s *peerService) HandOver(ctx context.Context, req *peerv1.HandOverRequest)
 	}
 	to, err := e.handOver(ctx, v, req.To, false)
 	switch {
-	case errors.Is(err, replication.ErrNoHeir):
+	case errors.Is(err, replication.ErrNoSuccessor):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	case err != nil:
 		return nil, status.Error(codes.Unavailable, err.Error())

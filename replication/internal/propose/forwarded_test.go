@@ -28,7 +28,7 @@ func TestForwardedErrorsBothWays(t *testing.T) {
 		{replication.ErrNotReady, codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NOT_READY, replication.ErrNotReady},
 		{replication.ErrUnknown, codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, replication.ErrUnknown},
 		{errors.New("a surprise"), codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, replication.ErrUnknown},
-		{replication.ErrNoHeir, codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, replication.ErrUnknown},
+		{replication.ErrNoSuccessor, codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN, replication.ErrUnknown},
 	} {
 		for _, err := range []error{test.err, fmt.Errorf("%w: why", test.err)} {
 			sent := toWire(err)
