@@ -21,7 +21,7 @@ func TestKeysComeBackAsTheyWerePut(t *testing.T) {
 		t.Fatalf("Get of an absent key: %v", err)
 	}
 	first, err := c.Put(ctx, "a", []byte("1"))
-	if err != nil || first.GetHeader().GetRevision() != 1 {
+	if err != nil || first.GetHeader().GetRevision() != 2 {
 		t.Fatalf("Put: %v %v", first, err)
 	}
 	second, err := c.Put(ctx, "a", []byte("2"), client.WithPrevKV())
@@ -32,11 +32,11 @@ func TestKeysComeBackAsTheyWerePut(t *testing.T) {
 	if err != nil || string(kv.GetValue()) != "2" || kv.GetVersion() != 2 {
 		t.Fatalf("Get: %v %v", kv, err)
 	}
-	old, err := c.Get(ctx, "a", client.AtRevision(1))
+	old, err := c.Get(ctx, "a", client.AtRevision(2))
 	if err != nil || string(old.GetValue()) != "1" {
-		t.Fatalf("Get at revision 1: %v %v", old, err)
+		t.Fatalf("Get at revision 2: %v %v", old, err)
 	}
-	if c.Revision() != 2 {
+	if c.Revision() != 3 {
 		t.Fatalf("Revision is %d", c.Revision())
 	}
 	deleted, err := c.Delete(ctx, client.Prefix("a"))
@@ -142,7 +142,7 @@ func TestTxnTakesOneBranch(t *testing.T) {
 		t.Helper()
 		response, err := c.Txn().IfAbsent("a").
 			Put("a", []byte("1")).Put("b", []byte("1")).
-			Txn(c.Txn().IfExists("a").Put("c", nil)).
+			Txn(c.Txn().IfAbsent("a").Put("c", nil)). // as it is before the transaction
 			Else().Get(client.Key("a")).
 			Commit(ctx)
 		if err != nil {
@@ -153,7 +153,7 @@ func TestTxnTakesOneBranch(t *testing.T) {
 	if !move() || move() {
 		t.Fatal("the first is to succeed and the second not")
 	}
-	if n, err := c.Count(ctx, client.Prefix("")); err != nil || n != 3 || c.Revision() != 1 {
+	if n, err := c.Count(ctx, client.Prefix("")); err != nil || n != 3 || c.Revision() != 2 {
 		t.Fatalf("%d keys at revision %d, %v", n, c.Revision(), err)
 	}
 	if _, err := c.Txn().IfVersion("a", "~", 1).Commit(ctx); !errors.Is(err, client.ErrInvalid) {

@@ -104,27 +104,27 @@ func TestALostResultIsAnErrorNotAnEmptyOne(t *testing.T) {
 	fake, c := cluster(t, 2)
 	ctx := within(t, 10*time.Second)
 	b := batcher(t, c, client.BatchOptions{})
-	if _, err := c.Put(ctx, "a", []byte("1")); err != nil {
+	large := make([]byte, 20<<10) // more than is remembered of a result
+	if _, err := c.Put(ctx, "a", large); err != nil {
 		t.Fatal(err)
 	}
-	fake.CutResults()
 	fake.After(times(1, "Txn", errBroken))
 	txn, err := c.Txn().IfAbsent("a").Put("a", nil).Else().Get(client.Key("a")).Put("b", nil).Commit(ctx)
-	if !errors.Is(err, client.ErrResultCut) || errors.Is(err, client.ErrUnknown) || txn.GetSucceeded() || txn.GetHeader().GetRevision() != 2 {
+	if !errors.Is(err, client.ErrResultCut) || errors.Is(err, client.ErrUnknown) || txn.GetSucceeded() || txn.GetHeader().GetRevision() != 3 {
 		t.Errorf("a transaction: %v %v", txn, err)
 	}
 	fake.After(times(1, "Put", errBroken))
-	put, err := c.Put(ctx, "a", []byte("2"), client.WithPrevKV())
-	if !errors.Is(err, client.ErrResultCut) || put.GetHeader().GetRevision() != 3 {
+	put, err := c.Put(ctx, "a", large, client.WithPrevKV())
+	if !errors.Is(err, client.ErrResultCut) || put.GetHeader().GetRevision() != 4 {
 		t.Errorf("a put: %v %v", put, err)
 	}
 	fake.After(times(1, "Put", errBroken))
-	if _, err := c.Put(ctx, "a", []byte("2")); err != nil {
+	if _, err := c.Put(ctx, "a", large); err != nil {
 		t.Errorf("a put that asked for nothing: %v", err)
 	}
 	fake.After(times(1, "Batch", errBroken))
-	result, err := b.Do(ctx, &kvv1.Write{Write: &kvv1.Write_Put{Put: &kvv1.PutRequest{Key: []byte("a"), PrevKv: true}}})
-	if !errors.Is(err, client.ErrResultCut) || result.GetRevision() != 5 {
+	result, err := b.Do(ctx, &kvv1.Write{Write: &kvv1.Write_Put{Put: &kvv1.PutRequest{Key: []byte("a"), Value: large, PrevKv: true}}})
+	if !errors.Is(err, client.ErrResultCut) || result.GetRevision() != 6 {
 		t.Errorf("a batched put: %v %v", result, err)
 	}
 	fake.After(times(1, "Batch", errBroken))

@@ -51,14 +51,14 @@ func TestWatchGivesEachEventOnceInOrderOverBrokenStreams(t *testing.T) {
 			got = append(got, fmt.Sprint(e.GetKv().GetModRevision(), " ", string(e.GetKv().GetKey())))
 		}
 		if n := len(response.GetEvents()); n > 0 && !response.GetPartial() &&
-			response.GetEvents()[n-1].GetKv().GetModRevision() == rounds {
+			response.GetEvents()[n-1].GetKv().GetModRevision() == rounds+1 {
 			break
 		}
 	}
 	var want []string
 	for i := range rounds {
 		for j := range i%4 + 1 {
-			want = append(want, fmt.Sprint(i+1, " w/", j))
+			want = append(want, fmt.Sprint(i+2, " w/", j))
 		}
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -88,10 +88,10 @@ func TestWatchFromNow(t *testing.T) {
 		t.Fatal(err)
 	}
 	responses, failed := watchInto(ctx, c, client.Key("a"), client.Progress(100*time.Millisecond), client.WatchPrevKV(), client.NoDeletes())
-	if first := <-responses; len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != 1 {
+	if first := <-responses; len(first.GetEvents()) != 0 || first.GetHeader().GetRevision() != 2 {
 		t.Fatalf("first: %v", first)
 	}
-	if progress := <-responses; len(progress.GetEvents()) != 0 || progress.GetHeader().GetRevision() != 1 {
+	if progress := <-responses; len(progress.GetEvents()) != 0 || progress.GetHeader().GetRevision() != 2 {
 		t.Fatalf("progress: %v", progress)
 	}
 	for i := range 2 { // the pod that serves the watch is one of them
@@ -111,7 +111,7 @@ func TestWatchFromNow(t *testing.T) {
 			continue
 		}
 		e := response.GetEvents()[0]
-		if e.GetKv().GetModRevision() != 3 || string(e.GetKv().GetValue()) != "after" || e.GetPrevKv() != nil {
+		if e.GetKv().GetModRevision() != 4 || string(e.GetKv().GetValue()) != "after" || e.GetPrevKv() != nil {
 			t.Fatalf("%v", e)
 		}
 		break
@@ -190,7 +190,7 @@ func TestWatchLeavesAHungPod(t *testing.T) {
 	}
 	start := time.Now()
 	for response := range responses {
-		if n := len(response.GetEvents()); n > 0 && response.GetEvents()[n-1].GetKv().GetModRevision() == 2 {
+		if n := len(response.GetEvents()); n > 0 && response.GetEvents()[n-1].GetKv().GetModRevision() == 3 {
 			break
 		}
 	}

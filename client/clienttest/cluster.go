@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -13,21 +12,30 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // Cluster is some pods on loopback.
 type Cluster struct {
-	state *state
-	pods  []*pod
+	data *database
+	pods []*pod
 
 	mu     sync.Mutex // guards what follows
 	master int
-	before func(pod int, method string) error
-	after  func(pod int, method string) error
 	calls  map[string]int
-	spoils string
 	id     string
+	faults faults
+}
+
+// faults are what tests make the pods do.
+type faults struct {
+	before, after func(pod int, method string) error
+	// forgotten is the newest revision whose request ids are taken for forgotten.
+	forgotten int64
+	// lag is how far watches are behind at their start.
+	lag    int64
+	spoils string // a key
 }
 
 // pod is one listener. It implements all services.
@@ -37,7 +45,7 @@ type pod struct {
 	kvv1.UnimplementedLeaseServiceServer
 	kvv1.UnimplementedClusterServiceServer
 	kvv1.UnimplementedMaintenanceServiceServer
-	state   *state
+	data    *database
 	cluster *Cluster
 	ordinal int
 	address string
@@ -46,9 +54,13 @@ type pod struct {
 
 // Start starts a cluster of so many pods; pod 0 is the master.
 func Start(pods int) (*Cluster, error) {
-	c := &Cluster{state: newState(), calls: map[string]int{}, id: "6b1f6f0e-0000-4000-8000-000000000001"}
+	data, err := openDatabase()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{data: data, calls: map[string]int{}, id: "6b1f6f0e-0000-4000-8000-000000000001"}
 	for i := range pods {
-		c.pods = append(c.pods, &pod{state: c.state, cluster: c, ordinal: i, address: "127.0.0.1:0"})
+		c.pods = append(c.pods, &pod{data: data, cluster: c, ordinal: i, address: "127.0.0.1:0"})
 		if err := c.StartPod(i); err != nil {
 			c.Close()
 			return nil, err
@@ -89,11 +101,12 @@ func (c *Cluster) StopPod(i int) {
 	}
 }
 
-// Close stops every pod.
+// Close stops every pod and removes the data.
 func (c *Cluster) Close() {
 	for i := range c.pods {
 		c.StopPod(i)
 	}
+	c.data.close()
 }
 
 // Endpoints are the pods' addresses.
@@ -139,14 +152,14 @@ func (c *Cluster) ofCluster(asked string) error {
 func (c *Cluster) Before(ask func(pod int, method string) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.before = ask
+	c.faults.before = ask
 }
 
 // After is like Before, after the call was done: an error loses its answer.
 func (c *Cluster) After(ask func(pod int, method string) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.after = ask
+	c.faults.after = ask
 }
 
 // Calls gives how often a method, for example "Put", was called.
@@ -156,41 +169,47 @@ func (c *Cluster) Calls(method string) int {
 	return c.calls[method]
 }
 
-// Forget makes the store forget every request id, as time does.
+// Forget refuses every request id that is older than now, as the store does when
+// it has forgotten them.
 func (c *Cluster) Forget() {
-	c.state.mu.Lock()
-	defer c.state.mu.Unlock()
-	clear(c.state.results)
-	c.state.forgotten = c.state.revision
-}
-
-// CutResults makes the store remember results without keys and values, as it does
-// with large ones.
-func (c *Cluster) CutResults() {
-	c.state.mu.Lock()
-	defer c.state.mu.Unlock()
-	c.state.cut = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults.forgotten = c.data.store.Revision()
 }
 
 // Lag makes "now" so many revisions earlier for watches, on every pod.
 func (c *Cluster) Lag(revisions int64) {
-	c.state.mu.Lock()
-	defer c.state.mu.Unlock()
-	c.state.lag = revisions
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults.lag = revisions
+}
+
+func (c *Cluster) lag() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.faults.lag
 }
 
 // SpoilBatches makes every batch with a put of this key be refused as a whole.
 func (c *Cluster) SpoilBatches(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.spoils = key
+	c.faults.spoils = key
 }
 
-func (c *Cluster) spoiled(b *kvv1.WriteBatch) error {
+// refuses is what Forget and SpoilBatches refuse of a request.
+func (c *Cluster) refuses(request any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, w := range b.GetWrites() {
-		if c.spoils != "" && string(w.GetPut().GetKey()) == c.spoils {
+	if write, ok := request.(interface{ GetRequestId() *kvv1.RequestId }); ok {
+		if id := write.GetRequestId(); id != nil && id.GetKnownRevision() < c.faults.forgotten {
+			return Error(codes.FailedPrecondition, kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED,
+				"the request id is older than the store remembers", "revision", fmt.Sprint(c.data.store.Revision()))
+		}
+	}
+	batch, _ := request.(*kvv1.WriteBatch)
+	for _, w := range batch.GetWrites() {
+		if c.faults.spoils != "" && string(w.GetPut().GetKey()) == c.faults.spoils {
 			return Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "a key is bad", "field", "key")
 		}
 	}
@@ -210,16 +229,24 @@ func Error(code codes.Code, reason kvv1.ErrorReason, message string, metadata ..
 	return st.Err()
 }
 
-func noMaster() error {
-	return Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "there is no master now")
+// statusOf makes a refusal of the store a status.
+func statusOf(err error) error {
+	if refused := refusal.Of(err); refused != nil {
+		var metadata []string
+		for key, value := range refused.Metadata {
+			metadata = append(metadata, key, value)
+		}
+		return Error(refusal.Code(refused), refused.Reason, refused.Message, metadata...)
+	}
+	return err
 }
 
 func (p *pod) ask(method string, after bool) error {
 	c := p.cluster
 	c.mu.Lock()
-	ask := c.before
+	ask := c.faults.before
 	if after {
-		ask = c.after
+		ask = c.faults.after
 	} else {
 		c.calls[method]++
 	}
@@ -235,18 +262,21 @@ func (p *pod) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo
 	if err := p.ask(method, false); err != nil {
 		return nil, err
 	}
-	response, err := handler(ctx, request)
-	if err == nil {
-		err = p.ask(method, true)
+	if err := p.cluster.refuses(request); err != nil {
+		return nil, err
 	}
-	return response, err
+	response, err := handler(ctx, request)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return response, p.ask(method, true)
 }
 
 func (p *pod) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := p.ask(lastPart(info.FullMethod), false); err != nil {
 		return err
 	}
-	return handler(service, stream)
+	return statusOf(handler(service, stream))
 }
 
 func lastPart(method string) string {
@@ -259,35 +289,35 @@ func lastPart(method string) string {
 }
 
 // canWrite is an error when there is no master.
-func (p *pod) canWrite() error {
-	p.cluster.mu.Lock()
-	defer p.cluster.mu.Unlock()
-	if p.cluster.master < 0 {
-		return noMaster()
+func (c *Cluster) canWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.master < 0 {
+		return Error(codes.Unavailable, kvv1.ErrorReason_ERROR_REASON_NO_MASTER, "there is no master now")
 	}
 	return nil
 }
 
+func (p *pod) name() string { return fmt.Sprintf("kv-%d", p.ordinal) }
+
 func (p *pod) header(revision int64) *kvv1.ResponseHeader {
-	return &kvv1.ResponseHeader{Revision: revision, Pod: fmt.Sprintf("kv-%d", p.ordinal)}
+	return &kvv1.ResponseHeader{Revision: revision, Pod: p.name()}
 }
 
 // Status implements ClusterService.
 func (p *pod) Status(context.Context, *kvv1.StatusRequest) (*kvv1.StatusResponse, error) {
-	p.state.mu.Lock()
-	revision, oldest := p.state.revision, p.state.compacted
-	p.state.mu.Unlock()
+	now := p.data.store.Status()
 	c := p.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	response := &kvv1.StatusResponse{ClusterId: c.id}
 	for _, q := range c.pods {
 		entry := &kvv1.PodStatus{
-			Name: fmt.Sprintf("kv-%d", q.ordinal), Ordinal: int32(q.ordinal),
+			Name: q.name(), Ordinal: int32(q.ordinal),
 			MemberId: fmt.Sprintf("kv-%d/00000000-0000-4000-8000-00000000000%d", q.ordinal, q.ordinal),
-			Role:     kvv1.PodStatus_ROLE_FOLLOWER, Ready: q.server != nil, Term: 2,
-			AppliedIndex: uint64(revision) + 5, Revision: revision, DbSizeBytes: 32 << 10, Version: "v0.1.0",
-			ClientAddress: q.address, PeerAddress: fmt.Sprintf("kv-%d.kv:7401", q.ordinal), OldestRevision: oldest,
+			Role:     kvv1.PodStatus_ROLE_FOLLOWER, Ready: q.server != nil, Term: term,
+			AppliedIndex: now.Applied + 5, Revision: now.Revision, DbSizeBytes: 32 << 10, Version: "v0.1.0",
+			ClientAddress: q.address, PeerAddress: fmt.Sprintf("kv-%d.kv:7401", q.ordinal), OldestRevision: now.Compacted,
 		}
 		switch {
 		case q.server == nil:
@@ -307,7 +337,7 @@ func (p *pod) HandOver(_ context.Context, r *kvv1.HandOverRequest) (*kvv1.HandOv
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, q := range c.pods {
-		name := fmt.Sprintf("kv-%d", q.ordinal)
+		name := q.name()
 		if q.server != nil && (r.GetTo() == name || (r.GetTo() == "" && q.ordinal != c.master)) {
 			c.master = q.ordinal
 			return &kvv1.HandOverResponse{Master: name}, nil
@@ -317,30 +347,9 @@ func (p *pod) HandOver(_ context.Context, r *kvv1.HandOverRequest) (*kvv1.HandOv
 		fmt.Sprintf("there is no pod %q that could be the master", r.GetTo()), "field", "to")
 }
 
-// waitUntil waits for a condition on the state, asked with its lock held.
-func (s *state) waitUntil(ctx context.Context, timeout time.Duration, condition func() bool) bool {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	for {
-		s.mu.Lock()
-		ok, changed := condition(), s.changed
-		s.mu.Unlock()
-		if ok {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return false
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
 // message is an error as it stands inside an answer.
 func message(err error) *kvv1.Error {
-	st := status.Convert(err)
+	st := status.Convert(statusOf(err))
 	m := &kvv1.Error{Code: uint32(st.Code()), Message: st.Message()}
 	for _, detail := range st.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

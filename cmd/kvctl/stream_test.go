@@ -84,18 +84,18 @@ func TestWatchFollowsUntilStopped(t *testing.T) {
 	json, _, stopJSON := start(t, fake.Endpoints(), "watch", "--prefix", "", "--rev", "1", "-o", "json")
 	for i := range 3 {
 		kvctl(t, fake.Endpoints(), "put", "a", fmt.Sprint(i+1))
-		out.await(t, fmt.Sprintf("%d\tput\ta\t%d\t%d\n", i+2, i+1, i))
+		out.await(t, fmt.Sprintf("%d\tput\ta\t%d\t%d\n", i+3, i+1, i))
 		fake.StopPod(i)
 		if err := fake.StartPod(i); err != nil {
 			t.Fatal(err)
 		}
 	}
 	kvctl(t, fake.Endpoints(), "del", "a")
-	out.await(t, "5\tdel\ta\t\t3\n")
+	out.await(t, "6\tdel\ta\t\t3\n")
 	if lines := strings.Count(out.String(), "\n"); lines != 5 {
 		t.Fatalf("%d lines:\n%s", lines, out)
 	}
-	json.await(t, `{"revision":5,"change":"del","kv":{"key":"a","create_revision":0,"mod_revision":5,"version":0,"lease":0}}`)
+	json.await(t, `{"revision":6,"change":"del","kv":{"key":"a","create_revision":0,"mod_revision":6,"version":0,"lease":0}}`)
 	if code := stop(); code != exitOK {
 		t.Fatalf("exit %d", code)
 	}

@@ -65,19 +65,21 @@ var allowed = map[string][]string{
 	"internal/masterstream": {},
 	"internal/refusal":      {"proto"},
 	// Not part of the product:
-	"internal/lint":  {},
-	"internal/image": {},
-	"test":           {"client", "proto", "store", "test/oracle", "test/cluster"},
-	"test/oracle":    {},
-	"test/cluster":   {"proto"},
-	"bench":          {"client", "proto", "store", "test/cluster"},
+	"client/clienttest": {"store", "proto", "internal/refusal"}, // it answers from a real store
+	"internal/lint":     {},
+	"internal/image":    {},
+	"test":              {"client", "proto", "store", "test/oracle", "test/cluster"},
+	"test/oracle":       {},
+	"test/cluster":      {"proto"},
+	"bench":             {"client", "proto", "store", "test/cluster"},
 }
 
 // forTests are what the tests of a package may import as well: what knows none
 // of the package's own floor.
 var forTests = map[string][]string{
 	"cmd/kvd":          {"test/oracle", "test/simulate", "test/cluster"},
-	"client":           {"test/cluster"},
+	"client":           {"test/cluster", "client/clienttest"},
+	"cmd/kvctl":        {"client/clienttest"},
 	"replication/node": {"test/oracle", parts + "machinetest"},
 	parts + "raftio":   {parts + "machinetest"},
 	// Its explorer decides with the real function who founds.
