@@ -51,6 +51,24 @@ func TestWriteWithALostAnswerIsAppliedOnce(t *testing.T) {
 	}
 }
 
+// The first read of what is damaged on one pod's disk is answered by another pod.
+func TestDamageOnOnePodIsNotTheCallersConcern(t *testing.T) {
+	damaged := clienttest.Error(codes.DataLoss, kvv1.ErrorReason_ERROR_REASON_CORRUPT, "store: corrupt data")
+	fake, c := cluster(t, 3)
+	ctx := within(t, 5*time.Second)
+	if _, err := c.Put(ctx, "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	fake.Before(times(1, "Range", damaged))
+	if kv, err := c.Get(ctx, "a"); err != nil || string(kv.GetValue()) != "1" {
+		t.Errorf("%q, %v", kv.GetValue(), err)
+	}
+	fake.Before(times(1, "HandOver", damaged))
+	if _, err := c.HandOver(ctx, ""); !errors.Is(err, client.ErrUnknown) {
+		t.Errorf("what cannot be repeated: %v", err)
+	}
+}
+
 // withoutVerdict are codes that, without a reason, may come from anywhere on the
 // way: from gRPC when a stream was reset or an answer cut, from a proxy, from a
 // handler that failed after the write was applied.

@@ -37,8 +37,9 @@ var (
 	ErrDamaged = errors.New("the log is damaged")
 	// ErrLocked is returned by Open when another process holds the directory.
 	ErrLocked = errors.New("the data directory is in use by another process")
-	// ErrForeign is returned by Open when the directory belongs to another pod
-	// or was written by a newer version.
+	// ErrForeign is returned by Open when the directory belongs to another pod,
+	// was written by a newer version, or does not say whose it is in a way that a
+	// pod writes.
 	ErrForeign = errors.New("the data directory cannot be used by this pod")
 	// ErrRecoveryRefused is returned when a recovery is not needed, or would lose
 	// what another pod has.

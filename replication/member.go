@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // MemberID names one incarnation of a pod's disk: "<pod>/<uuid>". It is also
@@ -18,10 +20,23 @@ func (m MemberID) Pod() string {
 	return pod
 }
 
-// Valid says whether both parts are there.
+// Valid says whether it is a pod's name and a uuid as a pod writes it. Both become
+// parts of paths: nothing else may come from a disk or from another pod.
 func (m MemberID) Valid() bool {
-	pod, unique, ok := strings.Cut(string(m), "/")
-	return ok && pod != "" && unique != ""
+	pod, unique, _ := strings.Cut(string(m), "/")
+	id, err := uuid.Parse(unique)
+	return err == nil && id.String() == unique && ValidPod(pod)
+}
+
+// maxLabel is the length of a DNS label, in bytes.
+const maxLabel = 63
+
+// ValidPod says whether a pod of a StatefulSet can have this name: a DNS label,
+// <statefulset>-<ordinal>.
+func ValidPod(pod string) bool {
+	strange := func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }
+	return len(pod) <= maxLabel && !strings.ContainsFunc(pod, strange) &&
+		strings.LastIndexByte(pod, '-') > 0 && pod[0] != '-' && Ordinal(pod) >= 0
 }
 
 // Ordinal is the number at the end of a pod's name, kv-10's is 10; -1: none.

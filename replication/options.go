@@ -181,8 +181,8 @@ func (o *Options) Complete() error {
 	switch {
 	case o.Dir == "" || o.Name == "" || o.Resolver == nil || o.Listener == nil || o.Receive == nil:
 		return errors.New("replication: Dir, Name, Resolver, Listener and Receive are needed")
-	case Ordinal(o.Name) < 0:
-		return fmt.Errorf("replication: the pod's name %q does not end in an ordinal, as in kv-0", o.Name)
+	case !ValidPod(o.Name):
+		return fmt.Errorf("replication: the pod's name %q is not <statefulset>-<ordinal>, a DNS label as kv-0 is", o.Name)
 	case t.Lease > t.Heartbeat || t.Election < t.Heartbeat:
 		return fmt.Errorf("replication: the lease (%s) must not be over the heartbeat (%s), nor that over the election (%s)", t.Lease, t.Heartbeat, t.Election)
 	}

@@ -28,7 +28,8 @@ func newSnapshotSave(a *app) *cobra.Command {
 		Use: "save FILE", Short: "Save a snapshot to a file",
 		Long: `Save a snapshot of the database to FILE. It is read from a follower if there is
 one, while the cluster goes on. FILE appears, or is replaced, only when all of
-it is on the disk; until then there is FILE.part.`,
+it is on the disk; until then there is FILE.NUMBER.part. A FILE that is a link, a
+device or a directory is refused.`,
 		Example: `  kvctl snapshot save backup.db
   kvctl snapshot save "/backups/$(date +%F).db" --timeout 30s`,
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -65,13 +66,22 @@ func (a *app) saveSnapshot(ctx context.Context, c *client.Client, name string, a
 	return nil
 }
 
-// writeFile leaves either a complete file on the disk, or none.
+// writeFile leaves either a complete file on the disk, or none. It writes through
+// no link, whoever may have put one there, and replaces only a regular file:
+// /dev/stdout is a name that a superuser could take away from the system.
 func writeFile(name string, write func(io.Writer) (int64, error)) (n int64, err error) {
-	part := name + ".part"
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	switch info, err := os.Lstat(name); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return 0, err
+	case !info.Mode().IsRegular():
+		return 0, fmt.Errorf("%s is not a regular file: name one, or one that does not exist yet", name)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return 0, err
 	}
+	part := f.Name()
 	n, err = write(f)
 	if err == nil {
 		err = f.Sync()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/store"
 )
@@ -58,6 +59,9 @@ revision twice. Leases and keys are as they were; older versions are not kept.`,
   kvctl snapshot restore backup.db --data-dir /var/lib/baton --name kv-0`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !replication.ValidPod(pod) {
+				return usagef(cmd, "--name is %q: set it to the name of a pod, <statefulset>-<ordinal>, for example kv-0", pod)
+			}
 			return a.restoreSnapshot(cmd.Context(), args[0], dir, pod)
 		},
 	}

@@ -79,8 +79,8 @@ func (c *config) complete() error {
 		}
 		c.name, _, _ = strings.Cut(host, ".")
 	}
-	if !validPod(c.name) {
-		return fmt.Errorf("the pod's name is %q: set --name to <set>-<ordinal>, for example kv-0", c.name)
+	if !replication.ValidPod(c.name) {
+		return fmt.Errorf("the pod's name is %q: set --name to <set>-<ordinal> in lower-case letters, digits and hyphens, for example kv-0", c.name)
 	}
 	if c.dataDir == "" {
 		return fmt.Errorf("--data-dir is empty: set it to a directory of this pod's own")
@@ -113,7 +113,7 @@ func (c *config) completePeers() error {
 	c.addresses = map[string]string{}
 	for _, entry := range strings.Split(c.peerList, ",") {
 		pod, address, _ := strings.Cut(strings.TrimSpace(entry), "=")
-		if _, err := portOf(address); err != nil || !validPod(pod) || strings.HasPrefix(address, ":") {
+		if _, err := portOf(address); err != nil || !replication.ValidPod(pod) || strings.HasPrefix(address, ":") {
 			return fmt.Errorf("--peers has the entry %q: write each as <set>-<ordinal>=host:port", entry)
 		}
 		if _, twice := c.addresses[pod]; twice {
@@ -126,11 +126,6 @@ func (c *config) completePeers() error {
 		return fmt.Errorf("--peers does not name this pod, %s: add it, or set --name", c.name)
 	}
 	return nil
-}
-
-// validPod accepts names that Kubernetes accepts, with an ordinal.
-func validPod(pod string) bool {
-	return replication.Ordinal(pod) >= 0 && strings.LastIndexByte(pod, '-') > 0 && !strings.ContainsAny(pod, "/=,. ")
 }
 
 func portOf(address string) (int, error) {

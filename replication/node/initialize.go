@@ -22,8 +22,8 @@ const foundWait = 2 * time.Second
 // one, at index 1 and term 1. It is how a backup becomes a cluster with a
 // history of its own; the other pods join it with empty disks.
 func Initialize(ctx context.Context, dir, pod string, write func(configuration []byte) error) (clusterID string, member replication.MemberID, err error) {
-	if replication.Ordinal(pod) < 0 {
-		return "", "", fmt.Errorf("replication: the pod's name %q does not end in an ordinal, as in kv-0", pod)
+	if !replication.ValidPod(pod) {
+		return "", "", fmt.Errorf("replication: the pod's name %q is not <statefulset>-<ordinal>, a DNS label as kv-0 is", pod)
 	}
 	v, err := volume.Open(ctx, dir, pod, foundWait, slog.New(slog.DiscardHandler))
 	if err != nil {

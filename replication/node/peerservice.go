@@ -114,7 +114,7 @@ func (s *peerService) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv
 		return nil, err
 	}
 	id := replication.MemberID(req.MemberId)
-	if !id.Valid() || req.Address != req.MemberId || replication.Ordinal(id.Pod()) < 0 {
+	if !id.Valid() || req.Address != req.MemberId {
 		return nil, status.Errorf(codes.InvalidArgument, "%q at %q is not a member id", req.MemberId, req.Address)
 	}
 	s.callers.note(id.Pod())
@@ -142,6 +142,9 @@ func (s *peerService) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*pee
 		return nil, err
 	}
 	id := replication.MemberID(req.MemberId)
+	if !id.Valid() {
+		return nil, status.Errorf(codes.InvalidArgument, "%q is not a member id", req.MemberId)
+	}
 	if id == e.self {
 		return nil, status.Error(codes.FailedPrecondition, "the master must hand the baton over before it leaves")
 	}

@@ -200,6 +200,8 @@ func (p *Port) judge(h handshake.Hello, err error) (*Listener, handshake.Welcome
 		return nil, refuse(refused.Reason, "%s", refused.Message)
 	case err != nil:
 		return nil, refuse(handshake.Malformed, "%v", err)
+	case !replication.MemberID(h.Member).Valid():
+		return nil, refuse(handshake.Malformed, "%q is not a member id", h.Member)
 	case h.TargetPod != p.opts.Name:
 		return nil, refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
 	case h.Cluster != "" && id.Cluster() != "" && h.Cluster != id.Cluster():

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/batondb/baton/replication"
 )
 
 // replacing is the directory in which data is prepared that takes the place of
@@ -24,7 +26,7 @@ func (v *Volume) Replace(next func(*Identity), prepare func(dir string, id Ident
 	}
 	v.writing.Lock()
 	defer v.writing.Unlock()
-	pod, _, _ := strings.Cut(v.Identity().MemberID, "/")
+	pod := replication.MemberID(v.Identity().MemberID).Pod()
 	id := Identity{Format: formatVersion, MemberID: pod + "/" + uuid.NewString(), Stage: Data}
 	next(&id)
 	if err := prepare(dir, id); err != nil {
@@ -33,7 +35,7 @@ func (v *Volume) Replace(next func(*Identity), prepare func(dir string, id Ident
 	if err := writeMarker(dir, id); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := v.finishReplacing(); err != nil {
+	if err := v.finishReplacing(pod); err != nil {
 		return err
 	}
 	v.set(id)
@@ -42,14 +44,19 @@ func (v *Volume) Replace(next func(*Identity), prepare func(dir string, id Ident
 
 // finishReplacing moves what Replace has prepared into place, or removes what
 // it has not finished. Each step can be repeated; the new marker comes last.
-func (v *Volume) finishReplacing() error {
+// Nothing is moved or removed unless both are the pod's.
+func (v *Volume) finishReplacing(pod string) error {
 	dir := filepath.Join(v.dir, replacing)
-	if next, err := Read(dir); err != nil || next.MemberID == "" {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	old, err := Read(v.dir)
+	old, err := readOf(v.dir, pod)
 	if err != nil {
 		return err
+	}
+	next, err := readOf(dir, pod)
+	if err != nil {
+		return fmt.Errorf("%s: %w", replacing, err)
+	}
+	if next.MemberID == "" {
+		return os.RemoveAll(dir)
 	}
 	if old.MemberID != "" {
 		_, unique, _ := strings.Cut(old.MemberID, "/")

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,7 +131,8 @@ func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Log
 }
 
 // Read gives the identity in dir, without its lock. A directory without one
-// gives the zero Identity, of Stage Empty.
+// gives the zero Identity, of Stage Empty. A member id that no pod writes is
+// refused: parts of it become names of directories.
 func Read(dir string) (Identity, error) {
 	id := Identity{Stage: Empty}
 	raw, err := os.ReadFile(filepath.Join(dir, markerName))
@@ -146,24 +148,37 @@ func Read(dir string) (Identity, error) {
 	if id.Format != formatVersion {
 		return id, fmt.Errorf("%w: format %d, this version knows %d", replication.ErrForeign, id.Format, formatVersion)
 	}
+	if !replication.MemberID(id.MemberID).Valid() {
+		return id, fmt.Errorf("%w: %s has the member id %q, which no pod writes; restore the file, or empty the directory to start as a new member",
+			replication.ErrForeign, markerName, id.MemberID)
+	}
+	return id, nil
+}
+
+// readOf is Read of a directory that must be the pod's, or nobody's.
+func readOf(dir, pod string) (Identity, error) {
+	id, err := Read(dir)
+	if err != nil {
+		return id, err
+	}
+	if owner := replication.MemberID(id.MemberID).Pod(); id.MemberID != "" && owner != pod {
+		return id, fmt.Errorf("%w: it belongs to %q, this pod is %q", replication.ErrForeign, id.MemberID, pod)
+	}
 	return id, nil
 }
 
 func (v *Volume) load(pod string, log *slog.Logger) error {
-	if err := v.finishReplacing(); err != nil {
+	if err := v.finishReplacing(pod); err != nil {
 		return err
 	}
-	id, err := Read(v.dir)
+	id, err := readOf(v.dir, pod)
 	if err != nil {
 		return err
 	}
 	if id.MemberID == "" {
 		return v.mint(pod, "", log)
 	}
-	owner, unique, ok := strings.Cut(id.MemberID, "/")
-	if !ok || owner != pod {
-		return fmt.Errorf("%w: it belongs to %q, this pod is %q", replication.ErrForeign, id.MemberID, pod)
-	}
+	_, unique, _ := strings.Cut(id.MemberID, "/")
 	if id.Retired != "" {
 		log.Warn("the data of an earlier member is set aside; the pod starts as a new member", "member", id.MemberID, "because", id.Retired, "moved_to", "removed-"+unique)
 		if err := v.setAside("removed-" + unique); err != nil {
@@ -245,6 +260,9 @@ func (v *Volume) setAside(name string) error {
 	target := filepath.Join(v.dir, name)
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		return err
+	}
+	if info, err := os.Lstat(target); err != nil || !info.IsDir() {
+		return cmp.Or(err, fmt.Errorf("%w: %s is a link, and data would leave the directory through it; remove it", replication.ErrForeign, target))
 	}
 	for _, n := range names {
 		if n == markerName {
