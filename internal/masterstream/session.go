@@ -66,23 +66,25 @@ type Session[Call, Request, Response any] struct {
 func (s *Session[Call, Request, Response]) Run(ctx context.Context, replaced <-chan struct{}, group *sync.WaitGroup) {
 	s.drained, s.heard = make(chan struct{}), true
 	sending, stop := context.WithCancel(ctx)
-	broken := make(chan struct{})
+	broken, sent := make(chan struct{}), make(chan struct{})
 	group.Go(func() {
 		defer close(broken)
 		defer stop()
 		s.receive()
 	})
 	group.Go(func() {
-		defer stop()
 		select {
 		case <-replaced:
+			stop()
 		case <-sending.Done():
 		}
+		s.endSend(sent)
 	})
 	if s.Silence > 0 {
 		group.Go(func() { s.listen(broken) })
 	}
 	s.send(sending)
+	close(sent)
 	stop()
 	group.Go(func() { s.end(ctx, broken) })
 }
@@ -106,6 +108,18 @@ func (s *Session[Call, Request, Response]) send(ctx context.Context) {
 				return
 			}
 		}
+	}
+}
+
+// endSend ends a Send that is not over by the time that answers are not waited for
+// any more: a master that hangs takes no more than there is room for on the way.
+func (s *Session[Call, Request, Response]) endSend(sent <-chan struct{}) {
+	linger := time.NewTimer(s.Linger)
+	defer linger.Stop()
+	select {
+	case <-sent:
+	case <-linger.C:
+		s.Cancel()
 	}
 }
 

@@ -182,3 +182,35 @@ func TestFailedSend(t *testing.T) {
 		}
 	})
 }
+
+// full is a master that takes nothing more: Send waits for as long as there is a stream.
+type full struct{ *master }
+
+func (f full) Send(*int) error {
+	<-f.ctx.Done()
+	return f.ctx.Err()
+}
+
+// A master that hangs may take nothing more, so that Send does not return. Once it
+// is replaced, its callers wait no longer than for one that takes and answers nothing.
+func TestReplacedMasterTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		m := full{&master{ctx: ctx}}
+		n := &numbers{waiting: make(chan int, 9), noted: map[int]bool{}, ends: map[int]string{}}
+		n.waiting <- 1
+		n.waiting <- 2
+		s := Session[int, int, int]{Calls: n, Stream: m, Cancel: cancel, Linger: time.Second}
+		replaced := make(chan struct{})
+		var group sync.WaitGroup
+		start := time.Now()
+		time.AfterFunc(time.Second, func() { close(replaced) })
+		s.Run(ctx, replaced, &group)
+		group.Wait()
+		expect(t, n.ends, "lost: context canceled", "unsent")
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

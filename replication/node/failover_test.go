@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,6 +143,34 @@ func TestKilledMaster(t *testing.T) {
 	old.awaitStart()
 	c.awaitReady()
 	old.mustRead("after", "the kill")
+}
+
+// A follower's stream to a master that is cut off, or hangs, fills up, and then a
+// Send waits for as long as the connection is taken for alive. The writes to the next
+// master do not.
+func TestForwardsToAMasterThatTakesNothing(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	old, large := c.master(), strings.Repeat("x", 100<<10)
+	c.net.isolate(old.name)
+	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer c.net.heal()
+	for _, f := range c.followers() {
+		for i := range 20 {
+			writers.Go(func() { _ = f.put(fmt.Sprint("large/", i), large) }) // Unknown, or done.
+		}
+	}
+	next := c.master(old.name)
+	for _, f := range c.followers() {
+		if f == old || f == next {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patient/2)
+		defer cancel()
+		if _, err := f.node.Propose(ctx, machinetest.PutCommand("small", "x")); err != nil {
+			t.Errorf("a write through %s to %s, which leads: %v", f.name, next.name, err)
+		}
+	}
 }
 
 // Scenario: S10, S40
