@@ -1,6 +1,7 @@
 package propose
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -55,6 +56,22 @@ func TestForwardedErrorsBothWays(t *testing.T) {
 		}
 		if got := fromWire(&kvv1.Error{Reason: kvv1.ErrorReason(reason)}); !errors.Is(got, want) {
 			t.Errorf("reason %d arrives as %v, want %v", reason, got, want)
+		}
+	}
+}
+
+// A stream that has ended takes nothing from the queue: the first command that it
+// took would be lost with it, and its outcome unknown.
+func TestAnEndedStreamTakesNothing(t *testing.T) {
+	f := &forwards{queue: newQueue(), sent: map[uint64]*Pending{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		if err := f.queue.push(&Pending{done: make(chan struct{}, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		if taken := f.Next(ctx, nil); len(taken) > 0 {
+			t.Fatalf("it took %d", len(taken))
 		}
 	}
 }

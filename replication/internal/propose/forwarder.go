@@ -131,6 +131,9 @@ func (f *forwards) Next(ctx context.Context, into []*Pending) []*Pending {
 		case <-ctx.Done():
 			return into
 		case <-f.queue.wake:
+			if ctx.Err() != nil {
+				return into // Whoever is in the queue was not sent, for sure.
+			}
 		}
 		into = f.queue.take(into, forwardBurst, maxEntryBytes)
 	}
