@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/batondb/baton/replication"
 )
 
 // quietAfter is how long after the last entry a pod takes its time with heartbeats:
@@ -12,8 +14,9 @@ const quietAfter = time.Second
 
 // beats spaces the heartbeats of a quiet cluster. The library sends one every 10 to
 // 20 % of the heartbeat timeout, and with nothing to do that is most of what pods
-// do; every 30 % leaves a follower three in its timeout. Nobody waits for one whom
-// somebody needs: the first after hurry goes at once.
+// do; every 30 % leaves a follower three in its timeout, and the master three answers
+// in its lease. Nobody waits for one whom somebody needs: the first after hurry goes
+// at once.
 type beats struct {
 	pause time.Duration
 
@@ -23,8 +26,8 @@ type beats struct {
 	wake    chan struct{}
 }
 
-func newBeats(heartbeat time.Duration) *beats {
-	return &beats{pause: heartbeat * 3 / 10, wake: make(chan struct{})}
+func newBeats(t replication.Timing) *beats {
+	return &beats{pause: min(t.Heartbeat, t.Lease) * 3 / 10, wake: make(chan struct{})}
 }
 
 // noteEntries says that entries are being sent.

@@ -5,13 +5,24 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/batondb/baton/replication"
 )
+
+// A master whose lease is shorter than the heartbeat timeout counts answers by the
+// lease, and would step down between two heartbeats.
+func TestBeatsWithinTheLease(t *testing.T) {
+	b := newBeats(replication.Timing{Heartbeat: 500 * time.Millisecond, Lease: 100 * time.Millisecond})
+	if b.pause != 30*time.Millisecond {
+		t.Errorf("%s between heartbeats", b.pause)
+	}
+}
 
 // Heartbeats of a quiet cluster are spaced; nobody who needs one waits, and a
 // member that does not answer is asked all the time.
 func TestBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBeats(500 * time.Millisecond)
+		b := newBeats(replication.Timing{Heartbeat: 500 * time.Millisecond, Lease: 500 * time.Millisecond})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		took := func(last time.Time) time.Duration {

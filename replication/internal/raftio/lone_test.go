@@ -8,13 +8,14 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/batondb/baton/internal/turn"
+	"github.com/batondb/baton/replication"
 )
 
 // Only after an entry that comes alone does nobody wait for the next, which tells
 // for nothing. Messages without entries do not count.
 func TestALoneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pipeline{beats: newBeats(time.Second), turn: turn.New()}
+		p := &Pipeline{beats: newBeats(replication.Timing{}), turn: turn.New()}
 		entries, none := &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 1}}}, &raft.AppendEntriesRequest{}
 		for i, step := range []struct {
 			after time.Duration
@@ -41,7 +42,7 @@ func TestALoneEntry(t *testing.T) {
 // that it is there.
 func TestWhatAFollowerKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pipeline{beats: newBeats(time.Second), turn: turn.New()}
+		p := &Pipeline{beats: newBeats(replication.Timing{}), turn: turn.New()}
 		at := func(term, previous, committed uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
 			return &raft.AppendEntriesRequest{Term: term, PrevLogEntry: previous, LeaderCommitIndex: committed, Entries: entries}
 		}

@@ -58,7 +58,7 @@ type ending struct {
 
 func newTransport(o Config, r *Replica, p *proven) *Transport {
 	t := &Transport{
-		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC), beats: newBeats(o.Options.Timing.Heartbeat),
+		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC), beats: newBeats(o.Options.Timing),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: &streams{o.Port.Listen(handshake.Raft), o.Port}, Logger: slogger.New(o.Logger),
 			MaxPool: 3, Timeout: o.Options.Timing.Transport,
