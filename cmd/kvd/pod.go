@@ -82,7 +82,14 @@ func (p *pod) arrive(ctx context.Context) error {
 func (p *pod) wait(ctx context.Context) error {
 	waiting, cancel := context.WithCancel(ctx)
 	var others sync.WaitGroup
-	defer func() { cancel(); others.Wait() }()
+	end := func() {
+		cancel()
+		err := within(waiting, 0, func(context.Context) error { others.Wait(); return nil })
+		if err != nil { // A hung disk must not hold up the stop.
+			p.logger.Warn("what looks after this pod's data goes on", slog.Any("error", err))
+		}
+	}
+	defer end()
 	asked := make(chan struct{})
 	others.Go(func() {
 		defer close(asked)
@@ -105,8 +112,7 @@ func (p *pod) wait(ctx context.Context) error {
 	case err := <-p.misplaced:
 		return fmt.Errorf("the data must not be served here: %w", err)
 	case err := <-failed:
-		cancel()
-		others.Wait()
+		end()
 		return p.unusable(ctx, fmt.Errorf("the database cannot go on: %w", err))
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,6 +109,40 @@ func TestWithin(t *testing.T) {
 		}
 		close(deaf)
 	})
+}
+
+// A disk that hangs holds up nobody who looks at it in the background: the stop begins,
+// and is one with a budget.
+//
+// Scenario: S23
+func TestAHungDiskDoesNotHoldUpAStop(t *testing.T) {
+	s := newStatefulSet(t, 1)
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	// Who reads a pipe to which nobody writes hangs as well.
+	pipe := filepath.Join(s.volume("kv-0"), "recover.request")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var writer *os.File
+	s.eventually("the pod reads", func() (err error) {
+		writer, err = os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		return err
+	})
+	defer writer.Close() //nolint:errcheck // Nothing was written.
+	pod := s.pods["kv-0"]
+	pod.cancel()
+	select {
+	case err := <-pod.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it does not end")
+		writer.Close() //nolint:errcheck // Nothing was written.
+		<-pod.ended
+	}
+	delete(s.pods, "kv-0")
 }
 
 // output keeps what a pod writes.
