@@ -32,7 +32,8 @@ func TestTellCommitted(t *testing.T) {
 // Whoever writes through a follower sees it there without asking the master.
 func TestAForwardedWriteIsSeenWhereItWasSent(t *testing.T) {
 	c := newCluster(t, 3)
-	c.adjust = func(o *replication.Options) { o.Timing.Commit = time.Hour }
+	// Longer than an answer waits, and short enough to boot by.
+	c.adjust = func(o *replication.Options) { o.Timing.Commit = 5 * time.Second }
 	c.boot()
 	follower := c.follower()
 	for i := range 50 {
