@@ -14,18 +14,26 @@ import (
 // happens long after its own disk has the entry: here all but one are slow.
 func TestTellCommitted(t *testing.T) {
 	c := newCluster(t, 5)
+	// The library tells as well, so late that it shows: what it sends before it
+	// begins to pipeline, as to a pod that joins, is told of in no other way.
+	const late = 3 * time.Second
 	c.adjust = func(o *replication.Options) {
 		disk := &slowFS{FS: fs.New()}
 		disk.slow.Store(o.Name != "kv-4")
 		o.LogFS = disk
-		o.Timing.Commit = time.Hour
+		o.Timing.Commit = late
 	}
 	c.boot()
-	for i := range 20 {
+	const writes = 20
+	began := time.Now()
+	for i := range writes {
 		c.master().mustPut("k", fmt.Sprint(i))
 		for _, follower := range c.followers() {
 			follower.mustRead("k", fmt.Sprint(i))
 		}
+	}
+	if took := time.Since(began); took > writes*late/2 {
+		t.Errorf("%d writes took %s to be seen everywhere", writes, took)
 	}
 }
 
