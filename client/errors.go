@@ -177,7 +177,8 @@ func (e *Error) outcome() outcome {
 		kvv1.ErrorReason_ERROR_REASON_NOT_READY,
 		kvv1.ErrorReason_ERROR_REASON_TOO_MANY: // of one pod: another has room
 		return notApplied
-	case kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN:
+	case kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
+		kvv1.ErrorReason_ERROR_REASON_CORRUPT: // on one pod's disk: another pod has it
 		return mayBeApplied
 	case kvv1.ErrorReason_ERROR_REASON_UNSPECIFIED:
 		// Without a reason it was not Baton that refused, but something on the way
