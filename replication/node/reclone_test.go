@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
@@ -306,7 +309,8 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	c.net.isolate(old.name)
-	joined := &peerv1.JoinRequest{MemberId: "kv-2/later", Address: "kv-2/later", Returning: true}
+	later := "kv-2/" + uuid.NewString()
+	joined := &peerv1.JoinRequest{MemberId: later, Address: later, Returning: true}
 	if answer, err := service.Join(ctx, joined); err == nil {
 		t.Errorf("to a member that it does not know: %v", answer)
 	}
@@ -316,7 +320,7 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	service = old.node.answers
 	c.net.isolate(old.name)
 	for _, reclone := range []bool{false, true} {
-		if _, err := service.Leave(ctx, &peerv1.LeaveRequest{MemberId: "kv-2/later", Reclone: reclone}); err == nil {
+		if _, err := service.Leave(ctx, &peerv1.LeaveRequest{MemberId: later, Reclone: reclone}); err == nil {
 			t.Errorf("a member that it does not know has left (%t)", reclone)
 		}
 	}
@@ -328,6 +332,22 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	}
 	if answer, err := peerv1.NewPeerServiceClient(conn).Join(ctx, joined); err != nil || !answer.GetRemoved() {
 		t.Errorf("with a quorum: %v, %v", answer, err)
+	}
+}
+
+// A member id that no pod has is refused before it is noted anywhere.
+func TestForeignMemberIDs(t *testing.T) {
+	c := newCluster(t, 1).boot()
+	service := c.master().node.answers
+	for _, id := range []string{"", "kv-1", "kv-1/", "kv-1/x", "kv-1/../" + uuid.NewString(), "../x-1/" + uuid.NewString(), "kv/" + uuid.NewString()} {
+		_, join := service.Join(t.Context(), &peerv1.JoinRequest{MemberId: id, Address: id})
+		_, leave := service.Leave(t.Context(), &peerv1.LeaveRequest{MemberId: id})
+		_, keep := service.KeepLog(t.Context(), &peerv1.KeepLogRequest{MemberId: id})
+		for call, err := range map[string]error{"join": join, "leave": leave, "keep log": keep} {
+			if status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%s %q: %v", call, id, err)
+			}
+		}
 	}
 }
 

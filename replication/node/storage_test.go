@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -358,7 +359,7 @@ func TestHandshakeRefusals(t *testing.T) {
 		_, err = handshake.ReadWelcome(conn)
 		return err
 	}
-	good := handshake.Hello{Kind: handshake.Raft, Cluster: id.ClusterID, Member: "kv-1/x", Pod: "kv-1", TargetPod: "kv-0", TargetMember: id.MemberID}
+	good := handshake.Hello{Kind: handshake.Raft, Cluster: id.ClusterID, Member: "kv-1/" + uuid.NewString(), Pod: "kv-1", TargetPod: "kv-0", TargetMember: id.MemberID}
 	if err := say(good); err != nil {
 		t.Fatalf("a good one: %v", err)
 	}
@@ -369,7 +370,9 @@ func TestHandshakeRefusals(t *testing.T) {
 		{func(h *handshake.Hello) { h.Cluster = "another" }, handshake.WrongCluster},
 		{func(h *handshake.Hello) { h.TargetPod = "kv-2" }, handshake.WrongPod},
 		{func(h *handshake.Hello) { h.TargetMember = "kv-0/before" }, handshake.WrongMember},
-		{func(h *handshake.Hello) { h.Member = "kv-2/x" }, handshake.WrongMember},
+		{func(h *handshake.Hello) { h.Member = "kv-2/" + uuid.NewString() }, handshake.WrongMember},
+		{func(h *handshake.Hello) { h.Member = "kv-1/../x" }, handshake.Malformed},
+		{func(h *handshake.Hello) { h.Member, h.Pod = "", "" }, handshake.Malformed},
 		{func(h *handshake.Hello) { h.Cluster = "" }, handshake.NotStarted},
 	} {
 		h := good

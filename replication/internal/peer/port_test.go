@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -29,7 +31,7 @@ func TestDialWhereAPodCameFrom(t *testing.T) {
 				return new(net.Dialer).DialContext(ctx, "tcp", hostport)
 			},
 		}
-		id := volume.Identity{MemberID: pod + "/a", ClusterID: "c"}
+		id := volume.Identity{MemberID: pod + "/" + uuid.NewString(), ClusterID: "c"}
 		return NewPort(o, func() volume.Identity { return id }, func(string, handshake.Reason) {})
 	}
 	called, err := net.Listen("tcp", "127.0.0.1:0")

@@ -3,11 +3,16 @@ package volume
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/batondb/baton/replication"
 )
 
 func open(t *testing.T, dir string) *Volume {
@@ -129,7 +134,7 @@ func TestReplace(t *testing.T) {
 
 // A crash at any step of an exchange leaves the old data or the new.
 func TestReplaceIsCut(t *testing.T) {
-	next := Identity{Format: formatVersion, MemberID: "kv-0/next", ClusterID: "c2", Stage: Data}
+	next := Identity{Format: formatVersion, MemberID: "kv-0/" + uuid.NewString(), ClusterID: "c2", Stage: Data}
 	marker := func(t *testing.T, dir string) {
 		t.Helper()
 		if err := writeMarker(dir, next); err != nil {
@@ -170,5 +175,75 @@ func TestReplaceIsCut(t *testing.T) {
 				t.Error("the directory is still there")
 			}
 		})
+	}
+}
+
+// files lists all that is under a directory, with the content of the files.
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			found[path] = content(t, path)
+		} else {
+			found[path] = d.Type().String()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Whatever member.json says, nothing leaves the directory, and nothing moves in it
+// for an identity that no pod has written.
+func TestForeignMemberID(t *testing.T) {
+	unique := uuid.NewString()
+	for _, member := range []string{
+		"", "/", "kv-0", "kv-0/", "/" + unique, "kv-0/../../outside", "kv-0/x/../../../outside", "kv-0/..", "kv-0//" + unique,
+		"kv-0/" + unique + "/", "kv-0/" + unique + "/../../outside", "/kv-0/" + unique, "../kv-0/" + unique, "kv-0/\x00" + unique[1:],
+		"kv-0/" + unique + "\x00", "kv-0/" + strings.Repeat("a", 5000), "kv-0/" + strings.ToUpper("abcdef"+unique[6:]),
+		"kv-0/{" + unique + "}", "kv-1/" + unique,
+	} {
+		for _, at := range []string{"", replacing} {
+			base := t.TempDir()
+			dir := filepath.Join(base, "volume")
+			withData(t, dir, "old").Close()
+			write(t, filepath.Join(dir, replacing, "store.db"), "new")
+			valid := Identity{Format: formatVersion, MemberID: "kv-0/" + unique, Stage: Data}
+			foreign := Identity{Format: formatVersion, MemberID: member, Stage: Data, Retired: "it left"}
+			if err := errors.Join(writeMarker(filepath.Join(dir, replacing), valid), writeMarker(filepath.Join(dir, at), foreign)); err != nil {
+				t.Fatal(err)
+			}
+			before := files(t, base)
+			v, err := Open(t.Context(), dir, "kv-0", time.Second, slog.New(slog.DiscardHandler))
+			if !errors.Is(err, replication.ErrForeign) {
+				t.Errorf("%q in %q: %v", member, at, err)
+			}
+			if err == nil {
+				v.Close()
+			}
+			if after := files(t, base); !maps.Equal(before, after) {
+				t.Errorf("%q in %q: %v, before %v", member, at, after, before)
+			}
+		}
+	}
+}
+
+// A link does not lead data out of the directory.
+func TestSetAsideThroughALink(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	v := withData(t, dir, "old")
+	_, unique, _ := strings.Cut(v.Identity().MemberID, "/")
+	if err := errors.Join(v.Update(func(id *Identity) { id.Retired = "it left" }), v.Close(),
+		os.Symlink(outside, filepath.Join(dir, "removed-"+unique))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, "kv-0", time.Second, slog.New(slog.DiscardHandler)); !errors.Is(err, replication.ErrForeign) {
+		t.Error(err)
+	}
+	if left := aside(t, outside, "*"); len(left) != 0 || content(t, filepath.Join(dir, "store.db")) != "old" {
+		t.Errorf("outside: %v", left)
 	}
 }
