@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,6 +151,56 @@ func TestSnapshotSaveIsAllOrNothing(t *testing.T) {
 	}
 	if content, err := os.ReadFile(file); err != nil || string(content) != "not a database\n" {
 		t.Fatalf("%q %v", content, err)
+	}
+}
+
+// A link or a device under FILE's name, and a link under a name that a program
+// might take for the part, stay as they are.
+func TestSnapshotSaveFollowsNoLink(t *testing.T) {
+	fake := startCluster(t)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.WriteFile(at("victim"), []byte("precious"), 0o600), os.Symlink(at("victim"), at("backup.db.part")),
+		os.Symlink(at("victim"), at("link")), os.Symlink(at("nothing"), at("dangling")), syscall.Mkfifo(at("pipe"), 0o600), os.Mkdir(at("dir"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"link", "dangling", "pipe", "dir"} {
+		before, _ := os.Lstat(at(name))
+		if got := kvctl(t, fake.Endpoints(), "snapshot", "save", at(name)); !strings.Contains(got, "is not a regular file") {
+			t.Errorf("%s: %s", name, got)
+		}
+		if after, err := os.Lstat(at(name)); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s was replaced, %v", name, err)
+		}
+	}
+	for range 2 { // The second one replaces what the first has written.
+		kvctl(t, fake.Endpoints(), "snapshot", "save", at("backup.db"))
+		if content, err := os.ReadFile(at("backup.db")); err != nil || string(content) != "not a database\n" {
+			t.Errorf("%q %v", content, err)
+		}
+	}
+	if content, err := os.ReadFile(at("victim")); err != nil || string(content) != "precious" {
+		t.Errorf("the link was followed: %q, %v", content, err)
+	}
+	if left, _ := filepath.Glob(at("*.part")); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestSnapshotRestoreNames(t *testing.T) {
+	for _, pod := range []string{"../../x", "../../x-0", "kv", "/kv-0", "KV-0", "", "kv-0/"} {
+		dir := filepath.Join(t.TempDir(), "data")
+		file := filepath.Join(t.TempDir(), "backup.db")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := runKvctl(nil, []string{"snapshot", "restore", file, "--data-dir", dir, "--name", pod}, "", func(*app) {})
+		if !strings.Contains(got, "<statefulset>-<ordinal>, for example kv-0") {
+			t.Errorf("%q: %s", pod, got)
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q: the directory was made, %v", pod, err)
+		}
 	}
 }
 
