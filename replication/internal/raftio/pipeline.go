@@ -23,7 +23,8 @@ const (
 	// otherwise pay for telling each follower and waking its watchers.
 	aloneAfter = 10 * time.Millisecond
 	// repeatAfter is how long a connection on which there is no news says nothing:
-	// one that is cut is to be noticed before there is. Heartbeats have their own.
+	// one that is cut is to be noticed before there is. Heartbeats have their own. It
+	// must be well below Timing.Transport, by which a silent connection ends.
 	repeatAfter = 500 * time.Millisecond
 )
 
@@ -91,7 +92,7 @@ func (p *Pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 // pause until its follower has everything.
 func (p *Pipeline) known(req *raft.AppendEntriesRequest) bool {
 	return p.answered.Load() == p.asked && len(req.Entries) == 0 && req.Term == p.next.Term && req.PrevLogEntry == p.next.PrevLogEntry &&
-		req.LeaderCommitIndex <= p.next.LeaderCommitIndex && time.Since(p.sent) < repeatAfter
+		req.LeaderCommitIndex <= p.next.LeaderCommitIndex && time.Since(p.sent) < min(repeatAfter, p.transport.timeout/4)
 }
 
 func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
