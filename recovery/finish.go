@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
+	"github.com/batondb/baton/internal/sleep"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 )
@@ -40,10 +40,8 @@ func FinishOrWait(ctx context.Context, r replication.Recovery) (replication.Disk
 		case err != nil && !errors.Is(err, replication.ErrLocked):
 			return disk, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, poll) {
 			return disk, ctx.Err()
-		case <-time.After(poll):
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/batondb/baton/internal/sleep"
 )
 
 const (
@@ -60,10 +62,8 @@ func Request(ctx context.Context, dir string, lost []string) (string, error) {
 		if _, err := os.Stat(path); err == nil && time.Since(asked) > takenWithin {
 			return "", errors.New("the process that has the data directory open does not answer: is it kvd serve, and does it run?")
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, poll) {
 			return "", ctx.Err()
-		case <-time.After(poll):
 		}
 	}
 }
@@ -72,12 +72,7 @@ func Request(ctx context.Context, dir string, lost []string) (string, error) {
 // pods that the person says are lost, has granted it; or when ctx ends. A refusal
 // is answered at once, and the rest when the recovery is done.
 func Await(ctx context.Context, dir string, decide func(lost []string) error, logger *slog.Logger) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(poll):
-		}
+	for sleep.For(ctx, poll) {
 		var asked request
 		// It is taken away before it is carried out: it is answered once.
 		taken, err := take(filepath.Join(dir, requestName), &asked)

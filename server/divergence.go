@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/batondb/baton/internal/sleep"
 	"github.com/batondb/baton/replication"
 )
 
@@ -73,7 +74,7 @@ func (c *core) outvoted(ctx context.Context) bool {
 	}
 	c.doubts.cleared.Store(nil)
 	c.doubts.why.Store(&doubt{why: first.why()})
-	if !sleep(ctx, compareAgain) {
+	if !sleep.For(ctx, compareAgain) {
 		return false
 	}
 	second, err := c.compare(ctx, func(verdict) {})
@@ -234,17 +235,5 @@ func (c *core) giveUp(ctx context.Context, v verdict) {
 	}
 	if err := log.Reclone(ctx, why); err != nil {
 		c.options.Logger.Error("the data that differs could not be set aside; it is tried again at the next start", slog.Any("error", err))
-	}
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

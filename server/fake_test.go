@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/batondb/baton/internal/sleep"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
@@ -123,7 +124,7 @@ func (l *fakeLog) setMark(hash uint64) {
 // hash is that of a pod that does not answer.
 func (l *fakeLog) CompareWith(ctx context.Context, pod string, own replication.Mark) (replication.Mark, error) {
 	other := l.others[pod]
-	sleep(ctx, other.slow)
+	sleep.For(ctx, other.slow)
 	theirs := other.Mark()
 	if theirs.Hash == 0 {
 		return replication.Mark{}, errors.New("silent")
@@ -337,7 +338,7 @@ func await(t *testing.T, what string, reached func() bool) {
 	t.Helper()
 	ctx := within5s(t)
 	for !reached() {
-		if !sleep(ctx, time.Millisecond) {
+		if !sleep.For(ctx, time.Millisecond) {
 			t.Fatalf("never: %s", what)
 		}
 	}

@@ -35,11 +35,11 @@ const parts = "replication/internal/"
 var allowed = map[string][]string{
 	"cmd/kvd":          {"recovery", "server", "server/etcd", "replication", "replication/node", "store", "kubernetes", "kubernetes/place", "proto"},
 	"cmd/kvctl":        {"client", "store", "replication", "replication/node", "proto"}, // store, node: `snapshot verify` and `restore` work on files
-	"recovery":         {"kubernetes", "replication", "replication/node"},
-	"kubernetes/place": {"kubernetes", "replication", "replication/node"},
+	"recovery":         {"kubernetes", "replication", "replication/node", "internal/sleep"},
+	"kubernetes/place": {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes":       {},
-	"server":           {"replication", "store", "proto", "internal/masterstream", "internal/refusal"},
-	"server/etcd":      {"server", "replication", "store", "proto", "internal/refusal"},
+	"server":           {"replication", "store", "proto", "internal/masterstream", "internal/refusal", "internal/sleep"},
+	"server/etcd":      {"server", "replication", "store", "proto", "internal/refusal", "internal/sleep"},
 	"store":            {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":           {"proto"},
 	"replication":      {"proto", "internal/refusal"}, // the words; nothing runs there

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/batondb/baton/internal/sleep"
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
@@ -58,10 +59,8 @@ func (s *Settler) Settle(ctx context.Context) error {
 		if err := s.carryOut(ctx, v, f.Place); err != nil && !errors.Is(err, replication.ErrLocked) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, Pause) {
 			return ctx.Err()
-		case <-time.After(Pause):
 		}
 	}
 }

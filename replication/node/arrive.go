@@ -104,7 +104,7 @@ func (n *Node) lookAround(ctx context.Context) policy.Arrival {
 func (n *Node) clone(ctx context.Context, master string, sources []string) (because string, err error) {
 	r := &clone.Receiver{
 		Options: &n.opts, Logger: n.logger, Member: n.MemberID(), Conn: n.calls.Conn, Progress: &n.progress,
-		Master: func(ctx context.Context) (string, bool) { return seenAs(n.inspect(ctx, n.candidatePods())).Master() },
+		Master: func(ctx context.Context) (string, bool) { return n.seen(ctx).Master() },
 	}
 	if because, err := r.Receive(ctx, master, sources); because != "" || err != nil {
 		return because, err

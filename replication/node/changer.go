@@ -35,7 +35,7 @@ type membershipChanger struct {
 	lease   time.Duration
 	// confirmWithout returns nil when the others can commit without a member.
 	confirmWithout func(ctx context.Context, id replication.MemberID) error
-	expected       func() (covers func(int) bool, known bool)
+	wanted         func() policy.Wanted
 	wake           chan struct{}
 
 	turn turn.Lock // Held from a decision until it is committed. It comes before mu.
@@ -78,9 +78,9 @@ type leaveRequest struct {
 	reclone bool
 }
 
-func newMembershipChanger(r *raftio.Replica, lease time.Duration, confirmWithout func(context.Context, replication.MemberID) error, expected func() (func(int) bool, bool)) *membershipChanger {
+func newMembershipChanger(r *raftio.Replica, lease time.Duration, confirmWithout func(context.Context, replication.MemberID) error, wanted func() policy.Wanted) *membershipChanger {
 	return &membershipChanger{
-		replica: r, lease: lease, confirmWithout: confirmWithout, expected: expected, wake: make(chan struct{}, 1), turn: turn.New(),
+		replica: r, lease: lease, confirmWithout: confirmWithout, wanted: wanted, wake: make(chan struct{}, 1), turn: turn.New(),
 		joiners: map[replication.MemberID]joinRequest{}, leavers: map[replication.MemberID]leaveRequest{}, removed: map[replication.MemberID]bool{},
 		unwanted: map[replication.MemberID]time.Time{},
 	}
@@ -118,7 +118,7 @@ func (s *membershipChanger) without(id replication.MemberID, voteOnly bool) bool
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	for _, c := range []raft.Configuration{s.replica.Membership.Load().Configuration, s.replica.Configuration()} {
-		if m, member := raftio.Find(c, id); member && (!voteOnly || m.Suffrage == raft.Voter) {
+		if m, member := members(c).Find(id); member && (!voteOnly || m.Voter) {
 			return false
 		}
 	}
@@ -208,14 +208,6 @@ func (s *membershipChanger) mark(id replication.MemberID, removed bool) {
 	} else {
 		delete(s.removed, id)
 	}
-}
-
-// wanted says which ordinals should exist.
-func (s *membershipChanger) wanted() policy.Wanted {
-	if covers, known := s.expected(); known {
-		return covers
-	}
-	return nil
 }
 
 // situation is all that a membership decision depends on.

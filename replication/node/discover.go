@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
@@ -57,11 +59,11 @@ func (n *Node) sibling(ordinal int) string {
 // worth a question.
 func (n *Node) ordinalsAround(own int) (low, high int) {
 	low, high = max(0, own-lookBelow), own+lookAbove
-	if covers, known := n.expected(); known {
-		for low > max(0, own-lookFar) && covers(low-1) {
+	if wanted := n.wanted(); wanted != nil {
+		for low > max(0, own-lookFar) && wanted(low-1) {
 			low--
 		}
-		for high < own+lookFar && covers(high+1) {
+		for high < own+lookFar && wanted(high+1) {
 			high++
 		}
 	}
@@ -87,27 +89,44 @@ func (n *Node) inspect(ctx context.Context, pods []string) map[string]*peerv1.In
 func (n *Node) inspectThese(ctx context.Context, pods []string) map[string]*peerv1.InspectResponse {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	seen := make(map[string]*peerv1.InspectResponse)
+	return ofEach(pods, func(pod string) (*peerv1.InspectResponse, bool) {
+		answer, err := inspectOne(ctx, n.calls.Conn, pod)
+		if err != nil {
+			n.logger.Debug("a pod does not answer", "pod", pod, "error", err)
+		}
+		return answer, err == nil
+	})
+}
+
+func inspectOne(ctx context.Context, conn func(pod string) (*grpc.ClientConn, error), pod string) (*peerv1.InspectResponse, error) {
+	c, err := conn(pod)
+	if err != nil {
+		return nil, err
+	}
+	return peerv1.NewPeerServiceClient(c).Inspect(ctx, &peerv1.InspectRequest{})
+}
+
+// ofEach asks something of all pods at one time, and returns what was answered.
+func ofEach[V any](pods []string, ask func(pod string) (V, bool)) map[string]V {
+	answers := map[string]V{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, pod := range pods {
 		wg.Go(func() {
-			conn, err := n.calls.Conn(pod)
-			if err != nil {
-				return
+			if answer, ok := ask(pod); ok {
+				mu.Lock()
+				defer mu.Unlock()
+				answers[pod] = answer
 			}
-			answer, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{})
-			if err != nil {
-				n.logger.Debug("a pod does not answer", "pod", pod, "error", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			seen[pod] = answer
 		})
 	}
 	wg.Wait()
-	return seen
+	return answers
+}
+
+// seen are the answers of all other pods that may exist.
+func (n *Node) seen(ctx context.Context) policy.Seen {
+	return seenAs(n.inspect(ctx, n.candidatePods()))
 }
 
 // absent says that a pod does not exist, because its name does not. Any other
@@ -120,33 +139,15 @@ func (n *Node) absent(pod string) bool {
 
 // absentAmong returns the pods that do not exist.
 func (n *Node) absentAmong(pods []string) map[string]bool {
-	absent := map[string]bool{}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, pod := range pods {
-		wg.Go(func() {
-			if n.absent(pod) {
-				mu.Lock()
-				defer mu.Unlock()
-				absent[pod] = true
-			}
-		})
-	}
-	wg.Wait()
-	return absent
+	return ofEach(pods, func(pod string) (absent, known bool) { return true, n.absent(pod) })
 }
 
-// expected says which pods should exist, if that is known.
-func (n *Node) expected() (covers func(ordinal int) bool, known bool) {
-	if n.opts.ExpectedOrdinals == nil {
-		return nil, false
-	}
-	return n.opts.ExpectedOrdinals()
-}
-
-// wanted is the same as decisions take it.
+// wanted says which ordinals should exist; nil: that is not known.
 func (n *Node) wanted() policy.Wanted {
-	if covers, known := n.expected(); known {
+	if n.opts.ExpectedOrdinals == nil {
+		return nil
+	}
+	if covers, known := n.opts.ExpectedOrdinals(); known {
 		return covers
 	}
 	return nil
@@ -157,11 +158,11 @@ func (n *Node) wanted() policy.Wanted {
 // and waits for all others to answer, is ready all the same, or it waits for ever.
 func (n *Node) AwaitsNext() bool {
 	own := replication.Ordinal(n.opts.Name)
-	covers, known := n.expected()
-	if !known { // Then the members should.
+	wanted := n.wanted()
+	if wanted == nil { // Then the members should.
 		return slices.ContainsFunc(n.Members(), func(m replication.Member) bool { return m.Ordinal > own && n.absent(m.Pod) })
 	}
-	for o := own + 1; covers(o); o++ {
+	for o := own + 1; wanted(o); o++ {
 		if n.absent(n.sibling(o)) {
 			return true
 		}

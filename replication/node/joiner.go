@@ -121,7 +121,7 @@ func (a *joiner) review(ctx context.Context) (votes bool, err error) {
 func (a *joiner) ask(ctx context.Context) {
 	pod := a.engine.replica.Views.Load().Master.Pod()
 	if pod == "" {
-		seen := seenAs(a.node.inspect(ctx, a.node.candidatePods()))
+		seen := a.node.seen(ctx)
 		var ok bool
 		if pod, ok = seen.Master(); !ok {
 			a.engine.cold.Store(a.quorum(seen).Missing())
@@ -158,13 +158,7 @@ func (a *joiner) quorum(seen policy.Seen) policy.Quorum {
 	q := policy.Quorum{
 		Self: a.engine.self, Last: lastEntry(a.engine.replica), Voters: raftio.Voters(a.engine.replica.Configuration()), Seen: seen,
 	}
-	var silent []string
-	for _, id := range q.Voters {
-		if seen[id.Pod()] == nil && id.Pod() != a.engine.self.Pod() {
-			silent = append(silent, id.Pod())
-		}
-	}
-	q.Absent = a.node.absentAmong(silent)
+	q.Absent = a.node.absentAmong(q.Silent())
 	return q
 }
 

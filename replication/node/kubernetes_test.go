@@ -14,7 +14,6 @@ import (
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
-	"github.com/batondb/baton/replication/internal/raftio"
 )
 
 // inKubernetes lets the pods live as in Kubernetes: without a list of peers, with
@@ -311,7 +310,7 @@ func TestRemovedBeforeItKnew(t *testing.T) {
 	}
 	is := func(member bool) func() error {
 		return func() error {
-			if _, latest := raftio.Find(e.replica.Configuration(), id); latest != member {
+			if _, latest := members(e.replica.Configuration()).Find(id); latest != member {
 				return fmt.Errorf("a member: %t", latest)
 			}
 			if member && join().Removed {

@@ -53,7 +53,7 @@ func (s *peerService) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.
 	}
 	answer.Cold = e.cold.Load() || condemned && s.node.AwaitsNext()
 	v := e.replica.Views.Load()
-	_, member := raftio.Find(e.replica.Membership.Load().Configuration, e.self)
+	_, member := members(e.replica.Membership.Load().Configuration).Find(e.self)
 	answer.MasterPod = v.Master.Pod()
 	answer.Master, answer.Cloneable = v.Ready, member && e.caught.Load() && !condemned
 	answer.Term = e.replica.Raft.CurrentTerm()

@@ -137,7 +137,7 @@ func (n *Node) masterToAsk(ctx context.Context) (pod string, err error) {
 		}
 	}
 	// A pod that was removed hears of no master any more.
-	pod, ok := seenAs(n.inspect(ctx, n.candidatePods())).Master()
+	pod, ok := n.seen(ctx).Master()
 	if !ok {
 		return "", replication.ErrNoMaster
 	}

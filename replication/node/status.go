@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/policy"
@@ -28,12 +26,12 @@ func (n *Node) Status() replication.Status {
 		LogBytes: e.replica.Storage.Log.Bytes(),
 		Queued:   e.router.Queued(),
 	}
-	me, member := raftio.Find(e.replica.Membership.Load().Configuration, e.self)
+	me, member := members(e.replica.Membership.Load().Configuration).Find(e.self)
 	switch {
 	case !member:
 	case v.Ready:
 		s.Role = replication.RoleMaster
-	case me.Suffrage == raft.Voter:
+	case me.Voter:
 		s.Role = replication.RoleFollower
 	default:
 		s.Role = replication.RoleLearner
@@ -86,17 +84,16 @@ func (n *Node) Members() []replication.Member {
 	if e == nil {
 		return nil
 	}
-	var members []replication.Member
-	for _, s := range e.replica.Membership.Load().Configuration.Servers {
-		id := replication.MemberID(s.ID)
-		m := replication.Member{ID: id, Pod: id.Pod(), Ordinal: replication.Ordinal(id.Pod()), Voter: s.Suffrage == raft.Voter}
+	var all []replication.Member
+	for _, of := range members(e.replica.Membership.Load().Configuration) {
+		m := replication.Member{ID: of.ID, Pod: of.ID.Pod(), Ordinal: replication.Ordinal(of.ID.Pod()), Voter: of.Voter}
 		if addr, err := n.opts.Resolver(m.Pod); err == nil {
 			m.Address = addr
 		}
-		members = append(members, m)
+		all = append(all, m)
 	}
-	slices.SortFunc(members, func(a, b replication.Member) int { return replication.ByOrdinal(a.Pod, b.Pod) })
-	return members
+	slices.SortFunc(all, func(a, b replication.Member) int { return replication.ByOrdinal(a.Pod, b.Pod) })
+	return all
 }
 
 // Joining are the pods that should exist and are no members: those that clone,
@@ -104,11 +101,11 @@ func (n *Node) Members() []replication.Member {
 func (n *Node) Joining() []string {
 	pods := n.opts.Peers
 	if n.opts.ExpectedOrdinals != nil {
-		covers, known := n.opts.ExpectedOrdinals()
-		if !known {
+		wanted := n.wanted()
+		if wanted == nil {
 			return nil
 		}
-		pods = slices.DeleteFunc(n.candidatePods(), func(pod string) bool { return !covers(replication.Ordinal(pod)) })
+		pods = slices.DeleteFunc(n.candidatePods(), func(pod string) bool { return wanted.Excludes(replication.Ordinal(pod)) })
 	}
 	var joining []string
 	members := n.Members()

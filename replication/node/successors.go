@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync"
 
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
@@ -15,27 +14,26 @@ func (e *engine) successors(ctx context.Context, term uint64, to string) []repli
 	ctx, cancel := context.WithTimeout(ctx, askLast)
 	defer cancel()
 	wanted := e.changer.wanted()
-	var found []policy.Successor
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	var asked []replication.MemberID
+	var pods []string
 	for _, id := range e.replica.OtherVoters() {
-		if to != "" && id.Pod() != to || !e.replica.Acks.Heard(id, e.timing.Lease) {
-			continue
+		if (to == "" || id.Pod() == to) && e.replica.Acks.Heard(id, e.timing.Lease) {
+			asked, pods = append(asked, id), append(pods, id.Pod())
 		}
-		wg.Go(func() {
-			h := policy.Successor{ID: id, Unwanted: wanted.Excludes(replication.Ordinal(id.Pod()))}
-			if conn, err := e.conn(id.Pod()); err == nil {
-				if seen, err := peerv1.NewPeerServiceClient(conn).Inspect(ctx, &peerv1.InspectRequest{}); err == nil {
-					h.Last, h.Stopping = seen.LastIndex, seen.Stopping
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if e.handing.mayAsk(id, term, h.Last) {
-				found = append(found, h)
-			}
-		})
 	}
-	wg.Wait()
+	answers := ofEach(pods, func(pod string) (*peerv1.InspectResponse, bool) {
+		answer, err := inspectOne(ctx, e.conn, pod)
+		return answer, err == nil
+	})
+	var found []policy.Successor
+	for _, id := range asked {
+		seen := answers[id.Pod()] // Without an answer it counts as far behind.
+		h := policy.Successor{
+			ID: id, Last: seen.GetLastIndex(), Stopping: seen.GetStopping(), Unwanted: wanted.Excludes(replication.Ordinal(id.Pod())),
+		}
+		if e.handing.mayAsk(id, term, h.Last) {
+			found = append(found, h)
+		}
+	}
 	return policy.RankSuccessors(e.self, e.replica.Raft.LastIndex(), found)
 }

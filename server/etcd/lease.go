@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/batondb/baton/internal/refusal"
+	"github.com/batondb/baton/internal/sleep"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
 )
@@ -181,9 +182,7 @@ func (s *keepAliveStream) renew(ctx context.Context, lease int64) (ttl int64, er
 		if err == nil || refusal.Code(err) != codes.Unavailable && status.Code(err) != codes.Unavailable {
 			return ttl, err
 		}
-		select {
-		case <-time.After(keepAliveRetry):
-		case <-ctx.Done():
+		if !sleep.For(ctx, keepAliveRetry) {
 			return 0, err
 		}
 	}

@@ -59,6 +59,9 @@ type Quorum struct {
 	Absent map[string]bool
 }
 
+// Silent are the pods for which it matters to Missing whether they exist.
+func (q Quorum) Silent() []string { return q.Seen.without(others(q.Self, q.Voters)) }
+
 // Missing says that a majority of the voters cannot be running, and that one at
 // least is yet to be created. A voter does not run either if its pod, this one or one
 // that answers, has another disk, or a damaged one. Nor does one count that waits

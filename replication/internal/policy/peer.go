@@ -113,6 +113,24 @@ func (s Seen) Master() (pod string, ok bool) {
 	return pod, ok
 }
 
+// without are the pods of members that did not answer.
+func (s Seen) without(members []replication.MemberID) []string {
+	var pods []string
+	for _, id := range members {
+		if s[id.Pod()] == nil {
+			pods = append(pods, id.Pod())
+		}
+	}
+	return pods
+}
+
+// others are the voters of other pods, by ordinal.
+func others(self replication.MemberID, voters []replication.MemberID) []replication.MemberID {
+	voters = slices.DeleteFunc(slices.Clone(voters), func(id replication.MemberID) bool { return id.Pod() == self.Pod() })
+	slices.SortFunc(voters, func(a, b replication.MemberID) int { return replication.ByOrdinal(a.Pod(), b.Pod()) })
+	return voters
+}
+
 // pods are the names in the order of their ordinals.
 func (s Seen) pods() []string {
 	names := make([]string, 0, len(s))

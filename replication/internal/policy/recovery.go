@@ -37,22 +37,9 @@ type Recovery struct {
 }
 
 // Silent are the pods whose Fate matters.
-func (r Recovery) Silent() []string {
-	var pods []string
-	for _, id := range r.others() {
-		if r.Seen[id.Pod()] == nil {
-			pods = append(pods, id.Pod())
-		}
-	}
-	return pods
-}
+func (r Recovery) Silent() []string { return r.Seen.without(r.others()) }
 
-// others are the voters of other pods, by ordinal.
-func (r Recovery) others() []replication.MemberID {
-	others := slices.DeleteFunc(slices.Clone(r.Voters), func(id replication.MemberID) bool { return id.Pod() == r.Self.Pod() })
-	slices.SortFunc(others, func(a, b replication.MemberID) int { return replication.ByOrdinal(a.Pod(), b.Pod()) })
-	return others
-}
+func (r Recovery) others() []replication.MemberID { return others(r.Self, r.Voters) }
 
 // Refusal says why this pod's data must not become the beginning of a new history:
 // another pod is the master, or the pods that answer can choose one, or one of them

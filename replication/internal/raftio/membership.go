@@ -39,16 +39,6 @@ func (m *Membership) set(index uint64, c raft.Configuration) {
 	close(old.Changed)
 }
 
-// Find finds a member in a configuration.
-func Find(c raft.Configuration, id replication.MemberID) (raft.Server, bool) {
-	for _, s := range c.Servers {
-		if s.ID == raft.ServerID(id) {
-			return s, true
-		}
-	}
-	return raft.Server{}, false
-}
-
 // Voters of a configuration.
 func Voters(c raft.Configuration) []replication.MemberID {
 	var ids []replication.MemberID
