@@ -8,7 +8,9 @@ GO      ?= go
 # One static binary each, whatever the machine's C library.
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)'
 TOOL    := $(GO) tool -modfile=tools/go.mod
-LINTER  := $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
+# With a cache of this checkout's own: in a shared one it finds what it said of the
+# same source in another checkout, under paths that may not exist any more.
+LINTER  := GOLANGCI_LINT_CACHE=$(CURDIR)/bin/lint $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
 
 # Tested under the race detector. The rest starts processes, which it does not see
 # into, or explores functions that run alone.
