@@ -38,8 +38,8 @@ var allowed = map[string][]string{
 	"recovery":         {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes/place": {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes":       {},
-	"server":           {"replication", "store", "proto", "internal/masterstream", "internal/refusal", "internal/sleep"},
-	"server/etcd":      {"server", "replication", "store", "proto", "internal/refusal", "internal/sleep"},
+	"server":           {"replication", "store", "proto", "internal/caller", "internal/masterstream", "internal/refusal", "internal/sleep"},
+	"server/etcd":      {"server", "replication", "store", "proto", "internal/caller", "internal/refusal", "internal/sleep"},
 	"store":            {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":           {"proto"},
 	"replication":      {"proto", "internal/refusal"}, // the words; nothing runs there
@@ -62,6 +62,7 @@ var allowed = map[string][]string{
 	"proto":                 {},
 	"internal/turn":         {},
 	"internal/sleep":        {},
+	"internal/caller":       {},
 	"internal/masterstream": {},
 	"internal/refusal":      {"proto"},
 	// Not part of the product:

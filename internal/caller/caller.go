@@ -1,0 +1,33 @@
+package caller
+
+import "context"
+
+// Caller is who makes a call. The zero value is a caller who has proved nothing.
+type Caller struct {
+	// User is the name that rights are given to, for example "alice", or
+	// "system:serviceaccount:shop:web".
+	User string
+	// By is how the caller proved it.
+	By Proof
+}
+
+// Proof is how a caller proved who it is.
+type Proof string
+
+// The proofs that there are.
+const (
+	Certificate    Proof = "certificate"
+	ServiceAccount Proof = "serviceaccount"
+	Password       Proof = "password"
+)
+
+type key struct{}
+
+// With returns a context of a call by c.
+func With(ctx context.Context, c Caller) context.Context { return context.WithValue(ctx, key{}, c) }
+
+// From returns who makes the call of ctx.
+func From(ctx context.Context) Caller {
+	c, _ := ctx.Value(key{}).(Caller)
+	return c
+}
