@@ -47,6 +47,9 @@ var (
 	// ErrOtherCluster is returned for a revision of another cluster: a restored or a
 	// new cluster has taken its place. Read the keys anew, with a new Client.
 	ErrOtherCluster = errors.New("another cluster")
+	// ErrUnauthenticated is returned when the certificate or the token that the
+	// client sent proves nothing, or no more. Nothing was applied.
+	ErrUnauthenticated = errors.New("unauthenticated")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("client closed")
 )
@@ -70,6 +73,7 @@ var sentinels = map[kvv1.ErrorReason][]error{
 	kvv1.ErrorReason_ERROR_REASON_NO_SPACE:           {ErrNoSpace},
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:      {ErrNotFound},
 	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      {ErrOtherCluster},
+	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:    {ErrUnauthenticated},
 }
 
 // Error is what every failed call returns, possibly wrapped. errors.Is finds

@@ -61,6 +61,11 @@ func errOtherCluster(asked, own string) error {
 	}
 }
 
+// errUnauthenticated never has what came in it: logs and clients show errors.
+func errUnauthenticated(format string, args ...any) error {
+	return &refusal.Error{Reason: kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, Message: fmt.Sprintf(format, args...)}
+}
+
 // statusOf builds the status that a client gets for err. An error that already is
 // a status came from another pod's server, and stays as it is.
 func (c *core) statusOf(err error) error {

@@ -33,6 +33,7 @@ func TestClientsGetTheseCodesAndReasons(t *testing.T) {
 		{errNotReady("it is starting"), codes.Unavailable, "NOT_READY"},
 		{refusal.LeaseNotFound(1), codes.NotFound, "LEASE_NOT_FOUND"},
 		{errOtherCluster("a", "b"), codes.FailedPrecondition, "OTHER_CLUSTER"},
+		{errUnauthenticated("m"), codes.Unauthenticated, "UNAUTHENTICATED"},
 		{errStopping, codes.Unavailable, "NOT_READY"},
 		{errMasterSilent, codes.Unavailable, "NO_MASTER"},
 		{fromMaster(status.Error(codes.Unavailable, "refused")), codes.Unavailable, "NO_MASTER"},

@@ -252,7 +252,7 @@ type fakePod struct {
 func (p *fakePod) kv() kvv1.KVServiceClient { return kvv1.NewKVServiceClient(p.conn) }
 
 // newPod starts a pod that is ready, and its own master.
-func newPod(t *testing.T, name string) *fakePod {
+func newPod(t *testing.T, name string, change ...func(*Options)) *fakePod {
 	t.Helper()
 	p := &fakePod{
 		log:   &fakeLog{name: name, master: name, members: []string{name}, peers: map[string]*grpc.ClientConn{}, mark: replication.Mark{Index: 9, Revision: 7, Hash: 42}},
@@ -260,7 +260,11 @@ func newPod(t *testing.T, name string) *fakePod {
 	}
 	p.space.Store(&Space{})
 	space := func() (Space, error) { return *p.space.Load(), nil }
-	p.Server = New(Options{Name: name, ClientAddress: name + ":7400", Version: "test", Space: space})
+	options := Options{Name: name, ClientAddress: name + ":7400", Version: "test", Space: space}
+	for _, c := range change {
+		c(&options)
+	}
+	p.Server = New(options)
 	p.log.server = p.Server
 	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 		return p.store.apply(command), nil

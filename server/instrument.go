@@ -13,13 +13,15 @@ import (
 // shared deadline.
 type Waiter interface{ Waits(method string) bool }
 
-// instrumented registers services and treats all their calls alike: it gives unary
-// calls a deadline if they have none (but see Waiter), gives streams a context that
-// ends when the pod stops, and counts every call. An interceptor would have to look
-// up the method, and allocate, for each call.
+// instrumented registers services and treats all their calls alike: it finds out who
+// makes a call, gives unary calls a deadline if they have none (but see Waiter), gives
+// streams a context that ends when the pod stops, and counts every call. An
+// interceptor would have to look up the method, and allocate, for each call.
 type instrumented struct {
 	grpc.ServiceRegistrar
 	core *core
+	// identify puts who makes a call into its context; nil: nobody's calls come here.
+	identify func(ctx context.Context) (context.Context, error)
 	// fail turns a call's error into what its client gets.
 	fail func(ctx context.Context, err error) error
 }
@@ -49,7 +51,11 @@ func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits boo
 			ctx, cancel = withDeadline(ctx)
 			defer cancel()
 		}
-		response, err := handle(service, ctx, decode, interceptor)
+		ctx, err := i.identified(ctx)
+		var response any
+		if err == nil {
+			response, err = handle(service, ctx, decode, interceptor)
+		}
 		if err != nil {
 			err = i.fail(ctx, err)
 		}
@@ -61,14 +67,28 @@ func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits boo
 func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.StreamHandler {
 	return func(service any, stream grpc.ServerStream) error {
 		start := time.Now()
-		ctx, release := i.core.streamContext(stream.Context())
+		caller, err := i.identified(stream.Context())
+		ctx, release := i.core.streamContext(caller)
 		defer release()
 		counts.open.Inc()
 		defer counts.open.Dec()
-		err := i.fail(ctx, handle(service, &servedStream{stream, ctx}))
+		if err == nil {
+			err = handle(service, &servedStream{stream, ctx})
+		}
+		err = i.fail(ctx, err)
 		counts.done(start, err)
 		return err
 	}
+}
+
+// identified returns an error that is a status already: services whose errors are
+// another API's have no part in it.
+func (i instrumented) identified(ctx context.Context) (context.Context, error) {
+	if i.identify == nil {
+		return ctx, nil
+	}
+	ctx, err := i.identify(ctx)
+	return ctx, i.core.statusOf(err)
 }
 
 // servedStream is a stream whose context also ends when the pod stops.

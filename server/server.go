@@ -45,6 +45,9 @@ type Options struct {
 	// HashInterval is how often this pod compares its data with the others';
 	// 0: a minute.
 	HashInterval time.Duration
+	// Security is of the client port and the HTTP port; the zero value: both are
+	// plain, and nobody is told apart.
+	Security Security
 }
 
 const (
@@ -135,7 +138,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	)
-	own := instrumented{server, s.core, s.core.fail}
+	own := instrumented{server, s.core, s.core.identify, s.core.fail}
 	kvv1.RegisterKVServiceServer(own, &kvService{core: s.core})
 	kvv1.RegisterWatchServiceServer(own, &watchService{core: s.core})
 	kvv1.RegisterLeaseServiceServer(own, s.leases)
@@ -150,7 +153,7 @@ func (s *Server) newGRPC() *grpc.Server {
 // times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
 	own := &leaseService{core: s.core, receivers: &sync.WaitGroup{}, leaseExpirer: s.leaseExpirer} // The port is its owner's to end.
-	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, s.core.fail}, own)
+	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, nil, s.core.fail}, own)
 }
 
 // CompleteStatus fills in what only the server and the store know of this pod.

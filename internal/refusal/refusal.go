@@ -56,6 +56,7 @@ var meanings = map[kvv1.ErrorReason]meaning{
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:            {code: codes.DataLoss},
 	kvv1.ErrorReason_ERROR_REASON_NO_HEIR:            {code: codes.FailedPrecondition},
 	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      {code: codes.FailedPrecondition},
+	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:    {code: codes.Unauthenticated},
 }
 
 // Everywhere says that every replica refuses the same command in the same way, so

@@ -67,6 +67,8 @@ const (
 	// The request names another cluster: this one was restored from a backup, or
 	// is a new one, and its revisions are others. Metadata "cluster_id".
 	ErrorReason_ERROR_REASON_OTHER_CLUSTER ErrorReason = 17
+	// What came to prove who calls, a token for example, proves nothing, or no more.
+	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 18
 )
 
 // Enum value maps for ErrorReason.
@@ -90,6 +92,7 @@ var (
 		15: "ERROR_REASON_TOO_MANY",
 		16: "ERROR_REASON_NO_HEIR",
 		17: "ERROR_REASON_OTHER_CLUSTER",
+		18: "ERROR_REASON_UNAUTHENTICATED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":        0,
@@ -110,6 +113,7 @@ var (
 		"ERROR_REASON_TOO_MANY":           15,
 		"ERROR_REASON_NO_HEIR":            16,
 		"ERROR_REASON_OTHER_CLUSTER":      17,
+		"ERROR_REASON_UNAUTHENTICATED":    18,
 	}
 )
 
@@ -2378,7 +2382,7 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.baton.kv.v1.WriteBatchResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome*\xae\x04\n" +
+	"\aoutcome*\xd0\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1a\n" +
@@ -2398,7 +2402,8 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x14ERROR_REASON_CORRUPT\x10\x0e\x12\x19\n" +
 	"\x15ERROR_REASON_TOO_MANY\x10\x0f\x12\x18\n" +
 	"\x14ERROR_REASON_NO_HEIR\x10\x10\x12\x1e\n" +
-	"\x1aERROR_REASON_OTHER_CLUSTER\x10\x11*x\n" +
+	"\x1aERROR_REASON_OTHER_CLUSTER\x10\x11\x12 \n" +
+	"\x1cERROR_REASON_UNAUTHENTICATED\x10\x12*x\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x17\n" +

@@ -1,0 +1,118 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/batondb/baton/internal/caller"
+)
+
+// Security is how the client port and the HTTP port are secured, and how those who
+// call are told apart.
+type Security struct {
+	// TLS is served on both ports; nil: they are plain.
+	TLS *tls.Config
+	// CommonName takes the name of a client certificate without a SAN URI from its
+	// common name. Any CA that signs certificates for other purposes, too, makes
+	// users of their owners then.
+	CommonName bool
+	// Token says whose a JSON Web Token is; nil: none is taken. The error is for
+	// the client, and must not have the token in it.
+	Token func(ctx context.Context, token string) (caller.Caller, error)
+}
+
+// The metadata of a call that may have a token: everybody's, and that of etcd's
+// clients.
+const (
+	authorizationKey = "authorization"
+	etcdTokenKey     = "token"
+	bearerPrefix     = "Bearer "
+)
+
+// identify puts who makes a call on the client port into its context. A token says
+// more than a certificate, which may be that of a machine; one that proves nothing
+// ends the call, as its sender relies on it. There is no header by which a gateway
+// could speak for others, and a gateway's own certificate makes no user of its
+// callers: they show a token.
+func (c *core) identify(ctx context.Context) (context.Context, error) {
+	if token := tokenOf(ctx); token != "" {
+		if c.options.Security.Token == nil {
+			return ctx, errUnauthenticated("this pod cannot check tokens of ServiceAccounts: it runs outside Kubernetes, or its client port is plain")
+		}
+		who, err := c.options.Security.Token(ctx, token)
+		if err != nil {
+			return ctx, errUnauthenticated("the token is not accepted: %v", err)
+		}
+		return caller.With(ctx, who), nil
+	}
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return ctx, nil
+	}
+	if shown, ok := from.AuthInfo.(certified); ok && shown.caller != (caller.Caller{}) {
+		if time.Now().After(shown.until) {
+			return ctx, errUnauthenticated("the client certificate of this connection expired at %s: connect with the new one", shown.until.UTC().Format(time.RFC3339))
+		}
+		return caller.With(ctx, shown.caller), nil
+	}
+	return ctx, nil
+}
+
+// tokenOf is the JSON Web Token that came with a call; empty: none did. It does not
+// copy the metadata, as every call comes through here.
+func tokenOf(ctx context.Context) string {
+	if values := metadata.ValueFromIncomingContext(ctx, authorizationKey); len(values) > 0 {
+		if token, ok := strings.CutPrefix(values[0], bearerPrefix); ok && isJWT(token) {
+			return token
+		}
+	}
+	if values := metadata.ValueFromIncomingContext(ctx, etcdTokenKey); len(values) > 0 && isJWT(values[0]) {
+		return values[0]
+	}
+	return ""
+}
+
+// isJWT tells a JSON Web Token from a token that this cluster gave for a password.
+func isJWT(token string) bool { return strings.Count(token, ".") == 2 }
+
+// certified is what gRPC keeps of a connection with TLS.
+type certified struct {
+	credentials.TLSInfo
+	// caller is the zero value if no certificate was shown, or one that names nobody.
+	caller caller.Caller
+	// until is the end of the certificate.
+	until time.Time
+}
+
+// certify works out once, for all calls of a connection, who is at its other end.
+func (s Security) certify(info credentials.AuthInfo) credentials.AuthInfo {
+	shown, ok := info.(credentials.TLSInfo)
+	if !ok || len(shown.State.VerifiedChains) == 0 {
+		return info
+	}
+	leaf := shown.State.VerifiedChains[0][0]
+	return certified{TLSInfo: shown, caller: s.certificateCaller(leaf), until: leaf.NotAfter}
+}
+
+// certificateCaller is whom a verified certificate names. Its DNS names and addresses
+// are a machine's, not a caller's.
+func (s Security) certificateCaller(leaf *x509.Certificate) caller.Caller {
+	name := ""
+	switch {
+	case len(leaf.URIs) > 0:
+		name = leaf.URIs[0].String()
+	case s.CommonName:
+		name = leaf.Subject.CommonName
+	}
+	if name == "" {
+		return caller.Caller{}
+	}
+	return caller.Caller{User: name, By: caller.Certificate}
+}
