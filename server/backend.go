@@ -30,9 +30,11 @@ func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (*store.S
 	return b.core.prepareRead(ctx, options)
 }
 
-// Watch returns a cursor over this pod's changes; it must be closed. It
-// fails with TOO_MANY when the pod has as many watches as it can hold.
-func (b *Backend) Watch(req *kvv1.WatchRequest) (*Watcher, error) { return b.core.watch(req) }
+// Watch returns a cursor over this pod's changes; it must be closed. It fails with
+// TOO_MANY when the caller of ctx, or the pod, has as many watches as it may.
+func (b *Backend) Watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, error) {
+	return b.core.watch(ctx, req)
+}
 
 // Log fails with NOT_READY while the pod starts.
 func (b *Backend) Log() (Log, error) { return b.core.needLog() }

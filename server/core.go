@@ -27,7 +27,7 @@ type core struct {
 	// damaged.
 	diverged atomic.Pointer[string]
 	doubts   doubts
-	watches  atomic.Int64
+	bounds   *bounds
 	// outliving are the goroutines that outlive a call on the client port by a
 	// moment. Stop waits for them.
 	outliving sync.WaitGroup

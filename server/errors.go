@@ -37,14 +37,6 @@ func errTooLarge(field string, limit, actual int) error {
 	}
 }
 
-func errTooMany(what string, limit int) error {
-	return &refusal.Error{
-		Reason:   kvv1.ErrorReason_ERROR_REASON_TOO_MANY,
-		Message:  fmt.Sprintf("this pod has %d %s, its limit: use another pod", limit, what),
-		Metadata: map[string]string{"limit": strconv.Itoa(limit)},
-	}
-}
-
 func errNotReady(because string) error {
 	return &refusal.Error{
 		Reason:   kvv1.ErrorReason_ERROR_REASON_NOT_READY,

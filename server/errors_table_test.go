@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/quota"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -29,7 +30,7 @@ func TestClientsGetTheseCodesAndReasons(t *testing.T) {
 	}{
 		{errInvalid("key", "is empty"), codes.InvalidArgument, "INVALID_REQUEST"},
 		{errTooLarge("key", 1, 2), codes.InvalidArgument, "TOO_LARGE"},
-		{errTooMany("watches", 1), codes.ResourceExhausted, "TOO_MANY"},
+		{quota.New("watches", 1).Take("a", 1), codes.ResourceExhausted, "TOO_MANY"},
 		{errNotReady("it is starting"), codes.Unavailable, "NOT_READY"},
 		{refusal.LeaseNotFound(1), codes.NotFound, "LEASE_NOT_FOUND"},
 		{errOtherCluster("a", "b"), codes.FailedPrecondition, "OTHER_CLUSTER"},

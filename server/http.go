@@ -5,8 +5,8 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
-	"net/http/pprof"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -17,15 +17,21 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:            slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
+		MaxRequestsInFlight: maxScrapes,
 	}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	newProfiles().register(mux)
 	mux.HandleFunc("GET /{$}", s.page)
-	return mux
+	return answerSoon(mux)
+}
+
+// answerSoon ends connections whose clients do not read their answers.
+func answerSoon(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// An error: the connection has no deadlines.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(webTimeout))
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // livez is true while the process turns: a restart would not help against a

@@ -73,12 +73,26 @@ func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.Str
 		counts.open.Inc()
 		defer counts.open.Dec()
 		if err == nil {
-			err = handle(service, &servedStream{stream, ctx})
+			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx}) })
 		}
 		err = i.fail(ctx, err)
 		counts.done(start, err)
 		return err
 	}
+}
+
+// bounded handles a stream if its caller may have one more. As that of identified,
+// its own error is a status already.
+func (i instrumented) bounded(ctx context.Context, handle func() error) error {
+	if i.identify == nil {
+		return handle()
+	}
+	who, streams := whoCalls(ctx), i.core.bounds.streams
+	if err := streams.Take(who, 1); err != nil {
+		return i.core.statusOf(err)
+	}
+	defer streams.Give(who, 1)
+	return handle()
 }
 
 // identified returns an error that is a status already: services whose errors are

@@ -50,8 +50,24 @@ const (
 	// callWorkers are goroutines that wait for calls: as many as a busy pod has
 	// calls at once. Further calls get a goroutine of their own.
 	callWorkers = 1024
+	// maxHeaderBytes of one call: a token has 2 KiB at most, a path some dozen bytes.
+	// They are in memory for as long as the call is.
+	maxHeaderBytes = 16 << 10
+	// maxConnections on the client port: each holds two goroutines and buffers, about
+	// 100 KiB.
+	maxConnections = 4096
+	// maxWebConnections on the HTTP port: probes and scrapers have one or two each,
+	// with about 16 KiB.
+	maxWebConnections = 1024
+	// maxStreams that are open on one pod, watches among them: each holds a goroutine
+	// and its headers, 8 to 40 KiB.
+	maxStreams = 12_000
 	// maxWatches on one pod: each holds a goroutine and a cursor, about 16 KiB.
 	maxWatches = 10_000
+	// maxScrapes at once: each writes all metrics, some 100 KiB.
+	maxScrapes = 4
+	// maxProfiles at once: a person wants one, and another while that runs.
+	maxProfiles = 2
 	// maxBatchesInFlight of one Batch stream: enough to fill the log's entries
 	// from one stream; the stream is not read further, so TCP slows the sender.
 	maxBatchesInFlight = 64
@@ -73,6 +89,16 @@ const (
 	// minPingInterval: a client that pings more often is sent away; gRPC's
 	// own minimum for clients is 10 s.
 	minPingInterval = 5 * time.Second
+	// greetingTimeout is for TLS and the first frames of a connection.
+	greetingTimeout = 10 * time.Second
+	// webHeaderTimeout is for the headers of a request to the HTTP port, webTimeout
+	// for all of it and for its answer: megabytes at most.
+	webHeaderTimeout = 5 * time.Second
+	webTimeout       = 10 * time.Second
+	// webIdle keeps a connection from one scrape to the next.
+	webIdle = 2 * time.Minute
+	// forcedGCInterval: a collection takes some 100 ms of both processors.
+	forcedGCInterval = 10 * time.Second
 	// pingIdle and pingTimeout find connections whose client is gone.
 	pingIdle    = 30 * time.Second
 	pingTimeout = 10 * time.Second

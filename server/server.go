@@ -109,6 +109,7 @@ func New(o Options) *Server {
 		peerStatuses: newPeerStatuses(),
 		space:        &space{},
 		metrics:      newMetrics(o.Registry),
+		bounds:       newBounds(o.Registry),
 		doubts:       newDoubts(),
 		leaseIDs:     newLeaseIDs(replication.Ordinal(o.Name)),
 	}
@@ -121,8 +122,10 @@ func New(o Options) *Server {
 	s.grpc = s.newGRPC()
 	s.http = &http.Server{
 		Handler:           s.handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: webHeaderTimeout,
+		ReadTimeout:       webTimeout,
+		IdleTimeout:       webIdle,
+		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
 	return s
@@ -133,6 +136,8 @@ func (s *Server) newGRPC() *grpc.Server {
 		// Goroutines that stay grow their stacks once, not with each call.
 		grpc.NumStreamWorkers(callWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(greetingTimeout),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),

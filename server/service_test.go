@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -257,14 +259,36 @@ func TestOtherCluster(t *testing.T) {
 	}
 }
 
+// One caller with all the watches that it can get leaves some to others.
 func TestTooManyWatches(t *testing.T) {
 	s := &watchService{core: testCore()}
-	s.core.watches.Store(maxWatches)
-	err := s.Watch(&kvv1.WatchRequest{Key: []byte("k")}, &fakeWatchStream{ctx: t.Context()})
-	wantReason(t, s.core.statusOf(err), kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
-	if s.core.watches.Load() != maxWatches {
-		t.Error("the refused watch is counted")
+	s.core.store.Store(newStore(t).Store)
+	req := &kvv1.WatchRequest{Key: []byte("k")}
+	greedy, other := callFrom(t, "10.0.0.1"), callFrom(t, "10.0.0.2")
+	for range maxWatches / 2 {
+		watch, err := s.core.watch(greedy, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer watch.Close()
 	}
+	for range 2 { // What is refused is not counted.
+		err := s.Watch(req, &fakeWatchStream{ctx: greedy})
+		wantReason(t, s.core.statusOf(err), kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
+		if err == nil || !strings.Contains(err.Error(), "10.0.0.1, who has 5000 of this pod's 10000 watches") {
+			t.Error(err)
+		}
+	}
+	watch, err := s.core.watch(other, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Close()
+}
+
+// callFrom is the context of a call from an address.
+func callFrom(t *testing.T, ip string) context.Context {
+	return peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: 5}})
 }
 
 func TestSnapshotAndHash(t *testing.T) {

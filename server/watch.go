@@ -28,7 +28,7 @@ func (s *watchService) Watch(req *kvv1.WatchRequest, out grpc.ServerStreamingSer
 
 // follow sends what the watcher finds, and progress when it finds nothing.
 func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out grpc.ServerStreamingServer[kvv1.WatchResponse]) error {
-	watcher, err := s.core.watch(req)
+	watcher, err := s.core.watch(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -70,10 +70,10 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 }
 
 // watch begins a watch, and counts it: all services share one limit.
-func (c *core) watch(req *kvv1.WatchRequest) (*Watcher, error) {
-	if c.watches.Add(1) > maxWatches {
-		c.watches.Add(-1)
-		return nil, errTooMany("watches", maxWatches)
+func (c *core) watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, error) {
+	who := whoCalls(ctx)
+	if err := c.bounds.watches.Take(who, 1); err != nil {
+		return nil, err
 	}
 	var watcher *store.Watcher
 	st, err := c.needStore()
@@ -81,23 +81,24 @@ func (c *core) watch(req *kvv1.WatchRequest) (*Watcher, error) {
 		watcher, err = st.Watch(req)
 	}
 	if err != nil {
-		c.watches.Add(-1)
+		c.bounds.watches.Give(who, 1)
 		return nil, err
 	}
 	c.metrics.watches.Inc()
-	return &Watcher{watcher, c}, nil
+	return &Watcher{watcher, c, who}, nil
 }
 
 // Watcher is the store's, and one of a limited number until it is closed.
 type Watcher struct {
 	*store.Watcher
 	core *core
+	who  string
 }
 
 // Close ends the watch, and makes room for another one.
 func (w *Watcher) Close() {
 	w.Watcher.Close()
-	w.core.watches.Add(-1)
+	w.core.bounds.watches.Give(w.who, 1)
 	w.core.metrics.watches.Dec()
 }
 

@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"recovery":         {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes/place": {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes":       {},
-	"server":           {"replication", "store", "proto", "internal/caller", "internal/masterstream", "internal/refusal", "internal/sleep"},
+	"server":           {"replication", "store", "proto", "internal/caller", "internal/masterstream", "internal/quota", "internal/refusal", "internal/sleep"},
 	"server/etcd":      {"server", "replication", "store", "proto", "internal/caller", "internal/refusal", "internal/sleep"},
 	"store":            {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":           {"proto"},
@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 	"internal/sleep":        {},
 	"internal/caller":       {},
 	"internal/masterstream": {},
+	"internal/quota":        {"proto", "internal/refusal"},
 	"internal/refusal":      {"proto"},
 	// Not part of the product:
 	"client/clienttest": {"store", "proto", "internal/refusal"}, // it answers from a real store

@@ -133,7 +133,7 @@ func (q *queue) awaitDelete(ctx context.Context, key []byte, revision int64) err
 // follow passes changes to see until it has seen enough. It also returns when a
 // compaction overtakes it: the caller then looks at the keys again.
 func (q *queue) follow(ctx context.Context, changes *kvv1.WatchRequest, see func(*kvv1.WatchResponse) (enough bool, err error)) error {
-	cursor, err := q.pod.Watch(changes)
+	cursor, err := q.pod.Watch(ctx, changes)
 	if err == nil {
 		defer cursor.Close()
 	}

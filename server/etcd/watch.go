@@ -169,7 +169,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	if why := s.check(w, req); why != "" {
 		return s.refuse(newest, why)
 	}
-	w.cursor, err = s.pod.Watch(w.changes)
+	w.cursor, err = s.pod.Watch(ctx, w.changes)
 	switch reason := refusal.Reason(err); {
 	case err == nil:
 	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:

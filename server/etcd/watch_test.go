@@ -304,11 +304,11 @@ func TestWatchFragments(t *testing.T) {
 	}
 }
 
-// A pod has so many watches, and one more when one of them has ended.
+// A caller has half of a pod's watches, and one more when one of them has ended.
 func TestTooManyWatches(t *testing.T) {
 	s := newSolo(t)
 	w := s.watching(t)
-	const most = 10_000
+	const most = 5_000
 	for range most {
 		w.create(&pb.WatchCreateRequest{Key: []byte("a")})
 		w.next()
