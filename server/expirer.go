@@ -80,37 +80,71 @@ func (l *leaseExpirer) tick(doubt bool) {
 func (l *leaseExpirer) refresh() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.store.LeaseChanges() != l.changes {
+	l.follow()
+}
+
+// follow takes in what has changed since the last time; l.mu is held. All leases are
+// looked at only by a reader that is far behind: there may be a hundred thousand.
+func (l *leaseExpirer) follow() {
+	if l.store.LeaseChanges() == l.changes {
+		return
+	}
+	changed, now, ok := l.store.LeasesSince(l.changes)
+	if !ok {
 		l.load()
+		return
+	}
+	l.begin()
+	l.changes = now
+	for id, stored := range changed {
+		l.take(id, stored)
 	}
 }
 
-// load takes the store's leases; l.mu is held. A lease that it sees for the first
-// time gets its full time from now on.
+// load takes all of the store's leases; l.mu is held.
 func (l *leaseExpirer) load() {
+	l.begin()
+	all, changes := l.store.Leases()
+	l.changes = changes
+	held := make(map[int64]bool, len(all))
+	for _, stored := range all {
+		held[stored.GetId()] = true
+		l.take(stored.GetId(), stored)
+	}
+	for id := range l.leases {
+		if !held[id] {
+			l.take(id, nil)
+		}
+	}
+}
+
+// begin comes before the first lease; l.mu is held.
+func (l *leaseExpirer) begin() {
 	if len(l.leases) == 0 {
 		l.ticked = l.clock() // Nobody lost what passed without a lease.
 	}
-	all, changes := l.store.Leases()
-	l.changes = changes
-	known := make(map[int64]*lease, len(all))
-	for _, stored := range all {
-		ttl := secondsOf(stored)
-		// An entry can grant an id twice, and this can run in between: so the time to
-		// live is compared as well.
-		if have, ok := l.leases[stored.GetId()]; ok && have.granted == stored.GetGrantedIndex() && have.ttl == ttl {
-			known[have.id] = have
-			delete(l.leases, have.id)
-			continue
-		}
-		added := &lease{id: stored.GetId(), granted: stored.GetGrantedIndex(), ttl: ttl, end: l.elapsed() + ttl}
-		known[added.id] = added
-		heap.Push(&l.queue, added)
+}
+
+// take takes in one lease as the store has it, nil if it has ended; l.mu is held. A
+// lease that it sees for the first time gets its full time from now on.
+func (l *leaseExpirer) take(id int64, stored *kvv1.Lease) {
+	have := l.leases[id]
+	// An entry can grant an id twice, and this can run in between: so the time to
+	// live is compared as well.
+	if stored != nil && have != nil && have.granted == stored.GetGrantedIndex() && have.ttl == secondsOf(stored) {
+		return
 	}
-	for _, gone := range l.leases {
-		heap.Remove(&l.queue, gone.place)
+	if have != nil {
+		heap.Remove(&l.queue, have.place)
+		delete(l.leases, id)
 	}
-	l.leases = known
+	if stored == nil {
+		return
+	}
+	ttl := secondsOf(stored)
+	added := &lease{id: id, granted: stored.GetGrantedIndex(), ttl: ttl, end: l.elapsed() + ttl}
+	l.leases[id] = added
+	heap.Push(&l.queue, added)
 }
 
 // secondsOf converts a time to live; the longest, 285 years, fits into a duration.
@@ -145,9 +179,7 @@ func (l *leaseExpirer) remaining(id int64) (ttl, left time.Duration, ok bool) {
 
 // find looks into the store when the lease is not known yet; l.mu is held.
 func (l *leaseExpirer) find(id int64) *lease {
-	if l.store.LeaseChanges() != l.changes {
-		l.load()
-	}
+	l.follow()
 	found := l.leases[id]
 	if found == nil || found.ending {
 		return nil

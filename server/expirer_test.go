@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -243,5 +245,53 @@ func TestTheFirstLease(t *testing.T) {
 	case <-s.LeasesChanged(before):
 	case <-time.After(5 * time.Second):
 		t.Fatal("nobody was told of the last lease's end")
+	}
+}
+
+// Beside a hundred thousand leases, a grant and its first keep-alive cost no more
+// than beside none.
+func TestManyLeasesDoNotSlowOneDown(t *testing.T) {
+	const many, pairs = 100_000, 50
+	s, c := newStore(t), &clock{}
+	for id := range int64(many) {
+		s.grant(id+1, 1000)
+	}
+	l := testExpirer(s, c)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for id := int64(many + 1); id <= many+pairs; id++ {
+		s.grant(id, 10)
+		if l.keepAlive(id) != 10*time.Second {
+			t.Fatal("a new lease is not known")
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if bytes := (after.TotalAlloc - before.TotalAlloc) / pairs; bytes > 64<<10 {
+		t.Errorf("%d bytes for each: all leases were looked at", bytes)
+	}
+}
+
+// What the expirer holds is what the store has, however far it is behind.
+func TestExpirerFollows(t *testing.T) {
+	s := newStore(t)
+	l, random := testExpirer(s, &clock{}), rand.New(rand.NewPCG(1, 2))
+	for _, changes := range []int{0, 1, 10, 3000, 20_000, 8192, 8193, 5} {
+		for range changes {
+			if id := random.Int64N(2000) + 1; random.IntN(2) == 0 {
+				s.grant(id, random.Int64N(3)+10)
+			} else {
+				s.revoke(id)
+			}
+		}
+		l.refresh()
+		all, _ := s.Leases()
+		if len(all) != len(l.leases) || len(all) != len(l.queue) {
+			t.Fatalf("after %d changes: %d leases, %d known, %d queued", changes, len(all), len(l.leases), len(l.queue))
+		}
+		for _, stored := range all {
+			if have := l.leases[stored.GetId()]; have == nil || have.granted != stored.GetGrantedIndex() || l.queue[have.place] != have {
+				t.Fatalf("after %d changes: %v is known as %+v", changes, stored, have)
+			}
+		}
 	}
 }

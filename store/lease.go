@@ -21,11 +21,25 @@ type leaseSet struct {
 	granted map[int64]*kvv1.Lease
 	changes uint64
 	changed chan struct{} // closed at the next change; nil: nobody waits
+	// recent has the id of each of the last changes, by number, and since replaced
+	// all of them.
+	recent   [recentLeases]int64
+	replaced uint64
 }
 
-// note says that the set has changed; l.mu is held.
-func (l *leaseSet) note() {
+// recentLeases is how far behind a reader may be who wants changes alone: some
+// seconds of grants at full speed.
+const recentLeases = 1 << 13
+
+// note says that a lease has changed; l.mu is held.
+func (l *leaseSet) note(id int64) {
 	l.changes++
+	l.recent[l.changes%recentLeases] = id
+	l.wake()
+}
+
+// wake wakes whoever waits for a change; l.mu is held.
+func (l *leaseSet) wake() {
 	if l.changed != nil {
 		close(l.changed)
 		l.changed = nil
@@ -55,14 +69,16 @@ func (l *leaseSet) set(id int64, lease *kvv1.Lease) {
 	} else {
 		delete(l.granted, id)
 	}
-	l.note()
+	l.note(id)
 }
 
 func (l *leaseSet) replace(granted map[int64]*kvv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.granted = granted
-	l.note()
+	l.changes++
+	l.replaced = l.changes
+	l.wake()
 }
 
 // Leases returns every lease, in the order of ids, and a number that is another
@@ -76,6 +92,24 @@ func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
 		leases = append(leases, s.leases.granted[id])
 	}
 	return leases, s.leases.changes
+}
+
+// LeasesSince returns the leases that have changed since the set had a number of
+// changes, nil for one that has ended, and the number that it has now. It is not ok
+// when it no longer knows: then Leases does. Nobody may change the leases.
+func (s *Store) LeasesSince(since uint64) (changed map[int64]*kvv1.Lease, now uint64, ok bool) {
+	l := s.leases
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if since < l.replaced || since > l.changes || l.changes-since > recentLeases {
+		return nil, l.changes, false
+	}
+	changed = make(map[int64]*kvv1.Lease, l.changes-since)
+	for n := since + 1; n <= l.changes; n++ {
+		id := l.recent[n%recentLeases]
+		changed[id] = l.granted[id]
+	}
+	return changed, l.changes, true
 }
 
 // LeasesChanged returns a channel that is closed when the set is another one than
