@@ -37,6 +37,15 @@ func errTooLarge(field string, limit, actual int) error {
 	}
 }
 
+// ErrTooManyKeys refuses a transaction, or a batch, that would stop all other writes
+// for too long.
+var ErrTooManyKeys = &refusal.Error{
+	Reason: kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+	Message: fmt.Sprintf("the compares, ranges and deletions of a transaction or a batch may look at %d keys together, "+
+		"deleted ones that are still kept and those looked at twice included: split it, read before it, or delete outside of it", maxTxnKeys),
+	Metadata: map[string]string{"field": "keys", "limit": strconv.Itoa(maxTxnKeys)},
+}
+
 func errNotReady(because string) error {
 	return &refusal.Error{
 		Reason:   kvv1.ErrorReason_ERROR_REASON_NOT_READY,

@@ -16,6 +16,8 @@ const (
 	// maxTxnOps counts operations and compares, nesting included: etcd's
 	// default. Applying one stops every other write for its time.
 	maxTxnOps = 128
+	// maxTxnKeys that a transaction or a batch may look at: 5 ms or so.
+	maxTxnKeys = 20_000
 	// maxTxnDepth: validation and application recurse.
 	maxTxnDepth = 4
 	// maxTxnBytes is larger than one value, and small enough for one Raft entry.

@@ -46,7 +46,8 @@ func Propose[Answer answered](ctx context.Context, b *Backend, command *kvv1.Com
 }
 
 func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
-	if _, err := c.needStore(); err != nil {
+	st, err := c.needStore()
+	if err != nil {
 		return nil, err
 	}
 	log, err := c.needLog()
@@ -55,6 +56,12 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	}
 	if err := c.admit(command); err != nil {
 		return nil, err
+	}
+	switch ok, err := st.Weigh(ctx, command, maxTxnKeys); {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, ErrTooManyKeys
 	}
 	return unlessRefused(log.Propose(ctx, command))
 }

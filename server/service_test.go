@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -355,5 +357,24 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	}
 	if because := strings.Join(p.readiness.because(), ";"); !strings.Contains(because, "stopping") {
 		t.Error(because)
+	}
+}
+
+// A small transaction over many keys would stop every other write for its time. It
+// is refused, and says what to do; the same over few keys is not.
+func TestTransactionOverTooManyKeys(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	for i := range maxTxnKeys/100 + 1 {
+		p.store.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: fmt.Appendf(nil, "k/%05d", i)}}})
+	}
+	count := &kvv1.Op{Op: &kvv1.Op_Range{Range: &kvv1.RangeRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), CountOnly: true}}}
+	txn := &kvv1.TxnRequest{Success: slices.Repeat([]*kvv1.Op{count}, 100)}
+	_, err := p.kv().Txn(within5s(t), txn)
+	if got := wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE); got["limit"] != "20000" || !strings.Contains(err.Error(), "split it") {
+		t.Error(got, err)
+	}
+	txn.Success = txn.Success[1:]
+	if _, err := p.kv().Txn(within5s(t), txn); err != nil {
+		t.Error(err)
 	}
 }

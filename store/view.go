@@ -21,6 +21,17 @@ type view struct {
 	file     *file
 	ctx      context.Context // Of a read; one of Apply has no end.
 	faults   bool            // What a fault did in this goroutine before; see guard.
+	// steps counts the keys that were walked over, also those that did not exist then;
+	// with most above 0 there may be no more than that.
+	steps, most int
+}
+
+// step counts one key.
+func (v *view) step() error {
+	if v.steps++; v.most > 0 && v.steps > v.most {
+		return errTooManyKeys
+	}
+	return nil
 }
 
 // view takes a view of the newest revision, for as long as ctx; the caller must
@@ -165,6 +176,9 @@ func (v *view) ascend(s span, revision int64, visit visitor) error {
 		if key == nil || !s.before(key) {
 			return nil
 		}
+		if err := v.step(); err != nil {
+			return err
+		}
 		ver, err := m.version(key, revision)
 		if err != nil {
 			return err
@@ -200,6 +214,9 @@ func (v *view) descend(s span, revision int64, visit visitor) error {
 		key := m.last(bound)
 		if key == nil || bytes.Compare(key, s.start) < 0 {
 			return nil
+		}
+		if err := v.step(); err != nil {
+			return err
 		}
 		ver, found, err := v.get(key, revision)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
 )
 
 // errElsewhere is the error of a pod that starts, clones or stops. An etcd in that
@@ -43,6 +44,9 @@ func (p *pod) fail(ctx context.Context, err error) error {
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = context.Cause(ctx) // The pod stops, or the client has gone.
+	}
+	if errors.Is(err, server.ErrTooManyKeys) {
+		return ours(codes.InvalidArgument, err.Error()) // etcd has no such limit, and no error to say how to keep it.
 	}
 	reason, code := refusal.Reason(err), refusal.Code(err)
 	if known := errorOf[reason]; known != nil {
