@@ -166,6 +166,8 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 	return keys, nil
 }
 
+const leaseIDBytes = 8
+
 func leaseID(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 // leaseKeys returns the keys that may be attached to a lease, in order: the

@@ -30,3 +30,24 @@ func TestTxnThatOnlyReads(t *testing.T) {
 		t.Errorf("%v, %v", resp, err)
 	}
 }
+
+// A key that does not fit into the file never gets to the flush, which could not
+// write it, on any pod.
+func TestAKeyTooLongForTheFile(t *testing.T) {
+	s, err := Open(Options{Dir: tempDir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, s)
+	lease := &kvv1.Command{Command: &kvv1.Command_Grant{Grant: &kvv1.GrantRequest{Id: 7, TtlSeconds: 60}}}
+	attached := func(n int) *kvv1.Command {
+		return &kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: make([]byte, n), Lease: 7}}}
+	}
+	results := s.Apply(1, 1, []*kvv1.Command{lease, attached(maxKeyBytes), attached(maxKeyBytes + 1)})
+	if results[1].GetPut() == nil || results[2].GetError().GetReason() != kvv1.ErrorReason_ERROR_REASON_TOO_LARGE {
+		t.Errorf("the longest key: %v; one more: %v", results[1], results[2])
+	}
+	if err := s.Flush(context.Background(), 1); err != nil {
+		t.Error(err)
+	}
+}

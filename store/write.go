@@ -1,6 +1,8 @@
 package store
 
 import (
+	"go.etcd.io/bbolt"
+
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -9,10 +11,18 @@ import (
 // that can be refused, then writes, then commits; what was written before the
 // commit is above the newest revision, so no reader sees it.
 
+// maxKeyBytes is what fits into the file beside the id of a lease. No API lets such a
+// key through; from another pod's log it must not get to where only the flush, on
+// every pod, finds that it cannot be written.
+const maxKeyBytes = bbolt.MaxKeySize - leaseIDBytes
+
 // checkPut refuses a put that cannot be done.
 func (a *applier) checkPut(req *kvv1.PutRequest) error {
 	if len(req.GetKey()) == 0 {
 		return errInvalid("key", "a key must not be empty")
+	}
+	if len(req.Key) > maxKeyBytes {
+		return errTooLarge("key", maxKeyBytes, len(req.Key))
 	}
 	if req.Lease != 0 && !req.IgnoreLease && !a.store.leases.has(req.Lease) {
 		return refusal.LeaseNotFound(req.Lease)

@@ -90,11 +90,14 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		RunMaster:  s.RunMaster,
 		Differs:    s.Differs,
 		PodStatus:  s.CompleteStatus,
-		LogBytes:   c.world.logBytes,
-		Timing:     c.world.timing,
-		Dial:       c.world.dial,
-		LogFS:      c.world.logFS,
-		Committed:  c.world.committed,
-		Observe:    c.world.observe,
+
+		CheckCommand: server.CheckCommand,
+
+		LogBytes:  c.world.logBytes,
+		Timing:    c.world.timing,
+		Dial:      c.world.dial,
+		LogFS:     c.world.logFS,
+		Committed: c.world.committed,
+		Observe:   c.world.observe,
 	}
 }

@@ -47,27 +47,24 @@ func Verify(data, sum []byte) error {
 
 // Decode returns the commands of an entry. They share no memory with data.
 func Decode(data []byte) ([]*kvv1.Command, error) {
-	if len(data) == 0 {
-		return nil, fmt.Errorf("%w: it is empty", ErrCorrupt)
-	}
-	if data[0] != Version {
-		return nil, fmt.Errorf("%w: version %d, this pod knows %d", ErrUnknown, data[0], Version)
+	if err := checkVersion(data); err != nil {
+		return nil, err
 	}
 	var commands []*kvv1.Command
 	for rest := data[1:]; len(rest) > 0; {
-		size, n := binary.Uvarint(rest)
-		if n <= 0 || size > uint64(len(rest)-n) {
-			return nil, fmt.Errorf("%w: a command's length is beyond its end", ErrCorrupt)
+		command, after, err := cut(rest)
+		if err != nil {
+			return nil, err
 		}
 		c := new(kvv1.Command)
-		if err := proto.Unmarshal(rest[n:n+int(size)], c); err != nil {
+		if err := proto.Unmarshal(command, c); err != nil {
 			return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
 		}
 		if c.Command == nil || len(c.ProtoReflect().GetUnknown()) > 0 {
 			return nil, fmt.Errorf("%w: it holds a command that this pod does not know", ErrUnknown)
 		}
 		commands = append(commands, c)
-		rest = rest[n+int(size):]
+		rest = after
 	}
 	return commands, nil
 }

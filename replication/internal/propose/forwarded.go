@@ -43,15 +43,20 @@ func ServeForwards(stream grpc.BidiStreamingServer[peerv1.ForwardRequest, peerv1
 	}
 }
 
-// Accept queues a follower's command.
+// Accept queues a follower's command, once it has passed what a client's does: the
+// follower may be of another version, or out of order. After an error nothing was
+// proposed.
 func (r *Router) Accept(p *Pending, c *kvv1.Command) error {
-	switch {
-	case !r.replica.Views.Load().Leads:
+	if !r.replica.Views.Load().Leads {
 		return errNotProposed // never a second hop
-	case c == nil || c.Command == nil:
-		return errNotProposed
-	case commandSize(c) > replication.MaxCommandBytes:
-		return replication.ErrTooLarge
+	}
+	if size := commandSize(c); size > replication.MaxCommandBytes {
+		return fmt.Errorf("%w: %d bytes, at most %d", replication.ErrTooLarge, size, replication.MaxCommandBytes)
+	}
+	if r.check != nil {
+		if err := r.check(c); err != nil {
+			return err
+		}
 	}
 	return r.Proposer.enqueue(p, c)
 }
@@ -114,6 +119,8 @@ var forwardable = []error{errNotProposed, replication.ErrOverloaded, replication
 func toWire(err error) *kvv1.Error {
 	sent := &kvv1.Error{Code: uint32(codes.Unavailable), Reason: refusal.Reason(err), Message: err.Error()}
 	switch {
+	case sent.Reason == kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST: // an earlier version takes it for unknown
+		sent.Code, sent.Metadata = uint32(codes.InvalidArgument), refusal.Of(err).Metadata
 	case errors.Is(err, replication.ErrClosed): // the next master may take what this one did not
 		sent.Reason = kvv1.ErrorReason_ERROR_REASON_NO_MASTER
 	case !slices.ContainsFunc(forwardable, func(f error) bool { return refusal.Reason(f) == sent.Reason }):
@@ -124,6 +131,9 @@ func toWire(err error) *kvv1.Error {
 
 // fromWire reads an error of the master.
 func fromWire(e *kvv1.Error) error {
+	if e.Reason == kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST {
+		return &refusal.Error{Reason: e.Reason, Message: e.Message, Metadata: e.Metadata}
+	}
 	for _, f := range forwardable {
 		if refusal.Reason(f) == e.Reason {
 			return fmt.Errorf("%w: %s", f, e.Message)

@@ -20,13 +20,14 @@ type Router struct {
 	replica   *raftio.Replica
 	Proposer  *proposer
 	forwarder *forwarder
+	check     func(*kvv1.Command) error // See replication.Options.CheckCommand.
 }
 
 // NewRouter makes a router over r. linger is how long the answers of a master that was
-// replaced are waited for.
-func NewRouter(r *raftio.Replica, conn func(pod string) (*grpc.ClientConn, error), linger time.Duration, m Meter) *Router {
+// replaced are waited for. check is for commands that were forwarded; nil: all pass.
+func NewRouter(r *raftio.Replica, conn func(pod string) (*grpc.ClientConn, error), linger time.Duration, check func(*kvv1.Command) error, m Meter) *Router {
 	return &Router{
-		replica: r, Proposer: newProposer(r.Raft, r.Transport.Awaited, m),
+		replica: r, Proposer: newProposer(r.Raft, r.Transport.Awaited, m), check: check,
 		forwarder: &forwarder{views: r.Views, conn: conn, queue: newQueue(), applied: r.Applied, linger: linger},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/entry"
@@ -82,7 +83,9 @@ func (p *proposer) propose(ctx context.Context, c *kvv1.Command) (*kvv1.Result, 
 	return result, err
 }
 
-// enqueue encodes c, in the caller's goroutine, and queues it.
+// enqueue encodes c, in the caller's goroutine, and queues it. It refuses what a pod of
+// this version does not know: each pod would skip it, until one that does know it
+// applies it, now or when it reads its log again.
 func (p *proposer) enqueue(item *Pending, c *kvv1.Command) error {
 	buf := buffers.Get().(*[]byte)
 	b, err := entry.AppendCommand((*buf)[:0], c)
@@ -91,6 +94,10 @@ func (p *proposer) enqueue(item *Pending, c *kvv1.Command) error {
 		return fmt.Errorf("encode the command: %w", err)
 	}
 	*buf = b
+	if err := entry.CheckEncoded(b); err != nil {
+		buffers.Put(buf)
+		return &refusal.Error{Reason: kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, Message: err.Error()}
+	}
 	item.encoded, item.size = buf, len(b)
 	if err := p.Queue.push(item); err != nil {
 		p.meter.Refused.Inc()

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+const (
+	// maxForwardedOps and maxForwardedDepth are what the etcd API lets into the log,
+	// which is more than the native one does. What is longer in it, keys that are only
+	// compared, or the bounds of a deletion, is bounded by the whole transaction.
+	maxForwardedOps   = 3 * maxTxnOps
+	maxForwardedDepth = 16
+)
+
+// CheckCommand says why neither API can have proposed a command; nil: one of them can
+// have. What one of them refuses and the other lets the store refuse, such as a lease
+// below 0, passes: the answer must not depend on the pod that a client asks.
+func CheckCommand(command *kvv1.Command) error {
+	switch c := command.GetCommand().(type) {
+	case *kvv1.Command_Put:
+		return checkForwardedPut(c.Put, false)
+	case *kvv1.Command_Delete:
+		return checkForwardedDelete(c.Delete, false)
+	case *kvv1.Command_Txn:
+		if size := proto.Size(c.Txn); size > maxTxnBytes {
+			return errTooLarge("transaction bytes", maxTxnBytes, size)
+		}
+		if err := checkRequestID(c.Txn.GetRequestId(), false); err != nil {
+			return err
+		}
+		pieces := 0
+		if err := checkForwardedTxn(c.Txn, &pieces, 1); err != nil {
+			return err
+		}
+		_, err := (&txnCheck{}).paths(c.Txn)
+		return err
+	case *kvv1.Command_Batch:
+		return checkBatch(c.Batch)
+	case *kvv1.Command_Grant:
+		if c.Grant.GetId() == 0 {
+			return errInvalid("id", "must be chosen before the command is in the log")
+		}
+		return checkGrant(c.Grant)
+	case *kvv1.Command_Revoke:
+		if err := checkLease(c.Revoke.GetId()); err != nil {
+			return err
+		}
+		return checkRequestID(c.Revoke.GetRequestId(), false)
+	case *kvv1.Command_Compact:
+		return nil // The store knows which revisions there are.
+	}
+	return errInvalid("command", "is missing, or not known to this version")
+}
+
+func checkForwardedPut(req *kvv1.PutRequest, inside bool) error {
+	if err := checkKey("key", req.GetKey()); err != nil {
+		return err
+	}
+	if err := checkValue("value", req.GetValue()); err != nil {
+		return err
+	}
+	return checkRequestID(req.GetRequestId(), inside)
+}
+
+func checkForwardedDelete(req *kvv1.DeleteRequest, inside bool) error {
+	if len(req.GetKey()) == 0 {
+		return errInvalid("key", "is empty; the first possible key is a zero byte")
+	}
+	return checkRequestID(req.GetRequestId(), inside)
+}
+
+func checkForwardedTxn(req *kvv1.TxnRequest, pieces *int, depth int) error {
+	if depth > maxForwardedDepth {
+		return errTooLarge("transaction depth", maxForwardedDepth, depth)
+	}
+	if *pieces += len(req.GetCompare()) + len(req.GetSuccess()) + len(req.GetFailure()); *pieces > maxForwardedOps {
+		return errTooLarge("operations and compares", maxForwardedOps, *pieces)
+	}
+	for _, ops := range [][]*kvv1.Op{req.GetSuccess(), req.GetFailure()} {
+		for _, op := range ops {
+			if err := checkForwardedOp(op, pieces, depth); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkForwardedOp(op *kvv1.Op, pieces *int, depth int) error {
+	switch o := op.GetOp().(type) {
+	case *kvv1.Op_Range:
+		return nil // The store refuses what it cannot read.
+	case *kvv1.Op_Put:
+		return checkForwardedPut(o.Put, true)
+	case *kvv1.Op_Delete:
+		return checkForwardedDelete(o.Delete, true)
+	case *kvv1.Op_Txn:
+		if err := checkRequestID(o.Txn.GetRequestId(), true); err != nil {
+			return err
+		}
+		return checkForwardedTxn(o.Txn, pieces, depth+1)
+	}
+	return errInvalid("op", "one of them has neither range, put, delete nor txn")
+}
