@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
@@ -17,6 +18,8 @@ type bounds struct {
 	webConnections *quota.Quota
 	streams        *quota.Quota
 	watches        *quota.Quota
+	// readPatience is the limit of that name; shorter in tests.
+	readPatience time.Duration
 }
 
 func newBounds(r prometheus.Registerer) *bounds {
@@ -25,6 +28,7 @@ func newBounds(r prometheus.Registerer) *bounds {
 		webConnections: quota.New("HTTP connections", maxWebConnections),
 		streams:        quota.New("streams", maxStreams),
 		watches:        quota.New("watches", maxWatches),
+		readPatience:   readPatience,
 	}
 	r.MustRegister(b)
 	return b

@@ -91,6 +91,9 @@ const (
 	// minPingInterval: a client that pings more often is sent away; gRPC's
 	// own minimum for clients is 10 s.
 	minPingInterval = 5 * time.Second
+	// readPatience: a snapshot that nobody reads for so long ends, since the database
+	// grows with every write while it is open. One chunk within it is enough.
+	readPatience = time.Minute
 	// greetingTimeout is for TLS and the first frames of a connection.
 	greetingTimeout = 10 * time.Second
 	// webHeaderTimeout is for the headers of a request to the HTTP port, webTimeout

@@ -80,14 +80,19 @@ func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.Server
 		return err
 	}
 	defer database.Close() //nolint:errcheck // It was only read.
+	return s.core.whileRead(ctx, func(moved func()) error { return sendSnapshot(ctx, database, out.Send, moved) })
+}
+
+func sendSnapshot(ctx context.Context, database replication.Snapshot, send func(*kvv1.SnapshotResponse) error, moved func()) error {
 	for {
 		// Not reused: gRPC may still hold the message after Send.
 		chunk := make([]byte, SnapshotChunkBytes)
 		n, err := io.ReadFull(database, chunk)
 		if n > 0 {
-			if err := out.Send(&kvv1.SnapshotResponse{TotalBytes: database.Size(), Chunk: chunk[:n]}); err != nil {
+			if err := send(&kvv1.SnapshotResponse{TotalBytes: database.Size(), Chunk: chunk[:n]}); err != nil {
 				return err
 			}
+			moved()
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

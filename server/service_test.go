@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/sleep"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
@@ -376,5 +377,39 @@ func TestTransactionOverTooManyKeys(t *testing.T) {
 	txn.Success = txn.Success[1:]
 	if _, err := p.kv().Txn(within5s(t), txn); err != nil {
 		t.Error(err)
+	}
+}
+
+// A snapshot that nobody reads ends, and gives the pages that it holds back; one that
+// is read slowly goes on.
+func TestUnreadSnapshotEnds(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.core.bounds.readPatience = 700 * time.Millisecond
+	for range 16 {
+		p.store.put(strings.Repeat("v", 1<<20))
+	}
+	c := kvv1.NewMaintenanceServiceClient(p.conn)
+	unread, err := c.Snapshot(within5s(t), &kvv1.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow, err := c.Snapshot(within5s(t), &kvv1.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, read := time.Now(), 0
+	for err == nil {
+		if _, err = slow.Recv(); err == nil {
+			read++
+			sleep.For(t.Context(), 30*time.Millisecond)
+		}
+	}
+	if !errors.Is(err, io.EOF) || time.Since(begin) < 2*p.core.bounds.readPatience {
+		t.Errorf("read slowly: %v, %d parts, %s", err, read, time.Since(begin))
+	}
+	for err = nil; err == nil; _, err = unread.Recv() {
+	}
+	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "has read nothing") {
+		t.Error("read too late:", err)
 	}
 }

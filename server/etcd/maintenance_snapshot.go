@@ -31,7 +31,12 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStre
 		return s.pod.fail(ctx, err)
 	}
 	defer database.Close() //nolint:errcheck // It was only read.
-	return s.pod.fail(ctx, sendSnapshot(ctx, database, database.Size(), out.Send))
+	return s.pod.fail(ctx, s.pod.WhileRead(ctx, func(moved func()) error {
+		return sendSnapshot(ctx, database, database.Size(), func(part *pb.SnapshotResponse) error {
+			defer moved()
+			return out.Send(part)
+		})
+	}))
 }
 
 // sendSnapshot sends a database of size bytes, the padding and the checksum.
