@@ -138,8 +138,8 @@ type Options struct {
 
 	// Dial opens connections to peers; nil: TCP.
 	Dial func(ctx context.Context, hostport string) (net.Conn, error)
-	// Secure wraps a connection before the handshake, for TLS; nil: plain.
-	Secure func(ctx context.Context, conn net.Conn, server bool) (net.Conn, error)
+	// Security makes them, and those that are accepted, safe; nil: they are plain.
+	Security Security
 	// LogFS is the log's file system; nil: the operating system's.
 	LogFS types.VFS
 	// Committed is called after each transaction of the file of votes; see

@@ -85,6 +85,7 @@ var forTests = map[string][]string{
 	"cmd/kvctl":        {"client/clienttest"},
 	"replication/node": {"test/oracle", parts + "machinetest"},
 	parts + "raftio":   {parts + "machinetest"},
+	parts + "peer":     {"internal/pki"},
 	// Its explorer decides with the real function who founds.
 	parts + "policy": {"kubernetes"},
 }

@@ -53,11 +53,20 @@ const (
 	NotStarted
 	// Malformed: it was no handshake.
 	Malformed
+	// NotSecured: it was no TLS, or none that this side takes.
+	NotSecured
+	// Untrusted: the certificate is none that counts here.
+	Untrusted
+	// WrongCertificate: it is another pod's.
+	WrongCertificate
 )
 
 // String is the reason's name in metrics and logs.
 func (r Reason) String() string {
-	names := [...]string{"accepted", "wrong_version", "wrong_cluster", "wrong_pod", "wrong_member", "not_started", "malformed"}
+	names := [...]string{
+		"accepted", "wrong_version", "wrong_cluster", "wrong_pod", "wrong_member", "not_started", "malformed",
+		"not_secured", "untrusted", "wrong_certificate",
+	}
 	if int(r) < len(names) {
 		return names[r]
 	}

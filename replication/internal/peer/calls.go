@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/batondb/baton/replication"
@@ -52,7 +51,7 @@ func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
 		return conn, nil
 	}
 	conn, err := grpc.NewClient("passthrough:///"+pod,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // the handshake's Secure hook is below
+		grpc.WithTransportCredentials(greeted{}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return c.port.Dial(ctx, handshake.Calls, pod, "")
 		}),
@@ -93,6 +92,7 @@ type Server struct {
 // StartServer serves what register registers, instead of an earlier one.
 func StartServer(p *Port, register func(grpc.ServiceRegistrar)) *Server {
 	s := &Server{ended: make(chan struct{}), server: grpc.NewServer(
+		grpc.Creds(greeted{}),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(callWindow), grpc.InitialConnWindowSize(callWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: silence / 2, PermitWithoutStream: true}),

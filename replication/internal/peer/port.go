@@ -43,7 +43,7 @@ type Port struct {
 	listeners map[handshake.Kind]*Listener // those of Raft are there once it runs
 	conns     map[*Conn]struct{}
 	callers   map[replication.MemberID]int // Raft connections of each member
-	closed    bool
+	closed    chan struct{}                // closed by Close
 }
 
 // refusals counts the connections that were refused, and says some of them.
@@ -62,10 +62,13 @@ func NewPort(o *replication.Options, identity func() volume.Identity, countRefus
 		opts: o, identity: identity, logger: o.Logger,
 		recentAddresses: &recentAddresses{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
 		listeners: map[handshake.Kind]*Listener{}, conns: map[*Conn]struct{}{},
-		callers: map[replication.MemberID]int{}, Left: make(chan replication.MemberID, 16),
+		callers: map[replication.MemberID]int{}, closed: make(chan struct{}), Left: make(chan replication.MemberID, 16),
 		refusals: refusals{count: countRefusal, said: map[handshake.Reason]time.Time{}},
 	}
 	p.wg.Go(p.accept)
+	if o.Security != nil {
+		p.wg.Go(p.recheck)
+	}
 	return p
 }
 
@@ -152,17 +155,13 @@ func (p *Port) greet(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	if p.opts.Secure != nil {
-		secured, err := p.opts.Secure(ctx, conn, true)
-		if err != nil {
-			p.refused("in", handshake.Malformed, err.Error(), conn)
-			tracked.Close()
-			return
-		}
-		tracked.Conn = secured
+	if err := p.secure(ctx, tracked, ""); err != nil {
+		p.refused("in", reasonOf(err), err.Error(), conn)
+		tracked.Close()
+		return
 	}
 	hello, err := handshake.ReadHello(tracked.Conn)
-	to, answer := p.judge(hello, err)
+	to, answer := p.judge(hello, tracked.proved, err)
 	if answer.Reason != handshake.Accepted {
 		p.refused("in", answer.Reason, answer.Message, conn)
 	}
@@ -176,6 +175,7 @@ func (p *Port) greet(conn net.Conn) {
 	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
 		p.recentAddresses.note(hello.Pod, conn.RemoteAddr())
 	}
+	tracked.caller = Caller{Member: replication.MemberID(hello.Member), Proven: tracked.proved != ""}
 	if hello.Kind != handshake.Calls {
 		p.count(tracked, replication.MemberID(hello.Member))
 	}
@@ -186,8 +186,8 @@ func (p *Port) greet(conn net.Conn) {
 	}
 }
 
-// judge decides about a caller.
-func (p *Port) judge(h handshake.Hello, err error) (*Listener, handshake.Welcome) {
+// judge decides about a caller, who has proved to be a pod, or nothing.
+func (p *Port) judge(h handshake.Hello, proved string, err error) (*Listener, handshake.Welcome) {
 	id := p.identity()
 	w := handshake.Welcome{Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name}
 	refuse := func(r handshake.Reason, format string, args ...any) handshake.Welcome {
@@ -202,6 +202,8 @@ func (p *Port) judge(h handshake.Hello, err error) (*Listener, handshake.Welcome
 		return nil, refuse(handshake.Malformed, "%v", err)
 	case !replication.MemberID(h.Member).Valid():
 		return nil, refuse(handshake.Malformed, "%q is not a member id", h.Member)
+	case proved != "" && h.Pod != proved:
+		return nil, refuse(handshake.WrongCertificate, "%s has the certificate of %s", h.Pod, proved)
 	case h.TargetPod != p.opts.Name:
 		return nil, refuse(handshake.WrongPod, "%s asks for %s, this is %s", h.Pod, h.TargetPod, p.opts.Name)
 	case h.Cluster != "" && id.Cluster() != "" && h.Cluster != id.Cluster():
@@ -237,7 +239,7 @@ func (p *Port) Dial(ctx context.Context, kind handshake.Kind, pod string, member
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if seen := p.recentAddresses.instead(pod, addr); seen != "" {
-		if conn, err := p.dialAt(ctx, kind, pod, member, seen); err == nil {
+		if conn, err := p.dialSecurely(ctx, kind, pod, member, seen); err == nil {
 			return conn, nil
 		}
 		p.recentAddresses.forget(pod, seen)
@@ -245,10 +247,10 @@ func (p *Port) Dial(ctx context.Context, kind handshake.Kind, pod string, member
 	if missing != nil {
 		return nil, fmt.Errorf("resolve %s: %w", pod, missing)
 	}
-	return p.dialAt(ctx, kind, pod, member, addr)
+	return p.dialSecurely(ctx, kind, pod, member, addr)
 }
 
-func (p *Port) dialAt(ctx context.Context, kind handshake.Kind, pod string, member replication.MemberID, addr string) (net.Conn, error) {
+func (p *Port) dialAt(ctx context.Context, plain bool, kind handshake.Kind, pod string, member replication.MemberID, addr string) (net.Conn, error) {
 	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := p.opts.Dial(connecting, addr)
@@ -260,23 +262,21 @@ func (p *Port) dialAt(ctx context.Context, kind handshake.Kind, pod string, memb
 		conn.Close()
 		return nil, replication.ErrClosed
 	}
-	tracked.Conn, err = p.introduce(ctx, conn, kind, pod, member)
-	if err != nil {
-		tracked.Conn = conn
+	if err := p.introduce(ctx, tracked, plain, kind, pod, member); err != nil {
 		tracked.Close()
 		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
 	}
 	return tracked, nil
 }
 
-func (p *Port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind, pod string, member replication.MemberID) (_ net.Conn, err error) {
+func (p *Port) introduce(ctx context.Context, conn *Conn, plain bool, kind handshake.Kind, pod string, member replication.MemberID) (err error) {
 	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	raw := conn
-	if p.opts.Secure != nil {
-		if conn, err = p.opts.Secure(ctx, conn, false); err != nil {
-			return nil, err
+	conn.raw.SetDeadline(deadline)
+	defer context.AfterFunc(ctx, func() { conn.raw.SetDeadline(time.Unix(1, 0)) })()
+	defer func() { p.refusedCall(err, conn.raw) }()
+	if !plain {
+		if err := p.secure(ctx, conn, pod); err != nil {
+			return err
 		}
 	}
 	id := p.identity()
@@ -284,37 +284,32 @@ func (p *Port) introduce(ctx context.Context, conn net.Conn, kind handshake.Kind
 		Kind: kind, Cluster: id.Cluster(), Member: id.MemberID, Pod: p.opts.Name,
 		TargetPod: pod, TargetMember: string(member),
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	w, err := handshake.ReadWelcome(conn)
 	switch {
 	case err != nil:
+		return err
 	case w.Pod != pod:
-		err = &handshake.Refused{Reason: handshake.WrongPod, Message: "it calls itself " + w.Pod}
+		return &handshake.Refused{Reason: handshake.WrongPod, Message: "it calls itself " + w.Pod}
 	case member != "" && w.Member != string(member):
-		err = &handshake.Refused{Reason: handshake.WrongMember, Message: "it calls itself " + w.Member}
+		return &handshake.Refused{Reason: handshake.WrongMember, Message: "it calls itself " + w.Member}
 	case id.Cluster() != "" && w.Cluster != "" && w.Cluster != id.Cluster():
-		err = &handshake.Refused{Reason: handshake.WrongCluster, Message: "it belongs to " + w.Cluster}
+		return &handshake.Refused{Reason: handshake.WrongCluster, Message: "it belongs to " + w.Cluster}
 	}
-	if err != nil {
-		var r *handshake.Refused
-		if errors.As(err, &r) {
-			p.refused("out", r.Reason, r.Message, raw)
-		}
-		return nil, err
-	}
-	raw.SetDeadline(time.Time{})
-	keepAlive(raw)
-	return conn, nil
+	conn.raw.SetDeadline(time.Time{})
+	keepAlive(conn.raw)
+	return nil
 }
 
 func (p *Port) refused(side string, r handshake.Reason, message string, conn net.Conn) {
 	p.refusals.count(side, r)
+	message = message[:min(len(message), maxReason)]
 	quiet := !p.refusals.due(r)
 	if r == handshake.NotStarted {
 		p.logger.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
 	} else if !quiet {
-		p.logger.Warn("a peer connection was refused; if it goes on, look at what the pods' names resolve to",
+		p.logger.Warn("a peer connection was refused; if it goes on, look at "+suspect(r),
 			"side", side, "reason", r, "because", message, "address", conn.RemoteAddr())
 	}
 }
@@ -332,11 +327,15 @@ func (s *refusals) due(r handshake.Reason) bool {
 
 // Conn is a connection that the port can close.
 type Conn struct {
-	net.Conn          // what Secure made of raw
+	net.Conn          // what Security made of raw
 	raw      net.Conn // never changes: the port closes it at any moment
 	port     *Port
 	From     replication.MemberID // of an accepted Raft connection; set before it is given out
+	caller   Caller               // of an accepted one; as From
 	once     sync.Once
+
+	proved string       // the other side's pod; set before it is given out
+	trust  func() error // guarded by port.mu; nil: nothing to check
 }
 
 // Close closes the connection. It may be called again.
@@ -377,10 +376,13 @@ func (p *Port) Connected(m replication.MemberID) bool {
 func (p *Port) track(c *Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed {
-		p.conns[c] = struct{}{}
+	select {
+	case <-p.closed:
+		return false
+	default:
 	}
-	return !p.closed
+	p.conns[c] = struct{}{}
+	return true
 }
 
 // Close ends all connections and makes no new ones: a pod whose disk hangs
@@ -388,7 +390,11 @@ func (p *Port) track(c *Conn) bool {
 func (p *Port) Close() {
 	p.opts.Listener.Close()
 	p.mu.Lock()
-	p.closed = true
+	select {
+	case <-p.closed:
+	default:
+		close(p.closed)
+	}
 	for _, a := range p.listeners {
 		a.Close()
 	}
@@ -398,5 +404,5 @@ func (p *Port) Close() {
 	p.mu.Unlock()
 }
 
-// Wait returns when every handshake has ended.
+// Wait returns when every handshake has ended, after Close.
 func (p *Port) Wait() { p.wg.Wait() }

@@ -1,0 +1,128 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/handshake"
+)
+
+// maxReason bounds what a stranger can write into the log at once.
+const maxReason = 512
+
+// secure makes a connection safe, before anything else is said on it. pod is who was
+// called; empty: this is the listening side.
+func (p *Port) secure(ctx context.Context, c *Conn, pod string) error {
+	security := p.opts.Security
+	if security == nil {
+		return nil
+	}
+	changed := security.Changed()
+	secured, err := replication.Secured{}, error(nil)
+	if pod == "" {
+		secured, err = security.Accept(ctx, c.raw)
+	} else {
+		secured, err = security.Call(ctx, c.raw, pod)
+	}
+	if err != nil {
+		return err
+	}
+	c.Conn, c.proved = secured.Conn, secured.Pod
+	if pod != "" && c.proved != "" && c.proved != pod {
+		return &handshake.Refused{Reason: handshake.WrongCertificate, Message: "it has the certificate of " + c.proved}
+	}
+	p.mu.Lock()
+	c.trust = secured.Recheck
+	p.mu.Unlock()
+	select {
+	case <-changed: // perhaps after the check, and before recheck could see it
+		if secured.Recheck != nil {
+			return secured.Recheck()
+		}
+	default:
+	}
+	return nil
+}
+
+// dialSecurely dials, and dials again if the other side is not to be secured.
+func (p *Port) dialSecurely(ctx context.Context, kind handshake.Kind, pod string, member replication.MemberID, addr string) (net.Conn, error) {
+	conn, err := p.dialAt(ctx, false, kind, pod, member, addr)
+	if errors.Is(err, replication.ErrPlainPeer) {
+		return p.dialAt(ctx, true, kind, pod, member, addr)
+	}
+	return conn, err
+}
+
+// recheck closes the connections that are no longer trusted, whenever other
+// certificates count. It returns after Close.
+func (p *Port) recheck() {
+	for {
+		changed := p.opts.Security.Changed()
+		for c, trust := range p.trusts() {
+			if err := trust(); err != nil {
+				p.refused("in", handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)
+				c.raw.Close()
+			}
+		}
+		select {
+		case <-changed:
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+func (p *Port) trusts() map[*Conn]func() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[*Conn]func() error{}
+	for c := range p.conns {
+		if c.trust != nil {
+			all[c] = c.trust
+		}
+	}
+	return all
+}
+
+// reasonOf is why a connection could not be made safe.
+func reasonOf(err error) handshake.Reason {
+	var refused *handshake.Refused
+	var unverified *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Reason
+	case errors.Is(err, replication.ErrUntrusted), errors.As(err, &unverified):
+		return handshake.Untrusted
+	}
+	return handshake.NotSecured
+}
+
+// refusedCall counts a call that the other side has refused, or that was not to be
+// trusted with what this side has to say.
+func (p *Port) refusedCall(err error, conn net.Conn) {
+	var refused *handshake.Refused
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, &refused):
+		p.refused("out", refused.Reason, refused.Message, conn)
+	case errors.As(err, &alert): // The other side says so.
+		p.refused("out", handshake.NotSecured, err.Error(), conn)
+	case errors.As(err, &header) || reasonOf(err) == handshake.Untrusted:
+		if !errors.Is(err, replication.ErrPlainPeer) {
+			p.refused("out", reasonOf(err), err.Error(), conn)
+		}
+	}
+}
+
+// suspect is what a person should look at when connections are refused.
+func suspect(r handshake.Reason) string {
+	switch r {
+	case handshake.NotSecured, handshake.Untrusted, handshake.WrongCertificate:
+		return "the pods' certificates, and whether all pods use TLS"
+	}
+	return "what the pods' names resolve to"
+}
