@@ -9,6 +9,9 @@ type Caller struct {
 	User string
 	// By is how the caller proved it.
 	By Proof
+	// Pod is the Kubernetes pod that a ServiceAccount's token was made for; empty: for
+	// none, or it is not such a token.
+	Pod string
 }
 
 // Proof is how a caller proved who it is.
