@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -44,7 +44,17 @@ type Options struct {
 	// short repeats calls that were only slow; too long is the time that a hung
 	// pod costs.
 	AttemptTimeout time.Duration
-	// DialOptions are added to the client's own, for example credentials.
+	// TLS is for every connection; nil: the connections are plain, unless Files says
+	// otherwise. Without a ServerName a pod's certificate must be for the host of
+	// its address; see TLSFiles.
+	TLS *tls.Config
+	// Files is TLS from files, which are read again; TLS must be nil then.
+	Files TLSFiles
+	// TokenFile holds the token that is sent with each call, for example one of a
+	// Kubernetes ServiceAccount for the audience "baton". It is read again when it
+	// may have changed. Without TLS it is refused for every address but loopback's.
+	TokenFile string
+	// DialOptions are added to the client's own.
 	DialOptions []grpc.DialOption
 }
 
@@ -88,6 +98,7 @@ type Client struct {
 	cluster atomic.Pointer[string]
 
 	keepers keepers
+	secure  secure
 }
 
 // New makes a client. It connects in the background and does not fail when no
@@ -97,7 +108,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{options: o, id: make([]byte, 16)}
+	secure, err := newSecure(o)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{options: o, id: make([]byte, 16), secure: secure}
 	rand.Read(c.id)
 	c.observeCluster(o.Cluster)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -174,7 +189,6 @@ func (c *Client) newRequestID() *kvv1.RequestId {
 
 func (c *Client) dial(address string) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: false,
 		}),
@@ -194,5 +208,6 @@ func (c *Client) dial(address string) (*grpc.ClientConn, error) {
 		// The services are plain addresses: a proxy of the environment is for HTTP.
 		grpc.WithNoProxy(),
 	}
+	options = append(options, c.secure.to(address)...)
 	return grpc.NewClient("passthrough:///"+address, append(options, c.options.DialOptions...)...)
 }

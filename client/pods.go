@@ -97,14 +97,18 @@ func (p *pod) connect(ctx context.Context, timeout time.Duration) *Error {
 
 func (p *pod) unreachable(why string) *Error {
 	// gRPC wraps the system's words, which are what a person needs, in its own.
-	if _, reason, ok := strings.Cut(why, "Error while dialing: "); ok {
-		why = strings.TrimSuffix(reason, `"`)
+	for _, wrapping := range []string{"Error while dialing: ", "authentication handshake failed: "} {
+		if _, reason, ok := strings.Cut(why, wrapping); ok {
+			why = strings.TrimSuffix(reason, `"`)
+		}
 	}
-	return &Error{
+	e := &Error{
 		Code: codes.Unavailable, Reason: kvv1.ErrorReason_ERROR_REASON_NOT_READY,
 		Message:  "cannot reach " + p.address + ": " + why,
 		Metadata: map[string]string{"because": why},
 	}
+	e.explainTLS(why)
+	return e
 }
 
 // view is what is known of the cluster at one time; it is never changed.
@@ -138,7 +142,7 @@ func newPods(endpoints []string, dial func(string) (*grpc.ClientConn, error)) (*
 			for _, p := range v.given {
 				p.conn.Close()
 			}
-			return nil, invalid("endpoint %q: %v", endpoint, err)
+			return nil, invalid("endpoint %q: %s", endpoint, undialed(err))
 		}
 		v.given = append(v.given, &pod{address: endpoint, conn: conn})
 	}

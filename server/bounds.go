@@ -15,6 +15,7 @@ import (
 // bounds are what clients share of this pod, each by who calls; see limits.go.
 type bounds struct {
 	connections    *quota.Quota
+	handshakes     *quota.Quota
 	webConnections *quota.Quota
 	streams        *quota.Quota
 	watches        *quota.Quota
@@ -25,6 +26,7 @@ type bounds struct {
 func newBounds(r prometheus.Registerer) *bounds {
 	b := &bounds{
 		connections:    quota.New("connections", maxConnections),
+		handshakes:     quota.New("handshakes", maxHandshakes),
 		webConnections: quota.New("HTTP connections", maxWebConnections),
 		streams:        quota.New("streams", maxStreams),
 		watches:        quota.New("watches", maxWatches),
@@ -35,7 +37,7 @@ func newBounds(r prometheus.Registerer) *bounds {
 }
 
 func (b *bounds) all() []*quota.Quota {
-	return []*quota.Quota{b.connections, b.webConnections, b.streams, b.watches}
+	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches}
 }
 
 var (

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"strings"
 	"time"
@@ -12,13 +11,15 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/pki"
 )
 
 // Security is how the client port and the HTTP port are secured, and how those who
 // call are told apart.
 type Security struct {
-	// TLS is served on both ports; nil: they are plain.
-	TLS *tls.Config
+	// Certificates are for TLS on both ports; nil: they are plain. A client may show
+	// a certificate of its own, which must then be of a CA in ca.crt.
+	Certificates *pki.Files
 	// CommonName takes the name of a client certificate without a SAN URI from its
 	// common name. Any CA that signs certificates for other purposes, too, makes
 	// users of their owners then.
@@ -94,10 +95,10 @@ type certified struct {
 // certify works out once, for all calls of a connection, who is at its other end.
 func (s Security) certify(info credentials.AuthInfo) credentials.AuthInfo {
 	shown, ok := info.(credentials.TLSInfo)
-	if !ok || len(shown.State.VerifiedChains) == 0 {
+	if !ok || len(shown.State.PeerCertificates) == 0 {
 		return info
 	}
-	leaf := shown.State.VerifiedChains[0][0]
+	leaf := shown.State.PeerCertificates[0]
 	return certified{TLSInfo: shown, caller: s.certificateCaller(leaf), until: leaf.NotAfter}
 }
 

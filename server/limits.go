@@ -49,6 +49,12 @@ const (
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096
+	// maxHandshakes of TLS that are under way: each takes about 30 KiB, and a
+	// millisecond when the client does its part. All clients of a pod that restarts
+	// may come at once.
+	maxHandshakes = 1024
+	// lingerBytes is more than a client sends before it reads why it is refused.
+	lingerBytes = 64 << 10
 	// callWorkers are goroutines that wait for calls: as many as a busy pod has
 	// calls at once. Further calls get a goroutine of their own.
 	callWorkers = 1024
@@ -96,6 +102,12 @@ const (
 	readPatience = time.Minute
 	// greetingTimeout is for TLS and the first frames of a connection.
 	greetingTimeout = 10 * time.Second
+	// lingerTimeout is how long a client may take to read why it is refused.
+	lingerTimeout = 250 * time.Millisecond
+	// trustInterval is how often it is looked whether client certificates have expired.
+	trustInterval = 10 * time.Second
+	// sayAgain: what strangers cause comes into the log no more often than that.
+	sayAgain = 10 * time.Second
 	// webHeaderTimeout is for the headers of a request to the HTTP port, webTimeout
 	// for all of it and for its answer: megabytes at most.
 	webHeaderTimeout = 5 * time.Second

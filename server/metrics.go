@@ -27,6 +27,8 @@ type metrics struct {
 	diverged prometheus.Gauge
 	full     prometheus.Gauge
 	ready    prometheus.Gauge
+
+	tlsFailures prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -48,8 +50,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		diverged: gauge("baton_data_differs", "1: the pods' hashes differ at one revision. See the log of kvd."),
 		full:     gauge("baton_no_space", "1: writes are refused because a volume is nearly full."),
 		ready:    gauge("baton_ready", "1: this pod is ready."),
+		tlsFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "baton_tls_refused_total", Help: "Connections to the client port whose TLS handshake failed.",
+		}),
 	}
-	r.MustRegister(m.handled, m.seconds, m.streams, m.watches, m.leases, m.revoked, m.diverged, m.full, m.ready)
+	r.MustRegister(m.handled, m.seconds, m.streams, m.watches, m.leases, m.revoked, m.diverged, m.full, m.ready, m.tlsFailures)
 	return m
 }
 

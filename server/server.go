@@ -91,6 +91,7 @@ type Server struct {
 	leaseExpirer       *atomic.Pointer[leaseExpirer]
 	grpc               *grpc.Server
 	http               *http.Server
+	transport          *transport // nil: the ports are plain
 
 	stopStreams context.CancelFunc
 	stopLoops   context.CancelFunc
@@ -127,12 +128,19 @@ func New(o Options) *Server {
 		IdleTimeout:       webIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		Protocols:         &http.Protocols{},
 	}
+	s.http.Protocols.SetHTTP1(true)
 	return s
 }
 
 func (s *Server) newGRPC() *grpc.Server {
-	server := grpc.NewServer(
+	var secured []grpc.ServerOption
+	if s.options.Security.Certificates != nil {
+		s.transport = newTransport(s.core)
+		secured = append(secured, grpc.Creds(s.transport))
+	}
+	server := grpc.NewServer(append(secured,
 		// Goroutines that stay grow their stacks once, not with each call.
 		grpc.NumStreamWorkers(callWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
@@ -142,7 +150,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
-	)
+	)...)
 	own := instrumented{server, s.core, s.core.identify, s.core.fail}
 	kvv1.RegisterKVServiceServer(own, &kvService{core: s.core})
 	kvv1.RegisterWatchServiceServer(own, &watchService{core: s.core})
@@ -191,8 +199,15 @@ func (s *Server) Start(client, web net.Listener) {
 	} {
 		s.loops.Go(func() { loop(ctx) })
 	}
+	serveWeb := s.http.Serve
+	if files := s.options.Security.Certificates; files != nil {
+		s.http.TLSConfig = serverTLS(files, "http/1.1")
+		serveWeb = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		s.loops.Go(func() { files.Run(ctx) })
+		s.loops.Go(func() { s.transport.run(ctx) })
+	}
 	s.loops.Go(func() { s.report("client", s.grpc.Serve(client)) })
-	s.loops.Go(func() { s.report("http", s.http.Serve(web)) })
+	s.loops.Go(func() { s.report("http", serveWeb(web)) })
 }
 
 func (s *Server) report(port string, err error) {

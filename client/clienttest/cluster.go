@@ -26,6 +26,8 @@ type Cluster struct {
 	calls  map[string]int
 	id     string
 	faults faults
+
+	options []grpc.ServerOption
 }
 
 // faults are what tests make the pods do.
@@ -52,13 +54,14 @@ type pod struct {
 	server  *grpc.Server // nil while stopped; Cluster.mu guards it
 }
 
-// Start starts a cluster of so many pods; pod 0 is the master.
-func Start(pods int) (*Cluster, error) {
+// Start starts a cluster of so many pods; pod 0 is the master. The options are each
+// server's.
+func Start(pods int, options ...grpc.ServerOption) (*Cluster, error) {
 	data, err := openDatabase()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{data: data, calls: map[string]int{}, id: "6b1f6f0e-0000-4000-8000-000000000001"}
+	c := &Cluster{data: data, calls: map[string]int{}, id: "6b1f6f0e-0000-4000-8000-000000000001", options: options}
 	for i := range pods {
 		c.pods = append(c.pods, &pod{data: data, cluster: c, ordinal: i, address: "127.0.0.1:0"})
 		if err := c.StartPod(i); err != nil {
@@ -76,8 +79,9 @@ func (c *Cluster) StartPod(i int) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(p.unary), grpc.StreamInterceptor(p.stream),
-		grpc.MaxRecvMsgSize(16<<20))
+	server := grpc.NewServer(append([]grpc.ServerOption{
+		grpc.UnaryInterceptor(p.unary), grpc.StreamInterceptor(p.stream), grpc.MaxRecvMsgSize(16 << 20),
+	}, c.options...)...)
 	kvv1.RegisterKVServiceServer(server, p)
 	kvv1.RegisterWatchServiceServer(server, p)
 	kvv1.RegisterLeaseServiceServer(server, p)

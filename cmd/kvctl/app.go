@@ -30,9 +30,11 @@ type app struct {
 	// These say whether a person sits at the other end.
 	inTerminal, outTerminal, errTerminal bool
 
-	endpoints []string
-	timeout   time.Duration
-	output    choice
+	// connection is what the flags say, and from resolveConnection on what counts.
+	connection connection
+	context    string
+	timeout    time.Duration
+	output     choice
 }
 
 // run runs one command and returns the exit code.
@@ -58,13 +60,16 @@ func (a *app) run(ctx context.Context, args []string) int {
 }
 
 // connect makes the client. Close it.
-func (a *app) connect() (*client.Client, error) {
-	return client.New(client.Options{Endpoints: a.endpoints})
+func (a *app) connect(cmd *cobra.Command) (*client.Client, error) {
+	if err := a.resolveConnection(cmd); err != nil {
+		return nil, err
+	}
+	return client.New(a.connection.options())
 }
 
 // with runs do with a client and a context that ends after --timeout.
 func (a *app) with(cmd *cobra.Command, do func(context.Context, *client.Client) error) error {
-	c, err := a.connect()
+	c, err := a.connect(cmd)
 	if err != nil {
 		return err
 	}
@@ -79,7 +84,7 @@ var errIdle = errors.New("nothing came from the cluster in time")
 // withIdle is with for work that may take long: the context ends only when do has
 // not called alive for --timeout.
 func (a *app) withIdle(cmd *cobra.Command, do func(ctx context.Context, c *client.Client, alive func()) error) error {
-	c, err := a.connect()
+	c, err := a.connect(cmd)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (b *bench) run(cmd *cobra.Command, measure func(context.Context) (*benchRes
 		return usagef(cmd, "--clients, --connections and --total must be at least 1, --value-size 0 to %d", maxValueBytes)
 	}
 	for range b.connections {
-		c, err := b.app.connect()
+		c, err := b.app.connect(cmd)
 		if err != nil {
 			return err
 		}

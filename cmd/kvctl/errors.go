@@ -90,6 +90,10 @@ func nextStep(err error) string {
 		return "Read the key to see whether it was written; writing it again may write it twice."
 	case errors.Is(err, client.ErrResultCut):
 		return "The write was applied, once; do not repeat it. Read the keys: kvctl get"
+	case tlsStep(err) != "":
+		return tlsStep(err)
+	case errors.Is(err, client.ErrUnauthenticated):
+		return "Nothing was changed. A token is read from --token-file; a ServiceAccount's needs the audience baton: kubectl create token NAME --audience baton"
 	case errors.Is(err, client.ErrNoMaster):
 		return "Nothing was changed. More than half of the pods must be up to elect a master: kvctl status"
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errIdle):
@@ -100,6 +104,29 @@ func nextStep(err error) string {
 		return "The cluster was restored or replaced since: read the keys, and watch from the revision of that."
 	case errors.Is(err, client.ErrNoSpace):
 		return "Delete keys and compact: kvctl del, kvctl compact. Or make the volume larger."
+	}
+	return ""
+}
+
+// tlsStep is what to do when two sides that reach each other cannot talk.
+func tlsStep(err error) string {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	switch e.Metadata["tls"] {
+	case client.ServerIsPlain:
+		return "Leave out --cacert, --cert and https://, or give kvd serve --client-certs. See kvctl config view for a context that has them."
+	case client.ServerWantsTLS:
+		return "If kvd has --client-certs: give --cacert with its CA. See kvctl config --help for a context that remembers it."
+	case client.OtherName:
+		return "Use an address that the certificate is for, or say with --tls-server-name which of its names to expect."
+	case client.UnknownCA:
+		return "Give the CA that the pods' certificates are of with --cacert: ca.crt in the directory of kvd serve --client-certs."
+	case client.ServerExpired:
+		return "Put a new certificate into the directory of kvd serve --client-certs; it is read within seconds. Or this machine's clock is wrong."
+	case client.ClientRefused:
+		return "Give a client certificate of the CA in kvd's ca.crt, and its key, with --cert and --key."
 	}
 	return ""
 }

@@ -117,7 +117,7 @@ The exit code is 3 when the lease ended before that.`,
 		Example: `  kvctl lease keep-alive 7587
   kvctl lease keep-alive "$id" &`,
 	}, func(cmd *cobra.Command, id int64) error {
-		c, err := a.connect()
+		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,9 @@ It finds the other pods from any one of --endpoints, follows the master when
 that changes, and repeats what is safe to repeat until --timeout is over. A
 write is applied exactly once however often it has to be sent.
 
+Which cluster, and what proves who is who, say flags, else environment variables
+(--cacert: BATON_CACERT), else the context in use: kvctl config.
+
 Output: on a terminal, tables; elsewhere the same columns separated by tabs and
 without a heading, so that cut and awk can read them. A key or value that is not
 printable is shown as a quoted string. With -o json a key or value that is
@@ -50,19 +53,14 @@ func newRoot(a *app) *cobra.Command {
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
-	endpoints := []string{defaultEndpoint}
-	if given := a.env("BATON_ENDPOINTS"); given != "" {
-		endpoints = strings.Split(given, ",")
-	}
 	flags := root.PersistentFlags()
-	flags.StringSliceVar(&a.endpoints, "endpoints", endpoints, "host:port of one or more pods; also BATON_ENDPOINTS")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to try; for what streams, how long to wait for the next part")
 	a.output = choice{value: "table", allowed: []string{"table", "json"}}
 	addChoice(root, &a.output, "output", "o", "table or json")
-	noFiles(root, "endpoints", "timeout")
+	a.registerConnection(root)
 	root.AddCommand(
 		newPut(a), newGet(a), newDel(a), newTxn(a), newWatch(a), newLease(a), newCompact(a),
-		newStatus(a), newMembers(a), newSnapshot(a), newBench(a), newVersion(a),
+		newStatus(a), newMembers(a), newSnapshot(a), newBench(a), newConfig(a), newVersion(a),
 	)
 	return root
 }
@@ -90,15 +88,6 @@ func group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 func (a *app) checkFlags(cmd *cobra.Command) error {
 	if a.timeout <= 0 {
 		return usagef(cmd, "--timeout is %v; it must be more than 0", a.timeout)
-	}
-	for i, endpoint := range a.endpoints {
-		a.endpoints[i] = strings.TrimSpace(endpoint)
-		if !strings.Contains(a.endpoints[i], ":") {
-			return usagef(cmd, "--endpoints: %q is not host:port", endpoint)
-		}
-	}
-	if len(a.endpoints) == 0 {
-		return usagef(cmd, "--endpoints is empty; give host:port of a pod")
 	}
 	return nil
 }
@@ -146,7 +135,7 @@ func (a *app) completePods(cmd *cobra.Command, args []string, _ string) ([]strin
 // complete asks the cluster, but not for long: without an answer it completes
 // nothing.
 func (a *app) complete(cmd *cobra.Command, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
-	c, err := a.connect()
+	c, err := a.connect(cmd)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

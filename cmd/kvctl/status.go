@@ -183,7 +183,7 @@ func statusRow(p *kvv1.PodStatus) []cell {
 // watchStatus shows the status again and again: on a terminal in place, elsewhere
 // as a sequence of tables or of lines of JSON.
 func (a *app) watchStatus(cmd *cobra.Command) error {
-	c, err := a.connect()
+	c, err := a.connect(cmd)
 	if err != nil {
 		return err
 	}

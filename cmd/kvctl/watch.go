@@ -38,7 +38,7 @@ and value; with -o json one document a line.`,
 		if prefix {
 			keys = client.Prefix(args[0])
 		}
-		c, err := a.connect()
+		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}

@@ -31,6 +31,7 @@ type config struct {
 	// keepAge and keepRevisions: see server.Options.
 	keepAge       time.Duration
 	keepRevisions int64
+	clients       clientConfig
 
 	// From peerList.
 	peers     []string
@@ -50,6 +51,7 @@ func (c *config) register(f *pflag.FlagSet) {
 	f.StringVar(&c.peerList, "peers", "", "outside Kubernetes: all pods and their peer ports, kv-0=host:port,kv-1=host:port")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&c.keepAge, "keep-age", 0, "for how long replaced versions can be read; negative: age does not count (default 1h)")
+	c.clients.register(f)
 	f.Int64Var(&c.keepRevisions, "keep-revisions", 0, "how many revisions can be read; negative: their number does not count (default 5000000)")
 }
 

@@ -44,8 +44,15 @@ func run(ctx context.Context, c config) (err error) {
 		return fmt.Errorf("%w: make --data-dir writable for this user", err)
 	}
 
+	security, err := c.clients.open(logger)
+	if err != nil {
+		ports.close()
+		return err
+	}
 	registry := newRegistry()
-	p := &pod{config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)),
+	serving := c.serverOptions(logger, registry, ports)
+	serving.Security = security
+	p := &pod{config: &c, logger: logger, server: server.New(serving),
 		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,8 +29,9 @@ type Options struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// Files is a directory with tls.crt, tls.key and ca.crt. What was read last, and was
-// sound, counts. Its methods may be called by several goroutines.
+// Files is a directory with tls.crt, tls.key and ca.crt. Where clients are served
+// ca.crt may be missing: then none is asked for a certificate. What was read last,
+// and was sound, counts. Its methods may be called by several goroutines.
 type Files struct {
 	dir  string
 	opts Options
@@ -106,7 +108,11 @@ func same(a, b [3][]byte) bool {
 
 func (f *Files) readAll() (texts [3][]byte, err error) {
 	for i, name := range []string{FileCertificate, FileKey, FileCA} {
-		if texts[i], err = readFile(filepath.Join(f.dir, name)); err != nil {
+		texts[i], err = readFile(filepath.Join(f.dir, name))
+		if f.opts.Pod == "" && name == FileCA && errors.Is(err, fs.ErrNotExist) {
+			texts[i], err = nil, nil
+		}
+		if err != nil {
 			return texts, err
 		}
 	}
@@ -221,6 +227,14 @@ func (f *Files) Server(required bool) *tls.Config {
 	c := f.config()
 	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &f.Material().Certificate, nil }
 	c.ClientAuth = tls.RequestClientCert
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if required || f.Material().CAs != nil {
+			return nil, nil //nolint:nilnil // The configuration stays as it is.
+		}
+		unasked := c.Clone()
+		unasked.ClientAuth = tls.NoClientCert
+		return unasked, nil
+	}
 	if required {
 		c.ClientAuth = tls.RequireAnyClientCert // checked below, by what counts at that moment
 	}

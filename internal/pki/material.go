@@ -29,7 +29,8 @@ type Material struct {
 	Roots       *x509.CertPool // the same CAs
 }
 
-// ParseMaterial reads the three files. The key must be the certificate's.
+// ParseMaterial reads the three files. The key must be the certificate's. Without a
+// bundle, nil, no CA is trusted.
 func ParseMaterial(p Pair, bundle []byte) (*Material, error) {
 	certificate, err := tls.X509KeyPair(p.Certificate, p.Key)
 	if err != nil {
@@ -41,6 +42,9 @@ func ParseMaterial(p Pair, bundle []byte) (*Material, error) {
 		}
 	}
 	m := &Material{Certificate: certificate, Roots: x509.NewCertPool()}
+	if bundle == nil {
+		return m, nil
+	}
 	if m.CAs, err = ParseCertificates(bundle); err != nil {
 		return nil, fmt.Errorf("%s: %w", FileCA, err)
 	}
@@ -69,15 +73,23 @@ func (m *Material) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, hos
 	return nil
 }
 
-// Expiry is when the certificate, and the first of the CAs, end.
+// Expiry is when the certificate, and the first of the CAs, end. Without a CA its time
+// is the zero one.
 func (m *Material) Expiry() (certificate, ca time.Time) {
-	ca = m.CAs[0].NotAfter
-	for _, c := range m.CAs[1:] {
-		if c.NotAfter.Before(ca) {
-			ca = c.NotAfter
-		}
+	if first := m.firstCA(); first != nil {
+		ca = first.NotAfter
 	}
 	return m.Certificate.Leaf.NotAfter, ca
+}
+
+// firstCA is the CA that ends first; nil: there is none.
+func (m *Material) firstCA() (first *x509.Certificate) {
+	for _, c := range m.CAs {
+		if first == nil || c.NotAfter.Before(first.NotAfter) {
+			first = c
+		}
+	}
+	return first
 }
 
 // WriteFiles writes a directory of certificates, which only its owner may read. Each

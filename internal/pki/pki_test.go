@@ -342,6 +342,17 @@ func TestConnections(t *testing.T) {
 	if _, err := connect(t, server.Server(false), &tls.Config{RootCAs: server.Material().Roots, ServerName: "kv-0"}); err != nil {
 		t.Errorf("without a certificate: %v", err)
 	}
+	// Without a ca.crt nobody is asked, so that what a client has does no harm.
+	alone := open(t, "", issue(t, two, "kv-0"), two)
+	if err := errors.Join(os.Remove(filepath.Join(alone.dir, FileCA)), alone.Reload()); err != nil {
+		t.Fatal(err)
+	}
+	alone.warn()
+	believing := client.Client()
+	believing.VerifyConnection, believing.InsecureSkipVerify, believing.RootCAs, believing.ServerName = nil, false, open(t, "kv-1", issue(t, two, "kv-1"), two).Material().Roots, "kv-0"
+	if conn, err := connect(t, alone.Server(false), believing); err != nil || len(conn.ConnectionState().PeerCertificates) != 0 {
+		t.Errorf("without a ca.crt: %v", err)
+	}
 	// A connection that was accepted is no longer trusted when its CA is not.
 	write(t, server.dir, issue(t, two, "kv-0"), two)
 	if err := server.Reload(); err != nil {

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"time"
 )
@@ -16,22 +17,15 @@ const (
 func (f *Files) warn() {
 	f.mu.Lock()
 	m := f.material
-	ca := m.CAs[0]
-	for _, c := range m.CAs {
-		if c.NotAfter.Before(ca.NotAfter) {
-			ca = c
-		}
-	}
 	var due []func()
-	for i, c := range []struct {
-		file          string
-		begins, until time.Time
-	}{
-		{FileCertificate, m.Certificate.Leaf.NotBefore, m.Certificate.Leaf.NotAfter}, {FileCA, ca.NotBefore, ca.NotAfter},
-	} {
-		stage := stageOf(f.opts.Now(), c.begins, c.until)
+	for i, c := range []*x509.Certificate{m.Certificate.Leaf, m.firstCA()} {
+		if c == nil {
+			continue
+		}
+		file := []string{FileCertificate, FileCA}[i]
+		stage := stageOf(f.opts.Now(), c.NotBefore, c.NotAfter)
 		if stage > f.warned[i] {
-			due = append(due, func() { f.say(stage, c.file, c.until) })
+			due = append(due, func() { f.say(stage, file, c.NotAfter) })
 		}
 		f.warned[i] = stage
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -28,6 +30,8 @@ type Pod struct {
 	Client, Peer, HTTP string // host:port
 	Command            []string
 	Env                []string // beside this program's own environment
+	// TLS is spoken with the client port and the HTTP port; nil: they are plain.
+	TLS *tls.Config
 
 	mu      sync.Mutex // guards the fields below
 	process *process   // the one that was started last; nil: none was
@@ -64,7 +68,7 @@ func (p *Pod) Start() error {
 	}
 	var err error
 	if p.conn == nil {
-		if p.conn, err = Dial(p.Client); err != nil {
+		if p.conn, err = DialTLS(p.Client, p.TLS); err != nil {
 			return err
 		}
 	}
@@ -164,9 +168,16 @@ func (p *Pod) Conn() *grpc.ClientConn {
 }
 
 // Dial connects to a pod's client port.
-func Dial(address string) (*grpc.ClientConn, error) {
+func Dial(address string) (*grpc.ClientConn, error) { return DialTLS(address, nil) }
+
+// DialTLS is Dial to a port that speaks TLS; nil: it is plain.
+func DialTLS(address string, config *tls.Config) (*grpc.ClientConn, error) {
+	transport := insecure.NewCredentials()
+	if config != nil {
+		transport = credentials.NewTLS(config)
+	}
 	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond},
@@ -202,11 +213,17 @@ func (p *Pod) Status(ctx context.Context, ownOnly bool) (*kvv1.StatusResponse, e
 func (p *Pod) Get(ctx context.Context, path string) (text string, code int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.HTTP+path, nil)
+	scheme, client := "http://", http.DefaultClient
+	if p.TLS != nil {
+		transport := &http.Transport{TLSClientConfig: p.TLS}
+		defer transport.CloseIdleConnections()
+		scheme, client = "https://", &http.Client{Transport: transport}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+p.HTTP+path, nil)
 	if err != nil {
 		return "", 0, err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return "", 0, err
 	}
