@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
 
 	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/inbound"
 	"github.com/batondb/baton/internal/quota"
 )
 
@@ -19,25 +21,35 @@ type bounds struct {
 	webConnections *quota.Quota
 	streams        *quota.Quota
 	watches        *quota.Quota
+	calls          *quota.Quota
+	arriving       *quota.Quota
+	inbound        *inbound.Port
 	// readPatience is the limit of that name; shorter in tests.
 	readPatience time.Duration
 }
 
-func newBounds(r prometheus.Registerer) *bounds {
+// newBounds takes what makes an error into what the client gets.
+func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 	b := &bounds{
 		connections:    quota.New("connections", maxConnections),
 		handshakes:     quota.New("handshakes", maxHandshakes),
 		webConnections: quota.New("HTTP connections", maxWebConnections),
 		streams:        quota.New("streams", maxStreams),
 		watches:        quota.New("watches", maxWatches),
+		calls:          quota.New("calls that begin", maxCalls),
+		arriving:       quota.New("bytes of unfinished requests", maxArrivingBytes),
 		readPatience:   readPatience,
 	}
+	b.inbound = inbound.New(inbound.Options{
+		Connections: b.connections, Calls: b.calls, Bytes: b.arriving,
+		Patience: arrivalPatience, MaxMessageBytes: maxMessageBytes, Fail: fail,
+	})
 	r.MustRegister(b)
 	return b
 }
 
 func (b *bounds) all() []*quota.Quota {
-	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches}
+	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving}
 }
 
 var (
@@ -45,18 +57,26 @@ var (
 		"What clients hold of what this pod has only so much of.", []string{"what"}, nil)
 	boundRefused = prometheus.NewDesc("baton_bound_refused_total",
 		"Clients' requests that were refused because they, or all, would have held too much.", []string{"what"}, nil)
+	requestsLate = prometheus.NewDesc("baton_requests_late_total",
+		"Requests that were ended because they did not arrive whole in time.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
-func (b *bounds) Describe(to chan<- *prometheus.Desc) { to <- boundUsed; to <- boundRefused }
+func (b *bounds) Describe(to chan<- *prometheus.Desc) {
+	to <- boundUsed
+	to <- boundRefused
+	to <- requestsLate
+}
 
 // Collect implements prometheus.Collector.
 func (b *bounds) Collect(to chan<- prometheus.Metric) {
 	for _, q := range b.all() {
 		used, refused := q.Used()
-		to <- prometheus.MustNewConstMetric(boundUsed, prometheus.GaugeValue, float64(used), q.Name())
-		to <- prometheus.MustNewConstMetric(boundRefused, prometheus.CounterValue, float64(refused), q.Name())
+		what := strings.ReplaceAll(strings.ToLower(q.Name()), " ", "_")
+		to <- prometheus.MustNewConstMetric(boundUsed, prometheus.GaugeValue, float64(used), what)
+		to <- prometheus.MustNewConstMetric(boundRefused, prometheus.CounterValue, float64(refused), what)
 	}
+	to <- prometheus.MustNewConstMetric(requestsLate, prometheus.CounterValue, float64(b.inbound.Late()))
 }
 
 // whoCalls is who a limit is counted for: the user who makes a call, or else the
@@ -71,13 +91,5 @@ func whoCalls(ctx context.Context) string {
 	return "somebody"
 }
 
-// host is an address without its port, which is another one for each connection.
-func host(address net.Addr) string {
-	if tcp, ok := address.(*net.TCPAddr); ok {
-		return tcp.IP.String()
-	}
-	if alone, _, err := net.SplitHostPort(address.String()); err == nil {
-		return alone
-	}
-	return address.String()
-}
+// host is an address without its port.
+func host(address net.Addr) string { return inbound.Host(address) }

@@ -42,10 +42,19 @@ const (
 const (
 	// maxMessageBytes is the largest request: the largest write and its frame.
 	maxMessageBytes = 4 << 20
-	// streamWindow is what may be on its way to this pod on one stream: 1 GB/s
+	// streamWindow is what a client may send on one stream before somebody reads it;
+	// for a message that has begun gRPC lets all of it come.
+	streamWindow = 64 << 10
+	// connectionWindow is what may be on its way to this pod on one connection: 1 GB/s
 	// at 1 ms of round trip. With a size of its own choosing gRPC would ping the
 	// client after each request, to measure how much it needs.
-	streamWindow = 1 << 20
+	connectionWindow = 1 << 20
+	// maxArrivingBytes of requests whose first frame says that more is to come: a
+	// hundred of the largest.
+	maxArrivingBytes = 256 << 20
+	// maxCalls that begin: their client has not said all yet. Each holds a goroutine,
+	// its headers and up to streamWindow, 10 to 100 KiB.
+	maxCalls = 16_384
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096
@@ -97,6 +106,8 @@ const (
 	// minPingInterval: a client that pings more often is sent away; gRPC's
 	// own minimum for clients is 10 s.
 	minPingInterval = 5 * time.Second
+	// arrivalPatience: 2 MiB need 70 KB/s.
+	arrivalPatience = 30 * time.Second
 	// readPatience: a snapshot that nobody reads for so long ends, since the database
 	// grows with every write while it is open. One chunk within it is enough.
 	readPatience = time.Minute

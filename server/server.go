@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -110,10 +111,10 @@ func New(o Options) *Server {
 		peerStatuses: newPeerStatuses(),
 		space:        &space{},
 		metrics:      newMetrics(o.Registry),
-		bounds:       newBounds(o.Registry),
 		doubts:       newDoubts(),
 		leaseIDs:     newLeaseIDs(replication.Ordinal(o.Name)),
 	}
+	s.core.bounds = newBounds(o.Registry, s.core.statusOf)
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = &clusterService{core: s.core, readiness: s.readiness}
 	s.keepAliveForwarder = newKeepAliveForwarder(s.core)
@@ -135,18 +136,19 @@ func New(o Options) *Server {
 }
 
 func (s *Server) newGRPC() *grpc.Server {
-	var secured []grpc.ServerOption
+	security := insecure.NewCredentials()
 	if s.options.Security.Certificates != nil {
 		s.transport = newTransport(s.core)
-		secured = append(secured, grpc.Creds(s.transport))
+		security = s.transport
 	}
-	server := grpc.NewServer(append(secured,
+	server := grpc.NewServer(append(s.core.bounds.inbound.ServerOptions(security),
 		// Goroutines that stay grow their stacks once, not with each call.
 		grpc.NumStreamWorkers(callWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(greetingTimeout),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
+		grpc.SharedWriteBuffer(true),
 		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
@@ -193,9 +195,16 @@ func (s *Server) Differs(pod, why string) (serve bool) { return s.core.doubts.ra
 func (s *Server) Start(client, web net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopLoops = cancel
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, method := range info.Methods {
+			if method.IsClientStream {
+				s.core.bounds.inbound.Streams("/" + service + "/" + method.Name)
+			}
+		}
+	}
 	for _, loop := range []func(context.Context){
 		s.readiness.run, s.readiness.turn, s.keepAliveForwarder.run,
-		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence,
+		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence, s.core.bounds.inbound.Run,
 	} {
 		s.loops.Go(func() { loop(ctx) })
 	}
@@ -207,7 +216,7 @@ func (s *Server) Start(client, web net.Listener) {
 		s.loops.Go(func() { s.transport.run(ctx) })
 	}
 	s.loops.Go(func() { s.report("client", s.grpc.Serve(client)) })
-	s.loops.Go(func() { s.report("http", serveWeb(web)) })
+	s.loops.Go(func() { s.report("http", serveWeb(&boundedListener{web, s.core.bounds.webConnections})) })
 }
 
 func (s *Server) report(port string, err error) {

@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"kubernetes/place":  {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes":        {},
 	"kubernetes/tokens": {"internal/caller"},
-	"server":            {"replication", "store", "proto", "internal/caller", "internal/pki", "internal/masterstream", "internal/quota", "internal/refusal", "internal/sleep"},
+	"server":            {"replication", "store", "proto", "internal/caller", "internal/inbound", "internal/pki", "internal/masterstream", "internal/quota", "internal/refusal", "internal/sleep"},
 	"server/etcd":       {"server", "replication", "store", "proto", "internal/caller", "internal/refusal", "internal/sleep"},
 	"store":             {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":            {"proto"},
@@ -66,6 +66,8 @@ var allowed = map[string][]string{
 	"internal/caller":       {},
 	"internal/pki":          {},
 	"internal/masterstream": {},
+	"internal/inbound":      {"internal/quota"},
+	"internal/rawgrpc":      {},
 	"internal/quota":        {"proto", "internal/refusal"},
 	"internal/refusal":      {"proto"},
 	// Not part of the product:
@@ -83,6 +85,8 @@ var allowed = map[string][]string{
 var forTests = map[string][]string{
 	"cmd/kvd":          {"test/oracle", "test/simulate", "test/cluster"},
 	"client":           {"test/cluster", "client/clienttest", "internal/pki"},
+	"internal/inbound": {"internal/rawgrpc"},
+	"server":           {"internal/rawgrpc"},
 	"cmd/kvctl":        {"client/clienttest"},
 	"replication/node": {"test/oracle", parts + "machinetest"},
 	parts + "raftio":   {parts + "machinetest"},

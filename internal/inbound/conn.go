@@ -1,0 +1,269 @@
+package inbound
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	headerBytes = 9
+	// maxFrameBytes is what gRPC allows; it ends the connection at a larger frame.
+	maxFrameBytes = 16 << 10
+	// bufferBytes is as large as gRPC's own buffer, and holds a whole frame.
+	bufferBytes = 32 << 10
+	// slots is how many calls are taken from the quota at a time, since each costs.
+	slots = 64
+)
+
+// errStalled ends a connection whose client stopped within a frame, and errDivided one
+// that hid the length of a message too large in several frames.
+var (
+	errStalled = errors.New("a frame did not arrive in time")
+	errDivided = errors.New("a message is more than what may be under way")
+)
+
+// conn hands frames on to gRPC's framer, each as soon as it is known what to do with it.
+type conn struct {
+	net.Conn
+	port    *Port
+	who     string
+	address *Address
+
+	// Only the goroutine that reads uses these.
+	in      *bufio.Reader
+	header  [headerBytes]byte
+	pending []byte // Not handed on yet: the header, or frames that the client did not send.
+	left    int    // Of the frame's payload.
+	awaits  int64  // The tick since when the rest of a frame is awaited; 0: none is.
+	late    bool   // To look for messages that are late.
+	opening uint32 // The stream of the last HEADERS frame.
+	ends    bool   // With it the client has said all.
+
+	streams streams
+}
+
+func newConn(secured net.Conn, p *Port, who string) *conn {
+	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
+	c.address = &Address{secured.RemoteAddr(), c}
+	c.streams.open = map[uint32]stream{}
+	return c
+}
+
+// RemoteAddr implements net.Conn: by it tap finds the connection.
+func (c *conn) RemoteAddr() net.Addr { return c.address }
+
+// Close implements net.Conn, and gives everything back.
+func (c *conn) Close() error {
+	c.port.mu.Lock()
+	delete(c.port.conns, c)
+	c.port.mu.Unlock()
+	if bytes, calls, first := c.streams.close(); first {
+		c.port.options.Connections.Give(c.who, 1)
+		c.port.options.Bytes.Give(c.who, bytes)
+		c.port.options.Calls.Give(c.who, calls)
+	}
+	return c.Conn.Close()
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		switch {
+		case len(c.pending) > 0:
+			n := copy(p, c.pending)
+			c.pending = c.pending[n:]
+			return n, nil
+		case c.left > 0:
+			n, err := c.in.Read(p[:min(len(p), c.left)])
+			if c.left -= n; c.left == 0 {
+				c.awaits = 0
+			}
+			if n > 0 || err == nil {
+				return n, nil
+			}
+			if err := c.interrupted(err); err != nil {
+				return 0, err
+			}
+		default:
+			if err := c.next(); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// interrupted returns nil if a read only ended to look for messages that are late.
+// Before the first call there are none, and a deadline is gRPC's.
+func (c *conn) interrupted(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.opening == 0 {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if c.port.isLate(c.awaits) {
+		return errStalled
+	}
+	c.late = true
+	return nil
+}
+
+// poke interrupts the reading goroutine if a message is late.
+func (c *conn) poke() {
+	if c.streams.any(c.port.isLate) {
+		_ = c.SetReadDeadline(time.Now()) // An error: it is closed already.
+	}
+}
+
+// next takes the next frame, at the end of the one before.
+func (c *conn) next() error {
+	if c.late {
+		c.late = false
+		if c.pending = c.endLate(); len(c.pending) > 0 {
+			return nil
+		}
+	}
+	header, err := c.peek(headerBytes)
+	if err != nil || header == nil {
+		return err
+	}
+	copy(c.header[:], header) // A second peek moves what the first has shown.
+	header = c.header[:]
+	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
+	kind, flags := http2.FrameType(header[3]), http2.Flags(header[4])
+	id := binary.BigEndian.Uint32(header[5:]) & (1<<31 - 1)
+	ends := flags.Has(http2.FlagDataEndStream)
+	switch {
+	case kind == http2.FrameData && !ends && length <= maxFrameBytes && c.streams.has(id):
+		if c.awaits == 0 {
+			c.awaits = c.port.ticks.Load()
+		}
+		frame, err := c.peek(headerBytes + length)
+		if err != nil || frame == nil {
+			return err
+		}
+		if err := c.data(id, body(frame[headerBytes:], flags)); err != nil {
+			return err
+		}
+	case kind == http2.FrameHeaders:
+		c.opening, c.ends = id, ends
+		fallthrough
+	case kind == http2.FrameData:
+		if ends {
+			c.forget(id)
+		}
+	case kind == http2.FrameRSTStream:
+		c.forget(id)
+	}
+	c.left, c.awaits = length, 0
+	if length > 0 {
+		c.awaits = c.port.ticks.Load()
+	}
+	_, err = c.in.Discard(headerBytes)
+	c.pending = c.header[:]
+	return err
+}
+
+// peek returns the next bytes; nil without an error when it was interrupted.
+func (c *conn) peek(n int) ([]byte, error) {
+	bytes, err := c.in.Peek(n)
+	if err == nil {
+		return bytes, nil
+	}
+	if len(bytes) > 0 && errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return nil, c.interrupted(err)
+}
+
+// body is a DATA frame's payload without its padding.
+func body(payload []byte, flags http2.Flags) []byte {
+	if !flags.Has(http2.FlagDataPadded) {
+		return payload
+	}
+	if len(payload) == 0 || int(payload[0]) > len(payload)-1 {
+		return nil // gRPC ends the connection.
+	}
+	return payload[1 : len(payload)-int(payload[0])]
+}
+
+// open follows the stream whose headers were read last.
+func (c *conn) open(streaming bool) error {
+	if c.ends {
+		return nil
+	}
+	s := stream{}
+	if !streaming {
+		s.began = c.port.ticks.Load()
+	}
+	return c.streams.add(c.opening, s, func() error { return c.port.options.Calls.Take(c.who, slots) })
+}
+
+func (c *conn) forget(id uint32) {
+	if s, ok := c.streams.remove(id); ok && s.taken > 0 {
+		c.port.options.Bytes.Give(c.who, s.taken)
+	}
+}
+
+// data follows the messages of a stream through a frame, which it may change: if the
+// rest of a message is more than the caller may have under way, its length becomes one
+// that gRPC refuses.
+func (c *conn) data(id uint32, payload []byte) error {
+	return c.streams.change(id, func(s *stream) (keep bool, err error) {
+		for len(payload) > 0 {
+			if s.left > 0 {
+				if payload = s.more(payload); s.left == 0 {
+					c.port.options.Bytes.Give(c.who, s.taken)
+					s.taken = 0
+				}
+				continue
+			}
+			prefix, ready := payload, false
+			if payload, ready = s.begin(payload, c.port.ticks.Load()); !ready {
+				continue
+			}
+			if s.left > int64(c.port.options.MaxMessageBytes) {
+				return false, nil // gRPC refuses it.
+			}
+			if err := c.port.options.Bytes.Take(c.who, s.left); err != nil {
+				if len(prefix)-len(payload) != prefixBytes {
+					return false, errDivided
+				}
+				binary.BigEndian.PutUint32(prefix[1:], refusedLength)
+				return false, nil
+			}
+			s.taken = s.left
+		}
+		return true, nil
+	})
+}
+
+// endLate returns frames that end, for gRPC, the calls whose messages are late.
+func (c *conn) endLate() (frames []byte) {
+	for id, s := range c.streams.removeIf(func(s stream) bool { return c.port.isLate(s.began) }) {
+		if s.taken > 0 {
+			c.port.options.Bytes.Give(c.who, s.taken)
+		}
+		c.port.late.Add(1)
+		if s.have == 0 && s.left == 0 {
+			// A prefix with a length that it refuses.
+			frames = appendFrame(frames, id, 0, append([]byte{0}, binary.BigEndian.AppendUint32(nil, refusedLength)...))
+		} else {
+			frames = appendFrame(frames, id, http2.FlagDataEndStream, nil)
+		}
+	}
+	return frames
+}
+
+func appendFrame(to []byte, id uint32, flags http2.Flags, payload []byte) []byte {
+	to = append(to, 0, 0, byte(len(payload)), byte(http2.FrameData), byte(flags))
+	to = binary.BigEndian.AppendUint32(to, id)
+	return append(to, payload...)
+}

@@ -1,0 +1,152 @@
+package inbound
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
+
+	"github.com/batondb/baton/internal/quota"
+)
+
+// Options of a Port. All are needed.
+type Options struct {
+	// Connections are open; Calls have begun, and their client has not said yet that
+	// its message was all; Bytes are of messages whose rest is still to come.
+	Connections, Calls, Bytes *quota.Quota
+	// Patience is how long a message may take to arrive, from the beginning of its
+	// call, or in a stream from its first byte.
+	Patience time.Duration
+	// MaxMessageBytes is the longest message that gRPC takes.
+	MaxMessageBytes int
+	// Fail makes a refusal into what the client gets.
+	Fail func(error) error
+}
+
+// Port bounds what comes to one gRPC port. Its methods may be called by any goroutine.
+type Port struct {
+	options   Options
+	streaming map[string]bool // By method: its client sends when it has something to say. Set before the first call.
+	ticks     atomic.Int64    // Patience has patienceTicks of them.
+	late      atomic.Int64    // Messages that did not arrive in time.
+
+	mu    sync.Mutex // guards conns
+	conns map[*conn]struct{}
+}
+
+// patienceTicks is how exactly patience is measured.
+const patienceTicks = 16
+
+// New returns a port without connections.
+func New(o Options) *Port {
+	p := &Port{options: o, streaming: map[string]bool{}, conns: map[*conn]struct{}{}}
+	p.ticks.Store(1)
+	return p
+}
+
+// ServerOptions are for the gRPC server of the port, whose connections get their
+// security from inner.
+func (p *Port) ServerOptions(inner credentials.TransportCredentials) []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.Creds(&bounded{inner, p}), grpc.InTapHandle(p.tap), grpc.ReadBufferSize(0)}
+}
+
+// Streams says that a stream's client may be silent between its messages. Call it
+// before the first connection.
+func (p *Port) Streams(method string) { p.streaming[method] = true }
+
+// Late is how many messages did not arrive in time.
+func (p *Port) Late() int64 { return p.late.Load() }
+
+func (p *Port) isLate(began int64) bool { return began > 0 && p.ticks.Load()-began > patienceTicks }
+
+// Run ends messages that do not arrive, until ctx ends.
+func (p *Port) Run(ctx context.Context) {
+	tick := time.NewTicker(p.options.Patience / patienceTicks)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.ticks.Add(1)
+		p.mu.Lock()
+		for c := range p.conns {
+			c.poke()
+		}
+		p.mu.Unlock()
+	}
+}
+
+// tap is called by gRPC for each call, by the goroutine that reads its connection,
+// before it reads anything else.
+func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return ctx, nil
+	}
+	if address, ok := from.Addr.(*Address); ok {
+		if err := address.conn.open(p.streaming[info.FullMethodName]); err != nil {
+			return ctx, p.options.Fail(err)
+		}
+	}
+	return ctx, nil
+}
+
+// Address is a client's, as gRPC knows it.
+type Address struct {
+	net.Addr
+	conn *conn
+}
+
+// Host is the address without the port.
+func (a *Address) Host() string { return a.conn.who }
+
+// Host is an address without its port, which is another one for each connection.
+func Host(address net.Addr) string {
+	switch a := address.(type) {
+	case *Address:
+		return a.Host()
+	case *net.TCPAddr:
+		return a.IP.String()
+	}
+	if host, _, err := net.SplitHostPort(address.String()); err == nil {
+		return host
+	}
+	return address.String()
+}
+
+// bounded are credentials whose connections the port follows.
+type bounded struct {
+	credentials.TransportCredentials
+	port *Port
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (b *bounded) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	p, who := b.port, Host(raw.RemoteAddr())
+	if err := p.options.Connections.Take(who, 1); err != nil {
+		return nil, nil, err
+	}
+	secured, info, err := b.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		p.options.Connections.Give(who, 1)
+		return nil, nil, err
+	}
+	c := newConn(secured, p, who)
+	p.mu.Lock()
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	return c, info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (b *bounded) Clone() credentials.TransportCredentials {
+	return &bounded{b.TransportCredentials.Clone(), b.port}
+}

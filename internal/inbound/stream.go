@@ -1,0 +1,150 @@
+package inbound
+
+import (
+	"encoding/binary"
+	"math"
+	"sync"
+)
+
+const (
+	// prefixBytes come before each message: whether it is compressed, and its length.
+	prefixBytes = 5
+	// refusedLength is longer than any message may be.
+	refusedLength = math.MaxUint32
+)
+
+// stream is how far the current message of a stream has come.
+type stream struct {
+	began  int64 // The tick when it was awaited; 0: nothing is awaited.
+	have   int   // Of its prefix.
+	prefix [prefixBytes]byte
+	left   int64 // Of it, after the prefix.
+	taken  int64 // From the quota.
+}
+
+// begin takes the prefix of a message, and all of the message if it is there. It is
+// ready when the prefix is whole and something of the message, left, is to come.
+func (s *stream) begin(payload []byte, now int64) (rest []byte, ready bool) {
+	if s.began == 0 {
+		s.began = now
+	}
+	n := copy(s.prefix[s.have:], payload)
+	s.have, payload = s.have+n, payload[n:]
+	if s.have < prefixBytes {
+		return payload, false
+	}
+	s.have = 0
+	length := int64(binary.BigEndian.Uint32(s.prefix[1:]))
+	if length <= int64(len(payload)) {
+		s.began = 0
+		return payload[length:], false
+	}
+	s.left = length
+	return payload, true
+}
+
+// more takes what comes of a message that has begun.
+func (s *stream) more(payload []byte) (rest []byte) {
+	n := min(s.left, int64(len(payload)))
+	if s.left -= n; s.left == 0 {
+		s.began = 0
+	}
+	return payload[n:]
+}
+
+// streams are those of a connection that their client has not ended.
+type streams struct {
+	mu     sync.Mutex // guards the fields below
+	open   map[uint32]stream
+	slots  int64 // Taken from the quota for them.
+	closed bool
+}
+
+func (s *streams) has(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.open[id]
+	return ok
+}
+
+// change changes a stream, if it is open, and keeps it or not.
+func (s *streams) change(id uint32, change func(*stream) (keep bool, err error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.open[id]
+	if !ok {
+		return nil
+	}
+	keep, err := change(&one)
+	if keep || one.taken > 0 {
+		s.open[id] = one
+	} else {
+		delete(s.open, id)
+	}
+	return err
+}
+
+// add adds a stream; take is called when that needs more slots.
+func (s *streams) add(id uint32, one stream, take func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if int64(len(s.open)) == s.slots {
+		if err := take(); err != nil {
+			return err
+		}
+		s.slots += slots
+	}
+	s.open[id] = one
+	return nil
+}
+
+func (s *streams) remove(id uint32) (stream, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.open[id]
+	delete(s.open, id)
+	return one, ok
+}
+
+func (s *streams) removeIf(is func(stream) bool) map[uint32]stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var removed map[uint32]stream
+	for id, one := range s.open {
+		if is(one) {
+			if removed == nil {
+				removed = map[uint32]stream{}
+			}
+			removed[id] = one
+			delete(s.open, id)
+		}
+	}
+	return removed
+}
+
+// any says whether one of them is late.
+func (s *streams) any(late func(began int64) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.open {
+		if late(one.began) {
+			return true
+		}
+	}
+	return false
+}
+
+// close returns what is to be given back, and whether it is the first time.
+func (s *streams) close() (bytes, slots int64, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.open {
+		bytes += one.taken
+	}
+	slots, first = s.slots, !s.closed
+	s.open, s.slots, s.closed = nil, 0, true
+	return bytes, slots, first
+}
