@@ -40,6 +40,9 @@ func startCluster(ctx context.Context, system System, dir string) (*Cluster, err
 		}
 		c.Pods = append(c.Pods, pod)
 	}
+	if err := cluster.Certify(c.dir, c.Pods...); err != nil {
+		return nil, err
+	}
 	for i, pod := range c.Pods {
 		pod.Command = system.Command(c.Pods, i)
 	}

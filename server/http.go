@@ -71,6 +71,9 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "clone: from %s, %d of %d bytes, %d bytes a second\n", clone.Source, clone.Bytes, clone.Total, clone.BytesPerSecond)
 		}
 	}
+	for _, note := range s.readiness.notes.all() {
+		fmt.Fprintln(w, note)
+	}
 	for _, alarm := range own.GetAlarms() {
 		fmt.Fprintf(w, "alarm: %s\n", alarm)
 	}

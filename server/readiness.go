@@ -24,6 +24,7 @@ type readiness struct {
 	// locks are taken and released at each beat: a deadlock of the server's
 	// stops it. What may wait for a disk or a peer does not belong here.
 	locks []func()
+	notes notes
 }
 
 func newReadiness(c *core, locks ...func()) *readiness {

@@ -32,6 +32,7 @@ type config struct {
 	keepAge       time.Duration
 	keepRevisions int64
 	clients       clientConfig
+	peerTLS       peerConfig
 
 	// From peerList.
 	peers     []string
@@ -49,6 +50,7 @@ func (c *config) register(f *pflag.FlagSet) {
 	f.StringVar(&c.listenPeer, "listen-peer", ":7401", "where the other pods are served")
 	f.StringVar(&c.listenHTTP, "listen-http", ":7402", "where probes, metrics and profiles are served")
 	f.StringVar(&c.peerList, "peers", "", "outside Kubernetes: all pods and their peer ports, kv-0=host:port,kv-1=host:port")
+	c.peerTLS.register(f)
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&c.keepAge, "keep-age", 0, "for how long replaced versions can be read; negative: age does not count (default 1h)")
 	c.clients.register(f)

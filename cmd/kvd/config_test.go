@@ -185,3 +185,47 @@ func TestPrefixedLines(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 }
+
+// The peer port is open to nobody who has no certificate, unless nobody else can
+// reach it.
+func TestPeerConfigurations(t *testing.T) {
+	loopback := []string{"--name", "kv-0", "--listen-peer", "127.0.0.1:7401", "--peers", "kv-0=127.0.0.1:7401,kv-1=[::1]:7401"}
+	for _, test := range []struct {
+		args []string
+		says string // empty: it is accepted
+	}{
+		{loopback, "--certs"},
+		{[]string{"--name", "kv-0", "--service", "kv"}, "--certs"},
+		{append(loopback, "--certs-migrate"), "--certs"},
+		{append(loopback, "--insecure-peers"), ""},
+		{append(loopback, "--certs", "c"), ""},
+		{append(loopback, "--certs", "c", "--insecure-peers"), "--insecure-peers"},
+		{append(loopback, "--insecure-peers", "--listen-peer", ":7401"), "--listen-peer"},
+		{append(loopback, "--insecure-peers", "--peers", "kv-0=127.0.0.1:7401,kv-1=10.0.0.1:7401"), "kv-1 is 10.0.0.1:7401"},
+		{append(loopback, "--insecure-peers", "--peers", "kv-0=127.0.0.1:7401,kv-1=db:7401"), "kv-1 is db:7401"},
+		{[]string{"--name", "kv-0", "--service", "kv", "--insecure-peers"}, "--peers"},
+	} {
+		c, err := parse(t, test.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.checkPeers()
+		if test.says == "" && err == nil {
+			continue
+		}
+		if err == nil || test.says == "" || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: %v, want %q", test.args, err, test.says)
+		}
+	}
+	// Certificates that cannot be used are refused before there is a data directory.
+	c, err := parse(t, append(loopback, "--certs", filepath.Join(t.TempDir(), "nothing"), "--data-dir", filepath.Join(t.TempDir(), "data"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := serve(t.Context(), c); err == nil || !strings.Contains(err.Error(), "--certs") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(c.dataDir); err == nil {
+		t.Error("the data directory was made")
+	}
+}

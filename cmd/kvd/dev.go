@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -102,6 +103,7 @@ func (c *devConfig) serve(executable string, i int) *exec.Cmd {
 		"--listen-peer", c.address(i, 1),
 		"--listen-http", c.address(i, 2),
 		"--peers", strings.Join(peers, ","),
+		"--certs", c.certs(i),
 		"--log-level", c.logLevel)
 	for _, variable := range os.Environ() {
 		// A variable that sets a flag would set it for every pod.
@@ -118,6 +120,9 @@ func runDev(ctx context.Context, c devConfig, out io.Writer) error {
 		return err
 	}
 	if err := c.portsFree(); err != nil {
+		return err
+	}
+	if err := c.certify(time.Now()); err != nil {
 		return err
 	}
 	terminal := &lines{out: out}

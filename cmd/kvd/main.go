@@ -75,7 +75,12 @@ func serveCommand() *cobra.Command {
 		Short: "Run one pod",
 		Long: "Run one pod until SIGTERM, which hands the baton over and ends what is in flight.\n" +
 			"Every flag can be given as an environment variable: --data-dir as BATON_DATA_DIR.",
-	}, func(cmd *cobra.Command, c *config) error { return serve(cmd.Context(), *c) })
+	}, func(cmd *cobra.Command, c *config) error {
+		if err := c.checkPeers(); err != nil {
+			return err
+		}
+		return serve(cmd.Context(), *c)
+	})
 }
 
 // podCommand gives a command the configuration of one pod.

@@ -21,6 +21,7 @@ type pod struct {
 	config     *config
 	logger     *slog.Logger
 	kubernetes *kubernetesPod
+	peerTLS    *peerTLS
 	// misplaced receives an error when the data turns out to belong elsewhere.
 	misplaced chan error
 	server    *server.Server
@@ -157,6 +158,7 @@ func nodeFailed(err error) error {
 
 // close ends what runs; see stop.
 func (p *pod) close(err error) error {
+	defer p.peerTLS.close()
 	defer p.kubernetes.close()
 	p.stop(err != nil).run()
 	if err == nil {

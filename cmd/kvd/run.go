@@ -35,6 +35,14 @@ func run(ctx context.Context, c config) (err error) {
 	tuneMemory(logger)
 	warnUnlessMounted(logger, c.dataDir)
 
+	security, err := c.clients.open(logger)
+	if err != nil {
+		return err
+	}
+	peerTLS, err := c.openPeerTLS(logger)
+	if err != nil {
+		return err
+	}
 	ports, err := listen(&c)
 	if err != nil {
 		return err
@@ -44,16 +52,12 @@ func run(ctx context.Context, c config) (err error) {
 		return fmt.Errorf("%w: make --data-dir writable for this user", err)
 	}
 
-	security, err := c.clients.open(logger)
-	if err != nil {
-		ports.close()
-		return err
-	}
 	registry := newRegistry()
 	serving := c.serverOptions(logger, registry, ports)
 	serving.Security = security
 	p := &pod{config: &c, logger: logger, server: server.New(serving),
-		kubernetes: c.inKubernetes(logger), misplaced: make(chan error, 1)}
+		kubernetes: c.inKubernetes(logger), peerTLS: peerTLS, misplaced: make(chan error, 1)}
+	p.startPeerTLS(registry)
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
@@ -63,6 +67,7 @@ func run(ctx context.Context, c config) (err error) {
 		return unlessStopped(ctx, err)
 	}
 	options := c.replicationOptions(logger, registry, ports.peer, p.server)
+	options.Security = p.peerTLS.security()
 	p.kubernetes.complete(&options)
 	p.node, err = node.Open(ctx, options)
 	if err != nil {

@@ -74,9 +74,9 @@ var allowed = map[string][]string{
 	"client/clienttest": {"store", "proto", "internal/refusal"}, // it answers from a real store
 	"internal/lint":     {},
 	"internal/image":    {},
-	"test":              {"client", "proto", "store", "test/oracle", "test/cluster"},
+	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki"},
 	"test/oracle":       {},
-	"test/cluster":      {"proto"},
+	"test/cluster":      {"proto", "internal/pki"},
 	"bench":             {"client", "proto", "store", "test/cluster"},
 }
 

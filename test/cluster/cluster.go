@@ -30,6 +30,9 @@ func New(dir, kvd string, n int, flags ...string) (*Cluster, error) {
 		}
 		c.Pods, peers = append(c.Pods, p), append(peers, p.Name+"="+p.Peer)
 	}
+	if err := Certify(dir, c.Pods...); err != nil {
+		return nil, err
+	}
 	for _, p := range c.Pods {
 		p.Command = p.Serve(kvd, append([]string{"--peers", strings.Join(peers, ",")}, flags...)...)
 	}

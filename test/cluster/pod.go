@@ -27,6 +27,7 @@ type Pod struct {
 	Name               string
 	Dir                string // its volume
 	Log                string // the file that takes what its processes print
+	Certs              string // for connections between pods; see Certify
 	Client, Peer, HTTP string // host:port
 	Command            []string
 	Env                []string // beside this program's own environment
@@ -53,10 +54,14 @@ func NewPod(dir, name string) (*Pod, error) {
 
 // Serve is the command that runs kvd in the pod.
 func (p *Pod) Serve(kvd string, flags ...string) []string {
-	return append([]string{
+	command := []string{
 		kvd, "serve", "--name", p.Name, "--data-dir", p.Dir,
 		"--listen-client", p.Client, "--listen-peer", p.Peer, "--listen-http", p.HTTP,
-	}, flags...)
+	}
+	if p.Certs != "" {
+		command = append(command, "--certs", p.Certs)
+	}
+	return append(command, flags...)
 }
 
 // Start starts the pod's process, unless it runs, and returns at once.
