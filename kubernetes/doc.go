@@ -7,7 +7,9 @@
 // A Pod is this process as Kubernetes knows it. Ordinals are what the
 // StatefulSet's spec says should exist. The Record is a ConfigMap,
 // <statefulset>-cluster, that says which cluster the StatefulSet runs: whoever
-// creates it may found that cluster, and nobody else. The place is the
+// fills it may found that cluster, and nobody else. The manifest makes it empty,
+// so that pods need not create ConfigMaps; a missing one is like an empty one, and
+// a pod makes it where its Role permits that. The place is the
 // namespace, by its uid: a volume that was copied into another namespace, or
 // into another Kubernetes cluster, is not where it was.
 //
@@ -18,10 +20,11 @@
 //   - What should exist is known only for a short time after it was read. A
 //     StatefulSet that is gone, that is being deleted, or that has no replicas
 //     is a stop: then nothing is known, and nobody leaves.
-//   - The record is only ever created, never overwritten, but in one step, from
-//     the cluster that a pod has data of to the one that goes on from it, when a
-//     person told the pod to recover or to adopt; and back, by pods that have a
-//     quorum of the former.
+//   - The record is only ever written where there is none, never overwritten, but
+//     from the cluster that a pod has data of to the one that goes on from it, when
+//     a person told the pod to recover or to adopt; and back, by pods that have a
+//     quorum of the former. Each write fails if the ConfigMap was touched since it
+//     was read.
 //
 // # Caveats
 //

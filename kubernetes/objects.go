@@ -23,8 +23,9 @@ type statefulSet struct {
 	} `json:"spec"`
 }
 
-// configMap is what is read of a ConfigMap.
+// configMap is what is read and written of a ConfigMap.
 type configMap struct {
+	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
 	Data              map[string]string `json:"data"`
 }

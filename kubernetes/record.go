@@ -13,10 +13,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// ErrNoRecord is returned when the StatefulSet has no cluster record.
+// ErrNoRecord is returned when the StatefulSet has no cluster record: its ConfigMap
+// is empty, as the manifest makes it, or is missing.
 var ErrNoRecord = errors.New("there is no cluster record")
+
+// ErrNoPlaceForRecord is returned when the record cannot be written: its ConfigMap
+// is missing, and the pod may not create one.
+var ErrNoPlaceForRecord = errors.New("the ConfigMap of the cluster record is missing, and a pod may not create it: apply the manifest again")
 
 // ErrUnknown is returned when it is not known whether the record was exchanged, or
 // will be: the API's answer was lost.
@@ -57,31 +63,39 @@ func recordIn(m *configMap) Record {
 	return Record{Cluster: m.Data[keyCluster], Founder: m.Data[keyFounder], Replaces: m.Data[keyReplaces]}
 }
 
+// readRecord reads the ConfigMap. With ErrNoRecord it is empty, or, nil, missing:
+// that is the same but for the way in which a record is written.
 func (p *Pod) readRecord(ctx context.Context) (*configMap, error) {
 	m := &configMap{}
 	switch err := p.get(ctx, configMaps, p.recordName(), m); {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%w: ConfigMap %s", ErrNoRecord, p.recordName())
+		return nil, fmt.Errorf("%w: the ConfigMap %s is missing", ErrNoRecord, p.recordName())
 	case err != nil:
 		return nil, fmt.Errorf("read the cluster record: %w", err)
+	case len(m.Data) == 0:
+		return m, fmt.Errorf("%w: the ConfigMap %s is empty", ErrNoRecord, p.recordName())
 	case m.Data[keyCluster] == "":
-		return nil, fmt.Errorf("the cluster record, ConfigMap %s, names no cluster: write it there, or delete the ConfigMap, and pods that have data write it again", p.recordName())
+		return nil, fmt.Errorf("the cluster record, ConfigMap %s, names no cluster: write it there, or remove all of its data, and pods that have data write it again", p.recordName())
 	}
 	return m, nil
 }
 
 // Found asks which cluster a member without data belongs to, and whether it is
 // the one that founds it. The member of the lowest ordinal founds a cluster
-// when it creates the record; it is told so again when it asks again, for it
+// when it writes the record; it is told so again when it asks again, for it
 // may have died in between. Without a record, a disk that is not fresh, because
 // it has met a cluster, waits until one of that cluster's pods has written the
 // record again; and so does any disk while another pod may have data: it has a
 // volume, and is not among those that have said that they are empty. An error says
 // what is missing.
 func (p *Pod) Found(ctx context.Context, member string, fresh bool, empty []string) (cluster string, founder bool, err error) {
-	record, err := p.Record(ctx)
-	if errors.Is(err, ErrNoRecord) && fresh {
-		record, err = p.found(ctx, member, empty)
+	there, err := p.readRecord(ctx)
+	var record Record
+	switch {
+	case err == nil:
+		record = recordIn(there)
+	case errors.Is(err, ErrNoRecord) && fresh:
+		record, err = p.found(ctx, there, member, empty)
 	}
 	if err != nil {
 		return "", false, err
@@ -89,7 +103,9 @@ func (p *Pod) Found(ctx context.Context, member string, fresh bool, empty []stri
 	return record.Cluster, record.Founder == member, nil
 }
 
-func (p *Pod) found(ctx context.Context, member string, empty []string) (Record, error) {
+// found writes the record if the pod may found the cluster and nobody has touched
+// the ConfigMap since it was read: what the pod checks was not otherwise before.
+func (p *Pod) found(ctx context.Context, there *configMap, member string, empty []string) (Record, error) {
 	set, err := p.readSet(ctx)
 	if err != nil {
 		return Record{}, err
@@ -104,22 +120,17 @@ func (p *Pod) found(ctx context.Context, member string, empty []string) (Record,
 	if because := founding.Refusal(); because != "" {
 		return Record{}, errors.New(because)
 	}
-	record := Record{Cluster: uuid.NewString(), Founder: member}
-	err = p.create(ctx, set, record)
-	if apierrors.IsAlreadyExists(err) {
-		return p.Record(ctx)
-	}
-	return record, err
+	return p.writeFirst(ctx, set, there, Record{Cluster: uuid.NewString(), Founder: member})
 }
 
-func (p *Pod) create(ctx context.Context, set *statefulSet, r Record) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := p.resource(configMaps).Create(ctx, p.recordObject(p.owners(ctx, set, nil), r), metav1.CreateOptions{})
-	if err != nil {
-		return fmt.Errorf("create the cluster record: %w", err)
+// writeFirst writes a record where there was none, and returns what is there
+// instead if another pod was faster.
+func (p *Pod) writeFirst(ctx context.Context, set *statefulSet, there *configMap, r Record) (Record, error) {
+	err := p.write(ctx, p.owners(ctx, set, there), there, r)
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+		return p.Record(ctx)
 	}
-	return nil
+	return r, err
 }
 
 // owners are those whom the record belongs to: the StatefulSet, and the claim of
@@ -127,7 +138,7 @@ func (p *Pod) create(ctx context.Context, set *statefulSet, r Record) error {
 // is deleted and made again finds the record of its volumes, also if the first
 // pod lost its own; and when the claims are deleted as well, the next
 // StatefulSet of the name begins anew.
-func (p *Pod) owners(ctx context.Context, set *statefulSet, there []metav1.OwnerReference) []metav1.OwnerReference {
+func (p *Pod) owners(ctx context.Context, set *statefulSet, there *configMap) []metav1.OwnerReference {
 	want := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}}
 	if len(set.Spec.VolumeClaimTemplates) > 0 {
 		name := set.Spec.VolumeClaimTemplates[0].Name + "-" + p.opts.Name
@@ -137,7 +148,10 @@ func (p *Pod) owners(ctx context.Context, set *statefulSet, there []metav1.Owner
 			p.opts.Logger.Debug("the cluster record does not belong to this pod's claim", slog.Any("error", err))
 		}
 	}
-	for _, o := range there {
+	if there == nil {
+		there = &configMap{}
+	}
+	for _, o := range there.OwnerReferences {
 		// An earlier object of the same name is gone, or about to be.
 		if !slices.ContainsFunc(want, func(w metav1.OwnerReference) bool { return w.Kind == o.Kind && w.Name == o.Name }) {
 			want = append(want, o)
@@ -149,24 +163,36 @@ func (p *Pod) owners(ctx context.Context, set *statefulSet, there []metav1.Owner
 	return want
 }
 
-// recordObject is the record as the API takes it.
-func (p *Pod) recordObject(owners []metav1.OwnerReference, r Record) *unstructured.Unstructured {
-	references := []any{}
-	for _, o := range owners {
-		references = append(references, map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": string(o.UID)})
+// write puts a record into the ConfigMap as it was read, whose labels and
+// annotations stay; nil: into a new one, as manifests of before let pods do. It
+// fails when the ConfigMap was changed, or made, since it was read.
+func (p *Pod) write(ctx context.Context, owners []metav1.OwnerReference, there *configMap, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	m := &configMap{}
+	if there != nil {
+		m.ObjectMeta = there.ObjectMeta
 	}
-	data := map[string]any{keyCluster: r.Cluster, keyFounder: r.Founder}
+	m.Kind, m.APIVersion, m.Name, m.Namespace = "ConfigMap", "v1", p.recordName(), p.opts.Namespace
+	m.OwnerReferences = owners
+	m.Data = map[string]string{keyCluster: r.Cluster, keyFounder: r.Founder}
 	if r.Replaces != "" {
-		data[keyReplaces] = r.Replaces
+		m.Data[keyReplaces] = r.Replaces
 	}
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap",
-		"metadata": map[string]any{
-			"name": p.recordName(), "namespace": p.opts.Namespace,
-			"ownerReferences": references,
-		},
-		"data": data,
-	}}
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(m)
+	if err != nil {
+		return err
+	}
+	object := &unstructured.Unstructured{Object: fields}
+	if there != nil {
+		_, err = p.resource(configMaps).Update(ctx, object, metav1.UpdateOptions{})
+	} else if _, err = p.resource(configMaps).Create(ctx, object, metav1.CreateOptions{}); apierrors.IsForbidden(err) {
+		return fmt.Errorf("%w (%w)", ErrNoPlaceForRecord, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write the cluster record: %w", err)
+	}
+	return nil
 }
 
 // KeepRecord makes the record say what r says, r being what a pod with data
@@ -184,22 +210,18 @@ func (p *Pod) KeepRecord(ctx context.Context, r Record) (Record, error) {
 	}
 	there, err := p.readRecord(ctx)
 	if errors.Is(err, ErrNoRecord) {
-		err = p.create(ctx, set, r)
-		if apierrors.IsAlreadyExists(err) {
-			return p.Record(ctx)
-		}
-		return r, err
+		return p.writeFirst(ctx, set, there, r)
 	}
 	if err != nil {
 		return Record{}, err
 	}
 	now := recordIn(there)
-	owners := p.owners(ctx, set, there.OwnerReferences)
+	owners := p.owners(ctx, set, there)
 	owned := slices.EqualFunc(owners, there.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
 	if now.Cluster != r.Cluster || owned {
 		return now, nil
 	}
-	return now, p.update(ctx, owners, there, now)
+	return now, p.write(ctx, owners, there, now)
 }
 
 // ExchangeRecord puts a record in the place of the one that names the cluster
@@ -212,20 +234,19 @@ func (p *Pod) ExchangeRecord(ctx context.Context, from string, to Record) error 
 		return err
 	}
 	there, err := p.readRecord(ctx)
-	if errors.Is(err, ErrNoRecord) {
-		return p.exchanged(ctx, to, p.create(ctx, set, to))
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoRecord) {
 		return err
 	}
-	switch now := recordIn(there); {
-	case now == to:
-		return nil
-	case now.Cluster != from:
-		return fmt.Errorf("the cluster record, ConfigMap %s, names the cluster %s by the data of %q, and not %s: another pod was faster",
-			p.recordName(), now.Cluster, now.Founder, from)
+	if err == nil {
+		switch now := recordIn(there); {
+		case now == to:
+			return nil
+		case now.Cluster != from:
+			return fmt.Errorf("the cluster record, ConfigMap %s, names the cluster %s by the data of %q, and not %s: another pod was faster",
+				p.recordName(), now.Cluster, now.Founder, from)
+		}
 	}
-	return p.exchanged(ctx, to, p.update(ctx, p.owners(ctx, set, there.OwnerReferences), there, to))
+	return p.exchanged(ctx, to, p.write(ctx, p.owners(ctx, set, there), there, to))
 }
 
 // exchanged looks at the record after an error. Not even a refusal says that nothing
@@ -244,18 +265,6 @@ func (p *Pod) exchanged(ctx context.Context, to Record, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
-}
-
-// update fails when the record has changed since it was read.
-func (p *Pod) update(ctx context.Context, owners []metav1.OwnerReference, there *configMap, r Record) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	object := p.recordObject(owners, r)
-	object.SetResourceVersion(there.ResourceVersion)
-	if _, err := p.resource(configMaps).Update(ctx, object, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("update the cluster record: %w", err)
-	}
-	return nil
 }
 
 // Place says where this pod is: the namespace's name and uid. A namespace of

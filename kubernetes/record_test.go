@@ -13,14 +13,51 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// Many ask at once, also with different disks: one founds, and is told so again.
+// manifestRecord is the ConfigMap as the manifest makes it.
+func manifestRecord() *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kv-cluster", ResourceVersion: "1",
+			Labels: map[string]string{"app": "kv"}, Annotations: map[string]string{"applied": "by kubectl"}},
+	}
+}
+
+// compareVersions lets the fake API look at the versions of ConfigMaps, as the real
+// one does.
+func compareVersions(client *fake.FakeDynamicClient) {
+	client.PrependReactor("update", "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		update := a.(clienttesting.UpdateAction).GetObject().(*unstructured.Unstructured).DeepCopy()
+		object, err := client.Tracker().Get(configMaps, namespace, "kv-cluster")
+		if err != nil {
+			return true, nil, err
+		}
+		if there := object.(*unstructured.Unstructured).GetResourceVersion(); there != update.GetResourceVersion() {
+			return true, nil, apierrors.NewConflict(configMaps.GroupResource(), "kv-cluster", errors.New("it was changed"))
+		}
+		update.SetResourceVersion(update.GetResourceVersion() + "+")
+		return true, update, client.Tracker().Update(configMaps, update, namespace)
+	})
+}
+
+// Many ask at once, also with different disks: one founds, and is told so again. So
+// it is with the ConfigMap of the manifest, and with one that a pod has to make.
 //
 // Scenario: S01
 func TestFoundOnce(t *testing.T) {
-	client := api(t, newSet(0, 3))
+	for name, objects := range map[string][]runtime.Object{
+		"an empty ConfigMap": {newSet(0, 3), manifestRecord()},
+		"no ConfigMap":       {newSet(0, 3)},
+	} {
+		t.Run(name, func(t *testing.T) { testFoundOnce(t, api(t, objects...)) })
+	}
+}
+
+func testFoundOnce(t *testing.T, client *fake.FakeDynamicClient) {
+	compareVersions(client)
 	members := []string{"kv-0/a", "kv-0/b", "kv-0/c", "kv-0/d"}
 	clusters, founders := make([]string, len(members)), make([]bool, len(members))
 	var all sync.WaitGroup
@@ -102,13 +139,16 @@ func TestNoFoundingWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-func mustRead(t *testing.T, p *Pod) *statefulSet {
+// mustWrite writes a record where there is no ConfigMap.
+func mustWrite(t *testing.T, p *Pod, r Record) {
 	t.Helper()
 	set, err := p.readSet(t.Context())
+	if err == nil {
+		err = p.write(t.Context(), p.owners(t.Context(), set, nil), nil, r)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set
 }
 
 func TestKeepRecord(t *testing.T) {
@@ -128,9 +168,7 @@ func TestKeepRecord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPod(t, api(t, newSet(0, 3)), "kv-1")
 			if c.there != nil {
-				if err := p.create(t.Context(), mustRead(t, p), *c.there); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, p, *c.there)
 			}
 			got, err := p.KeepRecord(t.Context(), c.keep)
 			if err != nil || got != c.want {
@@ -150,9 +188,7 @@ func TestExchangeRecord(t *testing.T) {
 	p, other := newPod(t, client, "kv-1"), newPod(t, client, "kv-2")
 	old := Record{Cluster: "c1", Founder: "kv-0/a"}
 	mine, theirs := Record{Cluster: "c2", Founder: "kv-1/b", Replaces: "c1"}, Record{Cluster: "c3", Founder: "kv-2/c", Replaces: "c1"}
-	if err := p.create(t.Context(), mustRead(t, p), old); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, p, old)
 	object, err := client.Tracker().Get(configMaps, namespace, "kv-cluster")
 	if err != nil {
 		t.Fatal(err)
@@ -197,9 +233,7 @@ func TestAnExchangeThatTheClientTriesAgain(t *testing.T) {
 		verb, refusal := "create", apierrors.NewAlreadyExists(configMaps.GroupResource(), "kv-cluster")
 		if there {
 			verb, refusal = "update", apierrors.NewConflict(configMaps.GroupResource(), "kv-cluster", errors.New("it was changed"))
-			if err := p.create(t.Context(), mustRead(t, p), Record{Cluster: "c1", Founder: "kv-0/a"}); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, p, Record{Cluster: "c1", Founder: "kv-0/a"})
 		}
 		client.PrependReactor(verb, "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
 			if _, _, err := clienttesting.ObjectReaction(client.Tracker())(a); err != nil {

@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -91,6 +93,7 @@ func newStatefulSetIn(t *testing.T, uid types.UID, replicas int) *statefulSet {
 		defer s.mu.Unlock()
 		return s.away, nil, errors.New("connection refused")
 	})
+	s.restrict()
 	s.create("set-1", replicas)
 	t.Cleanup(func() { s.stopAll(slices.Collect(maps.Keys(s.pods))...) })
 	return s
@@ -110,6 +113,38 @@ var (
 	recordsResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	podsResource    = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 )
+
+// restrict permits what the Role does: to update ConfigMaps, of the version that
+// was read, and not to make them.
+func (s *statefulSet) restrict() {
+	s.api.PrependReactor("create", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(recordsResource.GroupResource(), "kv-cluster", errors.New("the Role does not permit it"))
+	})
+	s.api.PrependReactor("update", "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		update := a.(clienttesting.UpdateAction).GetObject().(*unstructured.Unstructured).DeepCopy()
+		there, err := s.api.Tracker().Get(recordsResource, namespace, update.GetName())
+		if err != nil {
+			return true, nil, err
+		}
+		if there.(*unstructured.Unstructured).GetResourceVersion() != update.GetResourceVersion() {
+			return true, nil, apierrors.NewConflict(recordsResource.GroupResource(), update.GetName(), errors.New("it was changed"))
+		}
+		update.SetResourceVersion(uuid.NewString())
+		return true, update, s.api.Tracker().Update(recordsResource, update, namespace)
+	})
+	s.applyRecord()
+}
+
+// applyRecord makes the record's ConfigMap, as the manifest does.
+func (s *statefulSet) applyRecord() {
+	s.t.Helper()
+	if err := s.api.Tracker().Create(recordsResource, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"metadata": map[string]any{"name": "kv-cluster", "namespace": namespace},
+	}}, namespace); err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 func (s *statefulSet) create(uid string, replicas int) {
 	s.t.Helper()
@@ -337,7 +372,7 @@ func TestStopIsNoDeparture(t *testing.T) {
 	before := memberIDs(s.status("kv-0"))
 	for name, c := range map[string]struct{ stop, back func() }{
 		"scaled to zero":  {func() { s.scale(0) }, func() { s.scale(3) }},
-		"deleted":         {s.remove, func() { s.create("set-2", 3) }},
+		"deleted":         {s.remove, func() { s.applyRecord(); s.create("set-2", 3) }},
 		"the API is away": {func() { s.scale(1); s.setAway(true) }, func() { s.awaitReady(all...); s.scale(3); s.setAway(false) }},
 	} {
 		t.Run(name, func(t *testing.T) {

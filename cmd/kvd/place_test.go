@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -171,7 +172,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	}
 	copied.start("kv-0", "kv-2")
 	c := copied.config("kv-1")
-	if disk, err := adopt(t.Context(), &c); err == nil || !strings.Contains(err.Error(), "nothing was done") || !strings.Contains(copied.recorded(), "not found") {
+	if disk, err := adopt(t.Context(), &c); err == nil || !strings.Contains(err.Error(), "nothing was done") || copied.recorded() != "" {
 		t.Fatalf("%+v, %v; the record: %s", disk, err, copied.recorded())
 	}
 
@@ -286,16 +287,13 @@ func TestRecordIsWrittenBack(t *testing.T) {
 	cluster := s.status("kv-0").GetClusterId()
 	s.stopAll(all...)
 	s.remove()
+	s.applyRecord()
 	s.create("set-2", 3)
 	s.start("kv-1", "kv-2")
 	s.awaitReady("kv-1", "kv-2")
 	s.eventually("the record is back", func() error {
-		m, err := s.api.Resource(recordsResource).Namespace(namespace).Get(t.Context(), "kv-cluster", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if data := m.Object["data"].(map[string]any); data["cluster"] != cluster {
-			return errors.New("it names another cluster")
+		if got := s.recorded(); got != cluster {
+			return fmt.Errorf("it names %q", got)
 		}
 		return nil
 	})
@@ -311,11 +309,18 @@ func TestRecordIsWrittenBack(t *testing.T) {
 }
 
 // The record is deleted, the first volume is lost, and all other pods are silent
-// at once: nobody founds a second cluster.
+// at once: nobody founds a second cluster, whether the record was made again, empty,
+// or not.
 //
 // Scenario: S19
 func TestFirstVolumeAndRecordLost(t *testing.T) {
 	t.Parallel()
+	for _, applied := range []bool{true, false} {
+		t.Run(fmt.Sprintf("applied again: %t", applied), func(t *testing.T) { testFirstVolumeAndRecordLost(t, applied) })
+	}
+}
+
+func testFirstVolumeAndRecordLost(t *testing.T, applied bool) {
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
 	s.start(all...)
@@ -329,6 +334,9 @@ func TestFirstVolumeAndRecordLost(t *testing.T) {
 	s.stopAll(all...)
 	if err := s.api.Resource(recordsResource).Namespace(namespace).Delete(t.Context(), "kv-cluster", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
+	}
+	if applied {
+		s.applyRecord()
 	}
 	s.wipe("kv-0")
 	s.setPhase("Running", "kv-1", "kv-2")

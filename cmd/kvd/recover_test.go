@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -69,7 +70,8 @@ func (s *statefulSet) recorded() string {
 	if err != nil {
 		return err.Error()
 	}
-	return m.Object["data"].(map[string]any)["cluster"].(string)
+	named, _, _ := unstructured.NestedString(m.Object, "data", "cluster")
+	return named
 }
 
 // S20: a majority of the volumes is lost, and the wiped pods start first. There

@@ -53,11 +53,11 @@ func Judge(f Facts) Verdict {
 		return Verdict{}
 	case record.Cluster == disk.Cluster:
 		return Verdict{Because: fmt.Sprintf("this volume was to go on as the cluster %s, and the cluster record says that %s itself goes on: "+
-			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record",
+			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record, and apply the manifest again",
 			disk.Successor, disk.Cluster)}
 	case record.Cluster == disk.Replaces:
 		return Verdict{Because: fmt.Sprintf("this volume's cluster %s was to go on from %s, and the cluster record says that %s itself goes on: "+
-			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record",
+			"its pods had a quorum after all. Delete this pod's volume claim and then the pod: it clones. If this data is the right one, delete the ConfigMap of the record, and apply the manifest again",
 			disk.Cluster, disk.Replaces, disk.Replaces)}
 	case replaced:
 		return Verdict{Because: fmt.Sprintf("the cluster %s goes on as %s since a person ran kvd recover; the data of this volume is from before, "+
@@ -66,7 +66,7 @@ func Judge(f Facts) Verdict {
 			disk.Cluster, record.Cluster, record.Cluster, record.Founder, disk.Cluster)}
 	}
 	return Verdict{Because: fmt.Sprintf("the volume has data of the cluster %s, and the cluster record says that this StatefulSet runs %s. "+
-		"If that one is right, delete this pod's volume claim and then the pod, and it clones; if this data is, delete the ConfigMap of the record",
+		"If that one is right, delete this pod's volume claim and then the pod, and it clones; if this data is, delete the ConfigMap of the record, and apply the manifest again",
 		disk.Cluster, record.Cluster)}
 }
 

@@ -35,7 +35,8 @@ type Keeper struct {
 	Logger *slog.Logger
 
 	warned bool
-	lonely int // How often in a row the pod should have yielded and had no quorum.
+	noMap  bool // It was said that there is no ConfigMap for the record.
+	lonely int  // How often in a row the pod should have yielded and had no quorum.
 }
 
 // Run returns an error when the pod must end, because its data must not be served
@@ -99,9 +100,14 @@ func (k *Keeper) facts(ctx context.Context) (f Facts, known bool) {
 		return f, true
 	}
 	f.Record, err = k.Pod.KeepRecord(ctx, kubernetes.Record{Cluster: f.Disk.Cluster, Replaces: f.Disk.Replaces})
-	if err != nil {
+	missing := errors.Is(err, kubernetes.ErrNoPlaceForRecord)
+	switch {
+	case missing && !k.noMap:
+		k.Logger.Warn("the cluster record is not kept", slog.Any("error", err))
+	case err != nil:
 		k.Logger.Debug("the cluster record could not be looked after", slog.Any("error", err))
 	}
+	k.noMap = missing
 	return f, err == nil
 }
 

@@ -18,6 +18,7 @@ import (
 
 var (
 	namespaces   = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	configMaps   = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	statefulSets = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}
 	podObjects   = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	claims       = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
@@ -54,6 +55,7 @@ func newController(w *world, replicas int, parallel bool, fail func(string, ...a
 	}}
 	c.replicas.Store(int64(replicas))
 	w.api.put(namespaces, object("v1", "Namespace", Namespace))
+	w.api.put(configMaps, object("v1", "ConfigMap", Service+"-cluster")) // Empty, as the manifest makes it.
 	c.publish()
 	return c
 }
