@@ -33,7 +33,15 @@ func (p *Pod) SetRole(ctx context.Context, role string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	// Through the status, which takes labels, but neither an image nor an owner.
+	// Roles of manifests of before permit the pod itself instead.
+	_, err = p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	if apierrors.IsForbidden(err) {
+		if _, older := p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}); older == nil {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("label the pod %s: %w", p.opts.Name, err)
 	}
 	return nil

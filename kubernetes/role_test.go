@@ -7,8 +7,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func labelled(t *testing.T, client *fake.FakeDynamicClient) map[string]string {
@@ -77,4 +80,29 @@ func TestRoleWhileTheAPIIsAway(t *testing.T) {
 		body, _ := server.patched.Load().(string)
 		return body == `{"metadata":{"labels":{"baton.kv/role":"master"}}}`
 	})
+}
+
+// A Role of before permits to patch the pod itself, and not its status.
+func TestRoleUnderTheRoleOfBefore(t *testing.T) {
+	client := api(t, &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kv-0"},
+	})
+	permitted := ""
+	client.PrependReactor("patch", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		return a.GetSubresource() != permitted, nil, apierrors.NewForbidden(pods.GroupResource(), "kv-0", nil)
+	})
+	p := newPod(t, client, "kv-0")
+	for _, permitted = range []string{"", "status"} {
+		if err := p.SetRole(t.Context(), "follower"); err != nil || labelled(t, client)[RoleLabel] != "follower" {
+			t.Errorf("permitted is %q: %v", permitted, err)
+		}
+		if err := p.SetRole(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+	}
+	permitted = "none"
+	if err := p.SetRole(t.Context(), "follower"); !apierrors.IsForbidden(err) {
+		t.Error(err)
+	}
 }

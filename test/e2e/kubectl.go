@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -35,6 +36,14 @@ func kubectl(namespace, input string, args ...string) (string, error) {
 // newAPI is a client of the Kubernetes that KUBECONFIG points at, or of the one
 // that this process is a pod of.
 func newAPI() (kubernetes.Interface, error) {
+	config, err := apiConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(config)
+}
+
+func apiConfig() (*rest.Config, error) {
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
 	if err != nil {
@@ -42,5 +51,5 @@ func newAPI() (kubernetes.Interface, error) {
 	}
 	// Waiting is done by asking often.
 	config.QPS, config.Burst = 100, 200
-	return kubernetes.NewForConfig(config)
+	return config, nil
 }

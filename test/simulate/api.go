@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -158,12 +159,12 @@ func (r *apiResource) Get(ctx context.Context, name string, _ metav1.GetOptions,
 	})
 }
 
+// errRole is what the Role does not permit.
+var errRole = errors.New("the Role does not permit it")
+
 func (r *apiResource) Create(ctx context.Context, object *unstructured.Unstructured, _ metav1.CreateOptions, _ ...string) (*unstructured.Unstructured, error) {
 	return r.call(ctx, func() (*unstructured.Unstructured, error) {
-		if _, err := r.find(object.GetName()); err == nil {
-			return nil, apierrors.NewAlreadyExists(r.kind.GroupResource(), object.GetName())
-		}
-		return r.api.store(objectKey(r.kind, object.GetName()), object), nil
+		return nil, apierrors.NewForbidden(r.kind.GroupResource(), object.GetName(), errRole)
 	})
 }
 
@@ -182,8 +183,11 @@ func (r *apiResource) Update(ctx context.Context, object *unstructured.Unstructu
 	})
 }
 
-func (r *apiResource) Patch(ctx context.Context, name string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*unstructured.Unstructured, error) {
+func (r *apiResource) Patch(ctx context.Context, name string, _ types.PatchType, data []byte, _ metav1.PatchOptions, of ...string) (*unstructured.Unstructured, error) {
 	return r.call(ctx, func() (*unstructured.Unstructured, error) {
+		if !slices.Equal(of, []string{"status"}) {
+			return nil, apierrors.NewForbidden(r.kind.GroupResource(), name, errRole)
+		}
 		there, err := r.find(name)
 		if err != nil {
 			return nil, err
