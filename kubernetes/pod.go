@@ -38,6 +38,8 @@ type Options struct {
 	// Name is the pod's, <statefulset>-<ordinal>.
 	Name   string
 	Logger *slog.Logger // nil: none
+	// Read reads a path of the API server; nil: only Client is there.
+	Read func(ctx context.Context, path string) ([]byte, error)
 	// Interval is how often the StatefulSet is read; 2 s.
 	Interval time.Duration
 }
@@ -59,7 +61,11 @@ func InCluster(name string, logger *slog.Logger) (*Pod, error) {
 		return nil, fmt.Errorf("kubernetes: %w", err)
 	}
 	config.Timeout = callTimeout
-	client, err := dynamic.NewForConfig(config)
+	web, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	client, err := dynamic.NewForConfigAndClient(config, web)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: %w", err)
 	}
@@ -67,7 +73,10 @@ func InCluster(name string, logger *slog.Logger) (*Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: the pod's namespace: %w", err)
 	}
-	return New(Options{Client: client, Namespace: strings.TrimSpace(string(namespace)), Name: name, Logger: logger})
+	return New(Options{
+		Client: client, Namespace: strings.TrimSpace(string(namespace)), Name: name, Logger: logger,
+		Read: reader(web, config.Host),
+	})
 }
 
 // New is a pod with a given client.

@@ -3,10 +3,15 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"slices"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
 	"github.com/batondb/baton/internal/pki"
+	"github.com/batondb/baton/kubernetes"
+	"github.com/batondb/baton/kubernetes/tokens"
 	"github.com/batondb/baton/server"
 )
 
@@ -14,16 +19,31 @@ import (
 type clientConfig struct {
 	certs      string
 	commonName bool
+	// tokens is "offline", "review" or "off".
+	tokens string
 }
+
+// tokenAudience is what a ServiceAccount's token must be for.
+const tokenAudience = "baton"
 
 func (c *clientConfig) register(f *pflag.FlagSet) {
 	f.StringVar(&c.certs, "client-certs", "", "a directory with tls.crt, tls.key and ca.crt: the client port and the HTTP port speak TLS 1.3; "+
 		"the files are read again when they change. A client may show a certificate of ca.crt (without that file: none counts), and need not (default: both ports are plain)")
 	f.BoolVar(&c.commonName, "client-common-name", false, "a client certificate without a SAN URI names its caller by its common name, as with etcd")
+	f.StringVar(&c.tokens, "service-account-tokens", "offline", "in Kubernetes, with --client-certs: how tokens of ServiceAccounts for the audience baton are checked: "+
+		"offline, with the API server's keys; review, which also asks the API server (once a minute for each) whether they still count; off")
 }
 
-// open reads what is configured.
-func (c *clientConfig) open(logger *slog.Logger) (s server.Security, err error) {
+func (c *clientConfig) check() error {
+	if !slices.Contains([]string{"offline", "review", "off"}, c.tokens) {
+		return fmt.Errorf("--service-account-tokens is %q: set it to offline, review or off", c.tokens)
+	}
+	return nil
+}
+
+// open reads what is configured. k is nil outside Kubernetes. A token is taken only
+// over TLS: on a plain port it is everybody's who sees it.
+func (c *clientConfig) open(k *kubernetesPod, logger *slog.Logger) (s server.Security, err error) {
 	s.CommonName = c.commonName
 	if c.certs == "" {
 		return s, nil
@@ -31,5 +51,39 @@ func (c *clientConfig) open(logger *slog.Logger) (s server.Security, err error) 
 	if s.Certificates, err = pki.Open(c.certs, pki.Options{Logger: logger}); err != nil {
 		return s, fmt.Errorf("--client-certs: %w", err)
 	}
+	if k != nil && c.tokens != "off" {
+		k.tokens = c.verifier(k.Pod, logger)
+		s.Token = k.tokens.Verify
+	}
 	return s, nil
+}
+
+func (c *clientConfig) verifier(pod *kubernetes.Pod, logger *slog.Logger) *tokens.Verifier {
+	o := tokens.Options{Audience: tokenAudience, Fetch: pod.Read, Logger: logger}
+	if c.tokens == "review" {
+		o.Review = pod.Review
+	}
+	return tokens.New(o)
+}
+
+// showClientTLS shows how the certificates for clients are; nil: there are none.
+func (p *pod) showClientTLS(registry prometheus.Registerer, files *pki.Files) {
+	if files == nil {
+		return
+	}
+	registerCertificates(registry, "client", files)
+	p.server.Note(func() []string {
+		status := files.Status()
+		note := "client certificate: ends " + status.Certificate.UTC().Format(time.RFC3339)
+		if status.CA.IsZero() {
+			note += "; no client is asked for one"
+		} else {
+			note += "; the first of the CAs of clients ends " + status.CA.UTC().Format(time.RFC3339)
+		}
+		all := []string{note}
+		if status.Problem != nil {
+			all = append(all, "client certificate: not renewed: "+status.Problem.Error())
+		}
+		return all
+	})
 }

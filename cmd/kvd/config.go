@@ -102,6 +102,9 @@ func (c *config) complete() error {
 	if err := new(slog.Level).UnmarshalText([]byte(c.logLevel)); err != nil {
 		return fmt.Errorf("--log-level is %q: set it to debug, info, warn or error", c.logLevel)
 	}
+	if err := c.clients.check(); err != nil {
+		return err
+	}
 	return c.completePeers()
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/kubernetes/place"
+	"github.com/batondb/baton/kubernetes/tokens"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 )
@@ -26,6 +27,7 @@ const (
 type kubernetesPod struct {
 	*kubernetes.Pod
 	logger   *slog.Logger
+	tokens   *tokens.Verifier // nil: none are taken
 	stopping atomic.Bool
 	wake     chan struct{} // has a token when the role has changed
 	cancel   context.CancelFunc
@@ -121,7 +123,13 @@ func (o *kubernetesPod) stop() {
 
 // close returns when everything has ended.
 func (o *kubernetesPod) close() {
-	if o == nil || o.cancel == nil {
+	if o == nil {
+		return
+	}
+	if o.tokens != nil {
+		o.tokens.Close()
+	}
+	if o.cancel == nil {
 		return
 	}
 	o.cancel()

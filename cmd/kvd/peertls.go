@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"syscall"
@@ -160,7 +161,12 @@ func (p *pod) startPeerTLS(registry prometheus.Registerer) {
 // registerCertificates shows in metrics when certificates end. use says what they are
 // for: "peer", or "client".
 func registerCertificates(registry prometheus.Registerer, use string, files *pki.Files) {
-	seconds := func(at time.Time) float64 { return float64(at.Unix()) }
+	seconds := func(at time.Time) float64 {
+		if at.IsZero() { // There is none, so it does not end.
+			return math.Inf(1)
+		}
+		return float64(at.Unix())
+	}
 	ends := func(which string, value func(pki.Status) time.Time) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "baton_certificate_expiry_timestamp_seconds",

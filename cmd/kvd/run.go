@@ -35,7 +35,8 @@ func run(ctx context.Context, c config) (err error) {
 	tuneMemory(logger)
 	warnUnlessMounted(logger, c.dataDir)
 
-	security, err := c.clients.open(logger)
+	inKubernetes := c.inKubernetes(logger)
+	security, err := c.clients.open(inKubernetes, logger)
 	if err != nil {
 		return err
 	}
@@ -56,8 +57,9 @@ func run(ctx context.Context, c config) (err error) {
 	serving := c.serverOptions(logger, registry, ports)
 	serving.Security = security
 	p := &pod{config: &c, logger: logger, server: server.New(serving),
-		kubernetes: c.inKubernetes(logger), peerTLS: peerTLS, misplaced: make(chan error, 1)}
+		kubernetes: inKubernetes, peerTLS: peerTLS, misplaced: make(chan error, 1)}
 	p.startPeerTLS(registry)
+	p.showClientTLS(registry, security.Certificates)
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
