@@ -65,6 +65,9 @@ func AwaitServing(t testing.TB, p *cluster.Pod) {
 	})
 }
 
+// Program builds etcd, and returns where it is.
+func Program(t testing.TB) string { return cluster.Program(t, etcd) }
+
 // Etcdctl builds etcdctl, and returns where it is.
 func Etcdctl(t testing.TB) string { return cluster.Program(t, etcdctl) }
 
