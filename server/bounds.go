@@ -23,6 +23,7 @@ type bounds struct {
 	watches        *quota.Quota
 	calls          *quota.Quota
 	arriving       *quota.Quota
+	answers        *quota.Quota
 	inbound        *inbound.Port
 	// readPatience is the limit of that name; shorter in tests.
 	readPatience time.Duration
@@ -38,6 +39,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 		watches:        quota.New("watches", maxWatches),
 		calls:          quota.New("calls that begin", maxCalls),
 		arriving:       quota.New("bytes of unfinished requests", maxArrivingBytes),
+		answers:        quota.New("bytes of unread answers", maxAnswerBytes),
 		readPatience:   readPatience,
 	}
 	b.inbound = inbound.New(inbound.Options{
@@ -49,7 +51,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 }
 
 func (b *bounds) all() []*quota.Quota {
-	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving}
+	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving, b.answers}
 }
 
 var (

@@ -13,6 +13,10 @@ import (
 // shared deadline.
 type Waiter interface{ Waits(method string) bool }
 
+// Builder is a service some of whose unary calls build answers without a bound of
+// their own: they find an Answer in their context.
+type Builder interface{ Builds(method string) bool }
+
 // instrumented registers services and treats all their calls alike: it finds out who
 // makes a call, gives unary calls a deadline if they have none (but see Waiter), gives
 // streams a context that ends when the pod stops, and counts every call. An
@@ -30,9 +34,14 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 	wrapped := *desc
 	wrapped.Methods, wrapped.Streams = nil, nil
 	waiter, _ := service.(Waiter)
+	builder, _ := service.(Builder)
 	for _, m := range desc.Methods {
 		counts := i.core.metrics.unary("/" + desc.ServiceName + "/" + m.MethodName)
-		m.Handler = i.unary(counts, m.Handler, waiter != nil && waiter.Waits(m.MethodName))
+		handle := m.Handler
+		if builder != nil && builder.Builds(m.MethodName) {
+			handle = i.building(handle)
+		}
+		m.Handler = i.unary(counts, handle, waiter != nil && waiter.Waits(m.MethodName))
 		wrapped.Methods = append(wrapped.Methods, m)
 	}
 	for _, s := range desc.Streams {
@@ -56,10 +65,26 @@ func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits boo
 		if err == nil {
 			response, err = handle(service, ctx, decode, interceptor)
 		}
+		if err == nil && i.identify != nil {
+			response, err = i.core.counted(ctx, response)
+		}
 		if err != nil {
 			err = i.fail(ctx, err)
 		}
 		counts.done(start, err)
+		return response, err
+	}
+}
+
+// building gives a call an Answer.
+func (i instrumented) building(handle grpc.MethodHandler) grpc.MethodHandler {
+	return func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+		answer := &Answer{quota: i.core.bounds.answers, who: whoCalls(ctx)}
+		defer answer.end()
+		response, err := handle(service, context.WithValue(ctx, answerKey{}, answer), decode, interceptor)
+		if err == nil {
+			response = answer.take(ctx, response)
+		}
 		return response, err
 	}
 }
@@ -73,7 +98,7 @@ func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.Str
 		counts.open.Inc()
 		defer counts.open.Dec()
 		if err == nil {
-			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx}) })
+			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf()}) })
 		}
 		err = i.fail(ctx, err)
 		counts.done(start, err)
@@ -95,6 +120,14 @@ func (i instrumented) bounded(ctx context.Context, handle func() error) error {
 	return handle()
 }
 
+// answersOf is whose quota answers are counted in; nil on the peer port.
+func (i instrumented) answersOf() *core {
+	if i.identify == nil {
+		return nil
+	}
+	return i.core
+}
+
 // identified returns an error that is a status already: services whose errors are
 // another API's have no part in it.
 func (i instrumented) identified(ctx context.Context) (context.Context, error) {
@@ -108,7 +141,23 @@ func (i instrumented) identified(ctx context.Context) (context.Context, error) {
 // servedStream is a stream whose context also ends when the pod stops.
 type servedStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx  context.Context
+	core *core // nil: what is sent is not counted.
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s *servedStream) SendMsg(message any) error {
+	if s.core == nil {
+		return s.ServerStream.SendMsg(message)
+	}
+	sent, err := s.core.counted(s.ctx, message)
+	if err != nil {
+		return err
+	}
+	if err = s.ServerStream.SendMsg(sent); err != nil {
+		uncount(sent)
+	}
+	return err
 }
 
 func (s *servedStream) Context() context.Context { return s.ctx }

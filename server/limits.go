@@ -52,6 +52,12 @@ const (
 	// maxArrivingBytes of requests whose first frame says that more is to come: a
 	// hundred of the largest.
 	maxArrivingBytes = 256 << 20
+	// maxAnswerBytes that are built and that no client has read yet; with what else is
+	// in memory less than the GiB that a pod has.
+	maxAnswerBytes = 384 << 20
+	// maxUncountedBytes of an answer, which are not worth the count: streams have as
+	// much in gRPC's own buffers.
+	maxUncountedBytes = 64 << 10
 	// maxCalls that begin: their client has not said all yet. Each holds a goroutine,
 	// its headers and up to streamWindow, 10 to 100 KiB.
 	maxCalls = 16_384

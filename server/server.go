@@ -144,6 +144,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(append(s.core.bounds.inbound.ServerOptions(security),
 		// Goroutines that stay grow their stacks once, not with each call.
 		grpc.NumStreamWorkers(callWorkers),
+		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(greetingTimeout),

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -51,7 +52,8 @@ type conn struct {
 
 func newConn(secured net.Conn, p *Port, who string) *conn {
 	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
-	c.address = &Address{secured.RemoteAddr(), c}
+	open, end := context.WithCancel(context.Background())
+	c.address = &Address{secured.RemoteAddr(), c, open, end}
 	c.streams.open = map[uint32]stream{}
 	return c
 }
@@ -68,6 +70,7 @@ func (c *conn) Close() error {
 		c.port.options.Connections.Give(c.who, 1)
 		c.port.options.Bytes.Give(c.who, bytes)
 		c.port.options.Calls.Give(c.who, calls)
+		c.address.end()
 	}
 	return c.Conn.Close()
 }

@@ -103,6 +103,19 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 type Address struct {
 	net.Addr
 	conn *conn
+	open context.Context // Ends with the connection.
+	end  context.CancelFunc
+}
+
+// AfterClose runs f once the connection of a call is closed, unless stop is called
+// before.
+func AfterClose(ctx context.Context, f func()) (stop func() bool) {
+	if from, ok := peer.FromContext(ctx); ok {
+		if address, ok := from.Addr.(*Address); ok {
+			return context.AfterFunc(address.open, f)
+		}
+	}
+	return func() bool { return true }
 }
 
 // Host is the address without the port.

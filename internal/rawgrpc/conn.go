@@ -104,9 +104,27 @@ func (c *Conn) note(change func()) {
 
 // Wait returns how a call ended.
 func (c *Conn) Wait(ctx context.Context, stream uint32) (End, error) {
+	return c.wait(ctx, func() (End, bool) {
+		end, ended := c.ends[stream]
+		return end, ended
+	})
+}
+
+// WaitAny returns how some call ended.
+func (c *Conn) WaitAny(ctx context.Context) (End, error) {
+	return c.wait(ctx, func() (End, bool) {
+		for _, end := range c.ends {
+			return end, true
+		}
+		return End{}, false
+	})
+}
+
+// wait calls find with c.mu held.
+func (c *Conn) wait(ctx context.Context, find func() (End, bool)) (End, error) {
 	for {
 		c.mu.Lock()
-		end, ended := c.ends[stream]
+		end, ended := find()
 		if !ended && c.lost != nil {
 			end, ended = End{Code: codes.Unavailable, Message: c.lost.Error()}, true
 		}
@@ -118,7 +136,7 @@ func (c *Conn) Wait(ctx context.Context, stream uint32) (End, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return End{}, fmt.Errorf("stream %d did not end: %w", stream, ctx.Err())
+			return End{}, fmt.Errorf("no call ended: %w", ctx.Err())
 		}
 	}
 }

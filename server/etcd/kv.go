@@ -19,6 +19,9 @@ type kvService struct {
 // Waits implements server.Waiter.
 func (s *kvService) Waits(method string) bool { return method == "Put" }
 
+// Builds implements server.Builder.
+func (s *kvService) Builds(method string) bool { return method != "Put" && method != "Compact" }
+
 func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
 	if err := checkPut(req); err != nil {
 		return nil, err

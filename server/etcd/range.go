@@ -4,17 +4,23 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"slices"
 	"sort"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/server"
 	"github.com/batondb/baton/store"
 )
 
 // Range answers from this pod's copy of the data. etcd bounds the number of keys
-// only by the limit, and so does this: an answer is held in memory as a whole.
+// only by the limit, and so does this: an answer is held in memory as a whole, and
+// counted.
 func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	if err := checkRange(req); err != nil {
 		return nil, err
@@ -24,20 +30,81 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 		return nil, s.pod.fail(ctx, err)
 	}
 	for {
-		found, err := read(ctx, st, req, max(req.GetRevision(), 0))
+		response, revision, err := answer(ctx, st, req)
 		if err != nil && req.GetRevision() <= 0 && compacted(err) {
 			continue // A compaction overtook a read of several parts: begin anew.
 		}
 		if err != nil {
 			return nil, s.pod.fail(ctx, err)
 		}
-		response := found.answer(req)
 		if req.GetRevision() > 0 {
-			found.revision = st.Revision() // etcd's header has the newest, too.
+			revision = st.Revision() // etcd's header has the newest, too.
 		}
-		response.Header = s.pod.header(found.revision)
+		response.Header = s.pod.header(revision)
 		return response, nil
 	}
+}
+
+// answer returns what a range holds, without a header, and the revision that it is of.
+func answer(ctx context.Context, st *store.Store, req *pb.RangeRequest) (*pb.RangeResponse, int64, error) {
+	if inOrder(req) && server.AnswerOf(ctx) != nil {
+		return encodedRange(ctx, st, req)
+	}
+	found, err := read(ctx, st, req, max(req.GetRevision(), 0))
+	if err != nil {
+		return nil, 0, err
+	}
+	return found.answer(req), found.revision, nil
+}
+
+// inOrder says that keys are sent as they are read.
+func inOrder(req *pb.RangeRequest) bool {
+	return len(req.GetRangeEnd()) > 0 && !req.GetCountOnly() && !filtered(req) && (sorting(req) == nil || fromTheEnd(req))
+}
+
+// encodedRange encodes the keys of a range part by part, so that they are in memory
+// once: as they are sent.
+func encodedRange(ctx context.Context, st *store.Store, req *pb.RangeRequest) (*pb.RangeResponse, int64, error) {
+	building, left := server.AnswerOf(ctx), req.GetLimit()
+	if left <= 0 {
+		left = math.MaxInt64
+	}
+	building.Reset()
+	response := &pb.RangeResponse{}
+	found, err := scan(ctx, st, req, nativeRange(req, max(req.GetRevision(), 0)), func(kvs []*kvv1.KeyValue) error {
+		if int64(len(kvs)) > left {
+			kvs, response.More = kvs[:left], true
+		}
+		left -= int64(len(kvs))
+		return building.Add(appendKeyValues(nil, kvs, withoutValues(req)))
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	response.Count = found.count
+	return response, found.revision, nil
+}
+
+// kvsField is the number of RangeResponse.kvs.
+var kvsField = (&pb.RangeResponse{}).ProtoReflect().Descriptor().Fields().ByName("kvs").Number()
+
+func appendKeyValues(to []byte, kvs []*kvv1.KeyValue, withoutValues bool) []byte {
+	size := 0
+	for _, kv := range kvs {
+		size += len(kv.GetKey()) + len(kv.GetValue()) + keyOverhead
+	}
+	to = slices.Grow(to, size)
+	one := &mvccpb.KeyValue{}
+	for _, kv := range kvs {
+		convert(one, kv)
+		if withoutValues {
+			one.Value, one.Lease = nil, 0 // As answer does.
+		}
+		to = protowire.AppendTag(to, kvsField, protowire.BytesType)
+		to = protowire.AppendVarint(to, uint64(proto.Size(one)))
+		to, _ = proto.MarshalOptions{}.MarshalAppend(to, one) // Bytes and numbers always encode.
+	}
+	return to
 }
 
 func compacted(err error) bool {
@@ -59,45 +126,75 @@ type keys struct {
 	count    int64 // Of all keys in the range.
 }
 
-// read reads what etcd would, for answer, at a revision (0: the newest).
-func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
-	native := &kvv1.RangeRequest{
+func nativeRange(req *pb.RangeRequest, revision int64) *kvv1.RangeRequest {
+	return &kvv1.RangeRequest{
 		Key: req.GetKey(), RangeEnd: req.GetRangeEnd(), Revision: revision,
 		KeysOnly: withoutValues(req), CountOnly: req.GetCountOnly(),
 	}
-	if len(req.GetRangeEnd()) > 0 && !req.GetCountOnly() {
-		return scan(ctx, st, req, native)
-	}
-	page, err := st.Range(ctx, native)
-	if err != nil {
-		return nil, err
-	}
-	return &keys{page.GetHeader().GetRevision(), page.GetKvs(), page.GetCount()}, nil
 }
 
-// scan reads a range of keys. When a limit cuts it off, the rest is counted.
-func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest) (*keys, error) {
-	native.Limit = readLimit(req)
-	native.Reverse = fromTheEnd(req)
-	found := &keys{}
-	err := st.Scan(ctx, native, func(revision int64, kvs []*kvv1.KeyValue) error {
-		found.revision = revision
-		if found.kvs == nil {
-			found.kvs = kvs
-		} else {
-			found.kvs = append(found.kvs, kvs...)
+const (
+	// keyOverhead of a key is more than its numbers and lengths take, encoded.
+	keyOverhead = 64
+	// objectBytes of a key are what it takes in memory besides its bytes, as read and
+	// as converted.
+	objectBytes = 320
+)
+
+// read reads what etcd would, for answer, at a revision (0: the newest).
+func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
+	native := nativeRange(req, revision)
+	if len(req.GetRangeEnd()) == 0 || req.GetCountOnly() {
+		page, err := st.Range(ctx, native)
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		return &keys{page.GetHeader().GetRevision(), page.GetKvs(), page.GetCount()}, nil
+	}
+	var all []*kvv1.KeyValue
+	building := server.AnswerOf(ctx)
+	found, err := scan(ctx, st, req, native, func(kvs []*kvv1.KeyValue) error {
+		size := 0
+		for _, kv := range kvs { // Once as they are, and once encoded.
+			size += 2*(len(kv.GetKey())+len(kv.GetValue())) + objectBytes
+		}
+		if all == nil {
+			all = kvs
+		} else {
+			all = append(all, kvs...)
+		}
+		return building.Hold(size)
 	})
 	if err != nil {
 		return nil, err
 	}
-	found.count = int64(len(found.kvs))
+	found.kvs = all
+	return found, nil
+}
+
+// scan reads a range of keys and hands them on in parts, with a limit one more than
+// that. When a limit cuts it off, the rest is counted. It returns no keys.
+func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest, emit func([]*kvv1.KeyValue) error) (*keys, error) {
+	native.Limit = readLimit(req)
+	native.Reverse = fromTheEnd(req)
+	found := &keys{}
+	var last []byte
+	err := st.Scan(ctx, native, func(revision int64, kvs []*kvv1.KeyValue) error {
+		found.revision, found.count = revision, found.count+int64(len(kvs))
+		if len(kvs) == 0 {
+			return nil
+		}
+		last = kvs[len(kvs)-1].GetKey()
+		return emit(kvs)
+	})
+	if err != nil {
+		return nil, err
+	}
 	if native.Limit == 0 || found.count < native.Limit {
 		return found, nil
 	}
 	rest := &kvv1.RangeRequest{Key: native.Key, RangeEnd: native.RangeEnd, Revision: found.revision, CountOnly: true}
-	switch last := found.kvs[len(found.kvs)-1].GetKey(); {
+	switch {
 	case !native.Reverse:
 		rest.Key = after(last)
 	case bytes.Equal(last, firstKey):

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/internal/inbound"
+	"github.com/batondb/baton/internal/quota"
+)
+
+// An answer is in memory until its client has read it, and gRPC takes in all of a
+// unary one at once. So large answers are counted, by who asked, from when they are
+// built until gRPC has written them, which it shows by freeing their buffer, or until
+// the connection ends.
+
+// Answer counts what a unary call builds: see Builder. For one goroutine.
+type Answer struct {
+	quota    *quota.Quota
+	who      string
+	held     int64 // Of objects, until the call has returned.
+	parts    mem.BufferSlice
+	partSize int64
+}
+
+type answerKey struct{}
+
+// AnswerOf returns the answer that a call builds; nil if it counts none, which all
+// methods take.
+func AnswerOf(ctx context.Context) *Answer {
+	answer, _ := ctx.Value(answerKey{}).(*Answer)
+	return answer
+}
+
+// Hold counts bytes that are in memory until the call returns. It fails with TOO_MANY.
+func (a *Answer) Hold(bytes int) error {
+	if a == nil {
+		return nil
+	}
+	if err := a.quota.Take(a.who, int64(bytes)); err != nil {
+		return err
+	}
+	a.held += int64(bytes)
+	return nil
+}
+
+// Add adds encoded fields to the end of the message that the call returns; they are
+// sent as they are. It fails with TOO_MANY.
+func (a *Answer) Add(fields []byte) error {
+	if err := a.quota.Take(a.who, int64(len(fields))); err != nil {
+		return err
+	}
+	a.parts, a.partSize = append(a.parts, mem.SliceBuffer(fields)), a.partSize+int64(len(fields))
+	return nil
+}
+
+// Reset drops what was added.
+func (a *Answer) Reset() {
+	a.quota.Give(a.who, a.partSize)
+	a.parts, a.partSize = nil, 0
+}
+
+// take makes the parts part of what is sent.
+func (a *Answer) take(ctx context.Context, response any) any {
+	message, ok := response.(proto.Message)
+	if !ok || a.partSize == 0 {
+		return response
+	}
+	sent := &counted{message: message, parts: a.parts, quota: a.quota, who: a.who, bytes: a.partSize}
+	a.parts, a.partSize = nil, 0
+	sent.stop = inbound.AfterClose(ctx, sent.give)
+	return sent
+}
+
+// end gives back what the call held, and what it did not answer with.
+func (a *Answer) end() {
+	a.quota.Give(a.who, a.held)
+	a.held = 0
+	a.Reset()
+}
+
+// counted is a large message on its way to gRPC. It is also the pool that gRPC puts
+// the message's buffer into when that is written.
+type counted struct {
+	message proto.Message
+	parts   mem.BufferSlice // To follow it.
+	quota   *quota.Quota
+	who     string
+	bytes   int64
+	stop    func() bool
+	once    sync.Once
+}
+
+// counted counts a message if it is large. It fails with TOO_MANY.
+func (c *core) counted(ctx context.Context, message any) (any, error) {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return message, nil // It is counted already.
+	}
+	size := proto.Size(m)
+	if size <= maxUncountedBytes {
+		return message, nil
+	}
+	sent := &counted{message: m, quota: c.bounds.answers, who: whoCalls(ctx), bytes: int64(size)}
+	if err := sent.quota.Take(sent.who, sent.bytes); err != nil {
+		return nil, err
+	}
+	sent.stop = inbound.AfterClose(ctx, sent.give)
+	return sent, nil
+}
+
+// uncount gives back what a message took that was not sent.
+func uncount(message any) {
+	if sent, ok := message.(*counted); ok {
+		sent.give()
+		sent.stop()
+	}
+}
+
+func (c *counted) give() { c.once.Do(func() { c.quota.Give(c.who, c.bytes) }) }
+
+// Get implements mem.BufferPool; nobody asks it.
+func (c *counted) Get(length int) *[]byte {
+	b := make([]byte, length)
+	return &b
+}
+
+// Put implements mem.BufferPool: the last byte is written, or never will be.
+func (c *counted) Put(*[]byte) { uncount(c) }
+
+// codec is gRPC's own but for large messages.
+type codec struct{}
+
+var protoCodec = encoding.GetCodecV2("proto")
+
+// Name implements encoding.CodecV2.
+func (codec) Name() string { return protoCodec.Name() }
+
+// Unmarshal implements encoding.CodecV2.
+func (codec) Unmarshal(data mem.BufferSlice, into any) error { return protoCodec.Unmarshal(data, into) }
+
+// pooledBytes: gRPC tells of no smaller buffer when it frees it.
+const pooledBytes = 1 << 10
+
+// Marshal implements encoding.CodecV2. The buffer that is written last belongs to the
+// count; gRPC frees all of them in their order.
+func (codec) Marshal(message any) (mem.BufferSlice, error) {
+	sent, ok := message.(*counted)
+	if !ok {
+		return protoCodec.Marshal(message)
+	}
+	encoded, err := proto.MarshalOptions{}.MarshalAppend(nil, sent.message)
+	if err != nil {
+		uncount(sent)
+		return nil, err
+	}
+	all := append(mem.BufferSlice{mem.SliceBuffer(encoded)}, sent.parts...)
+	sent.parts = nil
+	last := slices.Grow(all[len(all)-1].ReadOnlyData(), pooledBytes)
+	all[len(all)-1] = mem.NewBuffer(&last, sent)
+	return all, nil
+}

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/internal/quota"
+	"github.com/batondb/baton/internal/rawgrpc"
+	"github.com/batondb/baton/internal/sleep"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// rawTo serves a pod on a second client port, and connects to that.
+func rawTo(t *testing.T, p *fakePod) *rawgrpc.Conn {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go p.grpc.Serve(l)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := rawgrpc.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	return raw
+}
+
+func call(t *testing.T, raw *rawgrpc.Conn, method string, request proto.Message) uint32 {
+	t.Helper()
+	encoded, err := proto.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := raw.Call(method, encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// awaitUsed waits until a quota has so much taken.
+func awaitUsed(t *testing.T, q *quota.Quota, is func(int64) bool) {
+	t.Helper()
+	for ctx := within5s(t); ; {
+		used, _ := q.Used()
+		if is(used) {
+			return
+		}
+		if !sleep.For(ctx, time.Millisecond) {
+			t.Fatalf("%d %s", used, q.Name())
+		}
+	}
+}
+
+// Answers that nobody reads fill what their caller may have, of unary calls and of
+// streams; more is refused, and all is given back when they are read or given up.
+func TestUnreadAnswers(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	for i := range 8 {
+		p.store.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: fmt.Appendf(nil, "k%d", i), Value: make([]byte, 250<<10)}}})
+	}
+	p.core.bounds.answers = quota.New("bytes of unread answers", 16<<20)
+	raw, answers := rawTo(t, p), p.core.bounds.answers
+	all := &kvv1.RangeRequest{Key: []byte("k"), RangeEnd: []byte("l")}
+	for range 5 {
+		call(t, raw, "/baton.kv.v1.KVService/Range", all)
+	}
+	end, err := raw.WaitAny(within5s(t))
+	if err != nil || end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "bytes of unread answers") {
+		t.Errorf("one of five, 2 MB each: %+v, %v", end, err)
+	}
+	for range 10 {
+		call(t, raw, "/baton.kv.v1.KVService/Scan", &kvv1.ScanRequest{Range: all})
+	}
+	if used, _ := answers.Used(); used > 8<<20 {
+		t.Errorf("%d bytes", used)
+	}
+	if page, err := p.kv().Range(within5s(t), all); err != nil || len(page.GetKvs()) != 8 {
+		t.Errorf("another caller: %d keys, %v", len(page.GetKvs()), err)
+	}
+	raw.Close()
+	awaitUsed(t, answers, func(used int64) bool { return used == 0 })
+}
+
+// Headers of 14 MiB end the connection before they are in memory, and those a little
+// too long end their call.
+func TestLongHeaders(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	raw := rawTo(t, p)
+	long, err := raw.Begin("/baton.kv.v1.KVService/Range", hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 12<<10)}, hpack.HeaderField{Name: "y", Value: strings.Repeat("v", 3500)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Send(long, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := raw.Wait(within5s(t), long); err != nil || strings.Contains(end.Message, "header") || end.Reset != 0 {
+		t.Errorf("16,000 bytes: %+v, %v", end, err)
+	}
+	fragment := rawgrpc.Headers("/baton.kv.v1.KVService/Range", hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 15<<10)})
+	if err := raw.Framer.WriteRawFrame(1, 0, 3, fragment); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for more := hpackOf(t, "y", 15<<10); sent < 14<<20 && raw.Framer.WriteContinuation(3, false, more) == nil; {
+		sent += len(more)
+	}
+	if end, err := raw.Wait(within5s(t), 3); err != nil || end.Code != codes.Unavailable {
+		t.Errorf("%d bytes of headers: %+v, %v", sent, end, err)
+	}
+}
+
+func hpackOf(t *testing.T, name string, size int) []byte {
+	t.Helper()
+	var block strings.Builder
+	if err := hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: name, Value: strings.Repeat("v", size), Sensitive: true}); err != nil {
+		t.Fatal(err)
+	}
+	return []byte(block.String())
+}
+
+// Half a message is not waited for without an end, and does not hold what others need.
+func TestUnfinishedRequests(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	raw := rawTo(t, p)
+	put, err := proto.Marshal(&kvv1.PutRequest{Key: []byte("k"), Value: make([]byte, 1<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		id, err := raw.Begin("/baton.kv.v1.KVService/Put")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Send(id, rawgrpc.Message(put)[:32<<10], false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitUsed(t, p.core.bounds.arriving, func(used int64) bool { return used > maxArrivingBytes/2-2<<20 })
+	for ctx, refused := within5s(t), 0; refused < 200-130; refused, _ = raw.Ended() {
+		if !sleep.For(ctx, time.Millisecond) {
+			t.Fatalf("%d were refused", refused)
+		}
+	}
+	if _, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k"), Value: make([]byte, 1<<20)}); err != nil {
+		t.Error("another caller:", err)
+	}
+	raw.Close()
+	awaitUsed(t, p.core.bounds.arriving, func(used int64) bool { return used == 0 })
+}
