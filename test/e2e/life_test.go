@@ -11,7 +11,7 @@ import (
 // Three pods from nothing: one founds the cluster, the others join it. The API
 // server takes every overlay.
 func TestS01FirstBoot(t *testing.T) {
-	for _, overlay := range []string{"single", "five", "parallel"} {
+	for _, overlay := range []string{"single", "five", "parallel", "secure"} {
 		if _, err := kubectl("", readManifest(t, overlay), "apply", "--dry-run=server", "-f", "-"); err != nil {
 			t.Errorf("the API server refuses the overlay %s: %v", overlay, err)
 		}
