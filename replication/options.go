@@ -121,8 +121,8 @@ type Options struct {
 	// Differs is told when this pod had something else than another after the same
 	// entry, and says whether to serve all the same. It must not block. nil: never.
 	Differs func(pod, why string) (serve bool)
-	// CheckCommand says why no client can have sent a command that another pod
-	// forwards; nil: it can have. It is called by many goroutines. nil: all pass.
+	// CheckCommand says why a command that another pod forwards must not go into the
+	// log; nil: it may. It is called by many goroutines. nil: all may.
 	CheckCommand func(*kvv1.Command) error
 	// PodStatus completes what this package knows of the pod, for its peers.
 	PodStatus func(*kvv1.PodStatus)

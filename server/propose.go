@@ -9,6 +9,7 @@ import (
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/store"
 )
 
 // answered is the answer to a command.
@@ -54,16 +55,24 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	if err != nil {
 		return nil, err
 	}
-	if err := c.admit(command); err != nil {
+	if err := c.mayPropose(ctx, st, command); err != nil {
 		return nil, err
+	}
+	return unlessRefused(log.Propose(ctx, command))
+}
+
+// mayPropose refuses what this pod knows to be too much now.
+func (c *core) mayPropose(ctx context.Context, st *store.Store, command *kvv1.Command) error {
+	if err := c.admit(command); err != nil {
+		return err
 	}
 	switch ok, err := st.Weigh(ctx, command, maxTxnKeys); {
 	case err != nil:
-		return nil, err
+		return err
 	case !ok:
-		return nil, ErrTooManyKeys
+		return ErrTooManyKeys
 	}
-	return unlessRefused(log.Propose(ctx, command))
+	return nil
 }
 
 // proposeAsMaster proposes what this pod has decided as the master. If it no longer

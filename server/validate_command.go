@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -14,10 +16,25 @@ const (
 	maxForwardedDepth = 16
 )
 
-// CheckCommand says why neither API can have proposed a command; nil: one of them can
+// CheckForwarded says why no pod should have forwarded a command to this one, which
+// is the master; nil: it may go into the log. It is replication.Options.CheckCommand.
+func (s *Server) CheckForwarded(command *kvv1.Command) error {
+	if err := checkCommand(command); err != nil {
+		return err
+	}
+	st, err := s.core.needStore()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), defaultDeadline)
+	defer cancel()
+	return s.core.mayPropose(ctx, st, command)
+}
+
+// checkCommand says why neither API can have proposed a command; nil: one of them can
 // have. What one of them refuses and the other lets the store refuse, such as a lease
 // below 0, passes: the answer must not depend on the pod that a client asks.
-func CheckCommand(command *kvv1.Command) error {
+func checkCommand(command *kvv1.Command) error {
 	switch c := command.GetCommand().(type) {
 	case *kvv1.Command_Put:
 		return checkForwardedPut(c.Put, false)

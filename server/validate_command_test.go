@@ -67,7 +67,7 @@ func TestCheckCommand(t *testing.T) {
 		{"the end of no lease", revoke(&kvv1.RevokeRequest{}), invalid},
 		{"a compaction", &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: -1}}}, fine},
 	} {
-		if err := CheckCommand(test.command); refusal.Reason(err) != test.want {
+		if err := checkCommand(test.command); refusal.Reason(err) != test.want {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
 	}

@@ -91,7 +91,7 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		Differs:    s.Differs,
 		PodStatus:  s.CompleteStatus,
 
-		CheckCommand: server.CheckCommand,
+		CheckCommand: s.CheckForwarded,
 
 		LogBytes:  c.world.logBytes,
 		Timing:    c.world.timing,

@@ -114,13 +114,17 @@ func (o *outbox) run() {
 // unknown outcome there.
 var forwardable = []error{errNotProposed, replication.ErrOverloaded, replication.ErrTooLarge, replication.ErrNotReady, replication.ErrUnknown}
 
+// refusals are the reasons of a check, which are the caller's as they are. Earlier
+// versions take them for an unknown outcome.
+var refusals = []kvv1.ErrorReason{kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE}
+
 // toWire gives an error the form that pods of every version send. Only the reason
 // is read at the other end; the code is not.
 func toWire(err error) *kvv1.Error {
 	sent := &kvv1.Error{Code: uint32(codes.Unavailable), Reason: refusal.Reason(err), Message: err.Error()}
 	switch {
-	case sent.Reason == kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST: // an earlier version takes it for unknown
-		sent.Code, sent.Metadata = uint32(codes.InvalidArgument), refusal.Of(err).Metadata
+	case slices.Contains(refusals, sent.Reason):
+		sent.Code, sent.Metadata = uint32(refusal.Code(err)), refusal.Of(err).Metadata
 	case errors.Is(err, replication.ErrClosed): // the next master may take what this one did not
 		sent.Reason = kvv1.ErrorReason_ERROR_REASON_NO_MASTER
 	case !slices.ContainsFunc(forwardable, func(f error) bool { return refusal.Reason(f) == sent.Reason }):
@@ -131,7 +135,7 @@ func toWire(err error) *kvv1.Error {
 
 // fromWire reads an error of the master.
 func fromWire(e *kvv1.Error) error {
-	if e.Reason == kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST {
+	if slices.Contains(refusals, e.Reason) {
 		return &refusal.Error{Reason: e.Reason, Message: e.Message, Metadata: e.Metadata}
 	}
 	for _, f := range forwardable {

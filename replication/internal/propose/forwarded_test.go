@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
@@ -53,7 +55,11 @@ func TestForwardedErrorsBothWays(t *testing.T) {
 			want = replication.ErrTooLarge
 		case kvv1.ErrorReason_ERROR_REASON_NOT_READY:
 			want = replication.ErrNotReady
-		case kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST:
+		case kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE:
+			refused := &refusal.Error{Reason: kvv1.ErrorReason(reason), Message: "m", Metadata: map[string]string{"field": "key"}}
+			if got := fromWire(toWire(fmt.Errorf("%w", refused))); !reflect.DeepEqual(got, refused) {
+				t.Errorf("%v arrives as %v", refused, got)
+			}
 			continue
 		}
 		if got := fromWire(&kvv1.Error{Reason: kvv1.ErrorReason(reason)}); !errors.Is(got, want) {
