@@ -85,6 +85,7 @@ func (e *engine) run(n *Node) {
 		e.replica.Truncate,
 		func(ctx context.Context) { e.followLeadership(ctx, n.opts.RunMaster, n.fail) },
 		n.goOnRecloning,
+		n.recloneIfStranded,
 		n.compareIdly,
 	} {
 		e.workers.running.Go(func() { worker(ctx) })

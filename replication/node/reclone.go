@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -71,6 +72,38 @@ func (n *Node) askToReclone(ctx context.Context, reason string) error {
 // goOnRecloning goes on with what a crash has cut.
 func (n *Node) goOnRecloning(ctx context.Context) {
 	if reason := n.condemned(); reason != "" {
+		if err := n.Reclone(ctx, reason); err != nil {
+			n.logger.Debug("the data is kept", "error", err)
+		}
+	}
+}
+
+// recloneIfStranded gives this pod's data up when the cluster has a master whose term is
+// far below this pod's. Neither believes the other's messages (see raftio, vet.go), so
+// this pod would be away for ever. That there is such a master is asked of it, and of
+// a quorum through it, not taken from a message.
+func (n *Node) recloneIfStranded(ctx context.Context) {
+	t := n.engine.Load().replica.Transport
+	for ctx.Err() == nil {
+		if sleep.For(ctx, time.Second); !t.Stranded() || n.condemned() != "" {
+			continue
+		}
+		seen := n.seen(ctx)
+		master, ok := seen.Master()
+		if !ok || master == n.opts.Name || !t.FarBelow(seen[master].Term) {
+			continue
+		}
+		conn, err := n.calls.Conn(master)
+		if err != nil {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, leaveAttempt)
+		_, err = peerv1.NewPeerServiceClient(conn).ReadIndex(asking, &peerv1.ReadIndexRequest{})
+		cancel()
+		if err != nil {
+			continue
+		}
+		reason := fmt.Sprintf("its term %d is far above that of the master %s, %d", n.Term(), master, seen[master].Term)
 		if err := n.Reclone(ctx, reason); err != nil {
 			n.logger.Debug("the data is kept", "error", err)
 		}

@@ -46,7 +46,7 @@ func (n *Node) askVoters(ctx context.Context, r replication.Recovery, p *policy.
 		return fmt.Errorf("%w: who votes is not known: %w", replication.ErrRecoveryRefused, err)
 	}
 	if e := n.engine.Load(); e != nil {
-		p.Runs, p.Last = true, lastEntry(e.replica)
+		p.Runs, p.Term, p.Last = true, e.replica.Raft.CurrentTerm(), lastEntry(e.replica)
 	}
 	pods := n.candidatePods()
 	for _, id := range p.Voters {

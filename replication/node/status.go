@@ -68,6 +68,9 @@ func (n *Node) notReady(e *engine, v *raftio.View, s replication.Status) string 
 		Master: v.Master.Pod(), Cold: e.cold.Load(), Role: roles[s.Role], Leads: v.Leads, Ready: v.Ready,
 		Caught: e.caught.Load(), Applied: s.Applied, Committed: s.Commit,
 	}
+	if unknown := e.replica.Transport.Unknown(); unknown != nil {
+		r.Waits = "it does not take what the master writes, until its version is the master's: " + unknown.Error()
+	}
 	if r.Condemned != "" {
 		r.AwaitsNext = n.AwaitsNext()
 		r.Waits, _ = n.progress.Get()

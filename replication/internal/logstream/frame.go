@@ -19,6 +19,8 @@ const (
 	answerBytes = 21
 	// maxBody is more than the master sends at once.
 	maxBody = 64 << 20
+	// firstRead is what most bodies fit in.
+	firstRead = 1 << 20
 
 	flagSuccess, flagNoBackoff = 1, 2
 )
@@ -71,14 +73,26 @@ func readRequest(r *bufio.Reader) (*raft.AppendEntriesRequest, error) {
 	if size < fixedBytes || size > maxBody {
 		return nil, fmt.Errorf("%w: a body of %d bytes", ErrMalformed, size)
 	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(r, body); err != nil {
+	body, err := readBody(r, int(size))
+	if err != nil {
 		return nil, unexpected(err)
 	}
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
 		return nil, fmt.Errorf("%w: its checksum does not fit", ErrMalformed)
 	}
 	return parseRequest(body)
+}
+
+// readBody takes memory as the body comes, not as its length claims.
+func readBody(r io.Reader, size int) (body []byte, err error) {
+	for step := firstRead; len(body) < size; step = len(body) {
+		at := len(body)
+		body = append(body, make([]byte, min(step, size-at))...)
+		if _, err := io.ReadFull(r, body[at:]); err != nil {
+			return nil, err
+		}
+	}
+	return body, nil
 }
 
 func unexpected(err error) error {

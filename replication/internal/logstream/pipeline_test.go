@@ -16,7 +16,10 @@ const patient = 10 * time.Second
 
 func confirmed(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error { return nil }
 
-func admitted(req *raft.AppendEntriesRequest) { req.LeaderCommitIndex = req.PrevLogEntry }
+func admitted(req *raft.AppendEntriesRequest) error {
+	req.LeaderCommitIndex = req.PrevLogEntry
+	return nil
+}
 
 // ends is a connection's two ends.
 func ends(t *testing.T) (a, b net.Conn) {

@@ -16,8 +16,8 @@ const readBuffer = 64 << 10
 // Serve gives the requests of one connection to the library, one after the
 // other, and sends its answers, until ctx or the connection ends; it closes the
 // connection. from is the member that sends them, and admit sees each before the
-// library does.
-func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, admit func(*raft.AppendEntriesRequest), to chan<- raft.RPC) error {
+// library does: its error ends the connection.
+func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, admit func(*raft.AppendEntriesRequest) error, to chan<- raft.RPC) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, readBuffer)
@@ -32,7 +32,9 @@ func Serve(ctx context.Context, conn net.Conn, from raft.RPCHeader, admit func(*
 			return err
 		}
 		req.RPCHeader = from
-		admit(req)
+		if err := admit(req); err != nil {
+			return err
+		}
 		select {
 		case to <- raft.RPC{Command: req, RespChan: answered}:
 		case <-ctx.Done():

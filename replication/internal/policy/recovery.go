@@ -24,8 +24,9 @@ type Recovery struct {
 	Cluster string
 	// Master is the pod that this one takes for the master.
 	Master string
-	// Runs says whether this pod's log runs, and Last where it ends.
+	// Runs says whether this pod's log runs, Term its term, and Last where it ends.
 	Runs bool
+	Term uint64
 	Last Entry
 	// Voters are those of the newest membership in this pod's log.
 	Voters []replication.MemberID
@@ -35,6 +36,11 @@ type Recovery struct {
 	// Fate has those that do not answer, as far as something is known.
 	Fate map[string]Fate
 }
+
+// SpentTerm is a term after which there is no further one: a voter whose term it is
+// votes for nobody. No elections lead there, and no pod believes a message that says
+// so; a volume may have one from a version that did.
+const SpentTerm = 1 << 62
 
 // Silent are the pods whose Fate matters.
 func (r Recovery) Silent() []string { return r.Seen.without(r.others()) }
@@ -65,7 +71,8 @@ func (r Recovery) Refusal() string {
 	}
 	answer := 0
 	for _, id := range r.Voters {
-		if id == r.Self || r.Seen[id.Pod()].is(id) {
+		switch p := r.Seen[id.Pod()]; {
+		case id == r.Self && r.Term < SpentTerm, p.is(id) && p.Term < SpentTerm:
 			answer++
 		}
 	}

@@ -74,7 +74,8 @@ type Readiness struct {
 	Stopped bool
 	// Retired and Condemned say why the data must not be used, or is of no use.
 	Retired, Condemned string
-	// Waits says what a pod with data of no use waits for.
+	// Waits says what a pod with data of no use waits for, or one that does not take what
+	// the master writes.
 	Waits string
 	// AwaitsNext: a pod above this one should exist, and does not.
 	AwaitsNext bool
@@ -106,6 +107,8 @@ func (r Readiness) NotReady() string {
 		return "it is not a member yet"
 	case r.Role == Learner:
 		return "it is a learner that catches up"
+	case r.Waits != "":
+		return r.Waits
 	case r.Leads && !r.Ready:
 		return "it takes over"
 	case r.Master == "":

@@ -12,31 +12,6 @@ import (
 // Every message of the log passes here on its way to the library, whichever way
 // it came. Heartbeats do not: they carry neither entries nor a commit index.
 
-// relay gives Raft what comes through the library's transport.
-func (t *Transport) relay() {
-	for {
-		select {
-		case rpc := <-t.NetworkTransport.Consumer():
-			switch req := rpc.Command.(type) {
-			case *raft.AppendEntriesRequest:
-				t.admit(req)
-			case *raft.InstallSnapshotRequest:
-				if t.has(req) {
-					t.ending.serving.Go(func() { acknowledge(rpc, req.Term) })
-					continue
-				}
-			}
-			select {
-			case t.received <- rpc:
-			case <-t.ending.ctx.Done():
-				return
-			}
-		case <-t.ending.ctx.Done():
-			return
-		}
-	}
-}
-
 // serve receives the pipelines of masters.
 func (t *Transport) serve(pipelines *peer.Listener) {
 	for {
@@ -46,15 +21,28 @@ func (t *Transport) serve(pipelines *peer.Listener) {
 		}
 		t.ending.serving.Go(func() {
 			from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(conn.From), Addr: []byte(conn.From)}
-			if err := logstream.Serve(t.ending.ctx, conn, from, t.admit, t.received); err != nil {
+			if err := logstream.Serve(t.ending.ctx, conn, from, t.admitted, t.received); err != nil {
 				t.replica.Logger.Debug("a pipeline has ended", "from", conn.From, "error", err)
 			}
 		})
 	}
 }
 
+// admitted prepares a message of a pipeline for the library, unless it must not get it.
+func (t *Transport) admitted(req *raft.AppendEntriesRequest) error {
+	if err := t.vet(req); err != nil {
+		t.suspicious(req, err)
+		return err
+	}
+	t.admit(req)
+	return nil
+}
+
 // admit prepares a message for the library.
 func (t *Transport) admit(req *raft.AppendEntriesRequest) {
+	if len(req.Entries) > 0 && t.doubts.unknown.Load() != nil {
+		t.doubts.unknown.Store(nil)
+	}
 	bound(req)
 	t.proven.message(req.Term, end(req))
 	t.rebase(req)

@@ -164,6 +164,12 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	} else if err != nil {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
+	if at := f.sm.Applied(); at != s.index {
+		// The library goes on from where the message said that it is.
+		err := fmt.Errorf("%w: it was said to be of entry %d, and is of %d", ErrReplaced, s.index, at)
+		f.fail(err)
+		return err
+	}
 	f.members(s.configurationIndex, s.configuration)
 	f.mark(s.index)
 	f.applied.Advance(f.sm.Applied())

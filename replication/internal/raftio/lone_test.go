@@ -42,7 +42,7 @@ func TestALoneEntry(t *testing.T) {
 // that it is there.
 func TestWhatAFollowerKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pipeline{transport: &Transport{timeout: time.Minute}, beats: newBeats(replication.Timing{}), turn: turn.New()}
+		p := &Pipeline{transport: &Transport{timing: replication.Timing{Transport: time.Minute}}, beats: newBeats(replication.Timing{}), turn: turn.New()}
 		at := func(term, previous, committed uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
 			return &raft.AppendEntriesRequest{Term: term, PrevLogEntry: previous, LeaderCommitIndex: committed, Entries: entries}
 		}

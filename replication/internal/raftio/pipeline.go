@@ -53,14 +53,17 @@ type Pipeline struct {
 }
 
 // AppendEntriesPipeline implements raft.Transport.
-func (t *Transport) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	conn, err := t.port.DialMember(replication.MemberID(to), handshake.Append, t.timeout)
+func (t *Transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	conn, err := t.port.DialMember(replication.MemberID(to), handshake.Append, t.timing.Transport)
 	if err != nil {
 		return nil, err
 	}
 	p := &Pipeline{transport: t, beats: t.beats, confirmed: make(chan struct{}, 1), turn: turn.New()}
-	p.Pipeline = logstream.NewPipeline(conn, t.timeout, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	p.Pipeline = logstream.NewPipeline(conn, t.timing.Transport, func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 		defer p.answered.Add(1)
+		if err := t.believable(id, resp.Term); err != nil {
+			return err
+		}
 		if err := t.await(replication.MemberID(to), req, resp); err != nil || !confirms(req, resp) {
 			return err
 		}
@@ -92,7 +95,7 @@ func (p *Pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 // pause until its follower has everything.
 func (p *Pipeline) known(req *raft.AppendEntriesRequest) bool {
 	return p.answered.Load() == p.asked && len(req.Entries) == 0 && req.Term == p.next.Term && req.PrevLogEntry == p.next.PrevLogEntry &&
-		req.LeaderCommitIndex <= p.next.LeaderCommitIndex && time.Since(p.sent) < min(repeatAfter, p.transport.timeout/4)
+		req.LeaderCommitIndex <= p.next.LeaderCommitIndex && time.Since(p.sent) < min(repeatAfter, p.transport.timing.Transport/4)
 }
 
 func (p *Pipeline) send(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {

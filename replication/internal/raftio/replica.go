@@ -167,6 +167,9 @@ func (r *Replica) OtherVoters() []replication.MemberID {
 // TestLostVotes, TestForgottenLogDoesNotVote). A lost election raises the term as
 // well (TestAPodReturnsInANewerTerm).
 func (r *Replica) Campaign() {
+	if r.Raft.CurrentTerm() >= maxNumber {
+		return // There is no next term, see policy.SpentTerm.
+	}
 	err := r.Transport.TimeoutNow(raft.ServerID(r.Self), raft.ServerAddress(r.Self), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
 	}, &raft.TimeoutNowResponse{})

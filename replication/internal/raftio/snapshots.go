@@ -229,6 +229,9 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req
 	if err != nil && strings.Contains(err.Error(), snapshotDamaged) {
 		t.checkOwn(replication.MemberID(id))
 	}
+	if err == nil {
+		err = t.believable(id, resp.Term)
+	}
 	return err
 }
 
@@ -250,7 +253,7 @@ func (a *audit) due() bool {
 }
 
 func (t *Transport) checkOwn(refuses replication.MemberID) {
-	if t.ending.ctx.Err() != nil || !t.audit.due() {
+	if t.ending.ctx.Err() != nil || !t.doubts.audit.due() {
 		return
 	}
 	t.replica.Logger.Warn("a pod finds this pod's snapshot damaged; the database is checked", "pod", refuses.Pod())

@@ -18,9 +18,19 @@ import (
 
 // streams is the library's way to the peer port. An address is a member id.
 type streams struct {
-	*peer.Listener
 	port *peer.Port
+	addr net.Addr
+	ctx  context.Context // ends Accept
 }
+
+// Accept implements net.Listener. There is never anything: see Transport.accept.
+func (s *streams) Accept() (net.Conn, error) {
+	<-s.ctx.Done()
+	return nil, net.ErrClosed
+}
+
+func (s *streams) Close() error   { return nil }
+func (s *streams) Addr() net.Addr { return s.addr }
 
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	return s.port.DialMember(replication.MemberID(address), handshake.Raft, timeout)
@@ -34,17 +44,18 @@ type Transport struct {
 	replica *Replica
 	port    *peer.Port
 	proven  *proven
-	timeout time.Duration
+	timing  replication.Timing
 	// Awaited is the newest entry that somebody on a follower waits to see there.
 	Awaited *AppliedIndex
 	fail    func(error)
-	audit   audit
+	doubts  doubts
 	beats   *beats
 	// raft is there once it has started.
 	raft atomic.Pointer[raft.Raft]
 
-	// received is what Raft gets from other members.
+	// received is what Raft gets from other members, and fast takes heartbeats.
 	received chan raft.RPC
+	fast     atomic.Pointer[func(raft.RPC)]
 	ending   ending
 }
 
@@ -58,19 +69,20 @@ type ending struct {
 
 func newTransport(o Config, r *Replica, p *proven) *Transport {
 	t := &Transport{
-		replica: r, port: o.Port, proven: p, timeout: o.Options.Timing.Transport, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC), beats: newBeats(o.Options.Timing),
-		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: &streams{o.Port.Listen(handshake.Raft), o.Port}, Logger: slogger.New(o.Logger),
-			MaxPool: 3, Timeout: o.Options.Timing.Transport,
-		}),
+		replica: r, port: o.Port, proven: p, timing: o.Options.Timing, Awaited: &AppliedIndex{}, fail: o.Fail, received: make(chan raft.RPC), beats: newBeats(o.Options.Timing),
 	}
+	t.ending.ctx, t.ending.cancel = context.WithCancel(context.Background())
+	messages, pipelines := o.Port.Listen(handshake.Raft), o.Port.Listen(handshake.Append)
+	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: &streams{o.Port, messages.Addr(), t.ending.ctx}, Logger: slogger.New(o.Logger),
+		MaxPool: 3, Timeout: o.Options.Timing.Transport,
+	})
 	// At least 64 KiB in each Timeout while a snapshot is sent.
 	t.TimeoutScale = 64 << 10
-	t.ending.ctx, t.ending.cancel = context.WithCancel(context.Background())
-	pipelines := o.Port.Listen(handshake.Append)
+	context.AfterFunc(t.ending.ctx, func() { messages.Close() })
 	context.AfterFunc(t.ending.ctx, func() { pipelines.Close() })
 	t.ending.serving.Go(func() { t.serve(pipelines) })
-	t.ending.serving.Go(t.relay)
+	t.ending.serving.Go(func() { t.accept(messages) })
 	return t
 }
 
@@ -99,10 +111,12 @@ func (t *Transport) Close() error {
 // matching", Raft paper, 5.3.) So such a heartbeat goes the way of all other
 // messages. (TestAHeartbeatOfANewerTermWaitsItsTurn)
 func (t *Transport) SetHeartbeatHandler(fast func(raft.RPC)) {
-	if fast != nil {
-		fast = t.heartbeats(fast)
+	if fast == nil {
+		t.fast.Store(nil)
+		return
 	}
-	t.NetworkTransport.SetHeartbeatHandler(fast)
+	fast = t.heartbeats(fast)
+	t.fast.Store(&fast)
 }
 
 func (t *Transport) heartbeats(fast func(raft.RPC)) func(raft.RPC) {
@@ -112,10 +126,7 @@ func (t *Transport) heartbeats(fast func(raft.RPC)) func(raft.RPC) {
 			fast(rpc)
 			return
 		}
-		select {
-		case t.received <- rpc:
-		case <-t.ending.ctx.Done():
-		}
+		t.give(rpc)
 	}
 }
 
@@ -133,8 +144,7 @@ const awayFor = 30 * time.Second
 // more than its own entries. (TestSentCommitIndexIsBounded,
 // TestAPodReturnsInANewerTerm)
 func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	if heartbeat {
+	if isHeartbeat(req) {
 		t.beats.await(t.ending.ctx, t.replica.Acks.latest(replication.MemberID(id)))
 	} else {
 		bound(req)
@@ -145,6 +155,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 	}
 	sent := time.Now()
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err == nil {
+		err = t.believable(id, resp.Term)
+	}
 	if err != nil {
 		t.replica.Acks.lost(replication.MemberID(id))
 		return err
@@ -154,6 +167,22 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		t.replica.Acks.record(replication.MemberID(id), ack{req.Term, sent})
 	}
 	return t.await(replication.MemberID(id), req, resp)
+}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.NetworkTransport.RequestVote(id, to, req, resp); err != nil {
+		return err
+	}
+	return t.believable(id, resp.Term)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.NetworkTransport.RequestPreVote(id, to, req, resp); err != nil {
+		return err
+	}
+	return t.believable(id, resp.Term)
 }
 
 // confirms says that an answer is one that entries are stored.

@@ -13,7 +13,7 @@ import (
 )
 
 // leader is Raft with one member, which leads.
-func leader(t *testing.T) *raft.Raft {
+func leader(t testing.TB) *raft.Raft {
 	leads := make(chan bool, 1)
 	c := raft.DefaultConfig()
 	c.LocalID, c.NotifyCh, c.Logger = "kv-0/a", leads, hclog.NewNullLogger()
