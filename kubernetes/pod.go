@@ -21,6 +21,7 @@ var (
 	pods         = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	claims       = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
 	namespaces   = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	secrets      = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 )
 
 const (

@@ -78,6 +78,9 @@ func newStatefulSetIn(t *testing.T, uid types.UID, replicas int) *statefulSet {
 	objects := []runtime.Object{&corev1.Namespace{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
 		ObjectMeta: metav1.ObjectMeta{Name: namespace, UID: uid},
+	}, &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kv-peer-ca"},
 	}}
 	for i := range 5 {
 		name := fmt.Sprintf("kv-%d", i)

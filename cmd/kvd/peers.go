@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/batondb/baton/internal/pki"
+	"github.com/batondb/baton/kubernetes/issuer"
 )
 
 // peerConfig is how the connections between pods are made safe.
@@ -62,6 +66,39 @@ func (c *config) checkLoopback() error {
 // environment tells.
 func (c *config) expectsKubernetes() bool {
 	return c.kubernetes != nil || c.peers == nil && os.Getenv("KUBERNETES_SERVICE_HOST") != ""
+}
+
+// makesCertificates says that this pod is to make its own certificate.
+func (c *config) makesCertificates() bool {
+	return c.peerTLS.certs == "" && c.expectsKubernetes() && !c.world.plainPeers
+}
+
+// ownCerts is where a pod keeps the certificate that it makes.
+const ownCerts = "peer-certs"
+
+// obtainPeerTLS returns when the pod has the certificate that it makes for itself. Without
+// access to the API it goes on with the one on its volume.
+func (p *pod) obtainPeerTLS(ctx context.Context) (*peerTLS, error) {
+	tls := &peerTLS{migrate: p.config.peerTLS.migrate}
+	dir := filepath.Join(p.config.dataDir, ownCerts)
+	if p.kubernetes != nil {
+		service, _, _ := strings.Cut(p.config.service, ".")
+		own := &issuer.Issuer{
+			Pod: p.kubernetes.Pod, Names: pki.PodNames(p.config.name, service, p.kubernetes.Namespace()), Dir: dir, Logger: p.logger,
+		}
+		if err := own.Obtain(ctx, p.server.Wait); err != nil {
+			return nil, err
+		}
+		tls.renew = func(ctx context.Context) {
+			own.Run(ctx, func() { _ = tls.files.Reload() }) // An error was logged.
+		}
+	}
+	var err error
+	tls.files, err = pki.Open(dir, pki.Options{Pod: p.config.name, Logger: p.logger})
+	if err != nil {
+		return nil, fmt.Errorf("%w: let the pod mount its service account's token, so that it can make a certificate, or set --certs", err)
+	}
+	return tls, nil
 }
 
 // openPeerTLS reads the certificates that are configured; nil: there are none.

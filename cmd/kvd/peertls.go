@@ -28,6 +28,8 @@ type peerTLS struct {
 	files *pki.Files
 	// migrate: a pod that knows no TLS is talked to without it.
 	migrate bool
+	// renew renews the certificates in files; nil: somebody else does.
+	renew func(ctx context.Context)
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -42,14 +44,12 @@ func (p *peerTLS) security() replication.Security {
 }
 
 // start begins what goes on until close.
-func (p *peerTLS) start(loops ...func(context.Context)) {
-	if p == nil {
-		return
-	}
+func (p *peerTLS) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	for _, loop := range append(loops, p.files.Run) {
-		p.loops.Go(func() { loop(ctx) })
+	p.loops.Go(func() { p.files.Run(ctx) })
+	if p.renew != nil {
+		p.loops.Go(func() { p.renew(ctx) })
 	}
 }
 
@@ -148,14 +148,22 @@ type peeked struct {
 
 func (c *peeked) Read(b []byte) (int, error) { return c.from.Read(b) }
 
-// startPeerTLS keeps the certificates up to date, and shows how they are.
-func (p *pod) startPeerTLS(registry prometheus.Registerer) {
+// secure returns when this pod has a certificate for the others, if it is to have
+// one, and keeps it up to date from then on.
+func (p *pod) secure(ctx context.Context, registry prometheus.Registerer) error {
+	if p.peerTLS == nil && p.config.makesCertificates() {
+		var err error
+		if p.peerTLS, err = p.obtainPeerTLS(ctx); err != nil {
+			return err
+		}
+	}
 	if p.peerTLS == nil {
-		return
+		return nil
 	}
 	registerCertificates(registry, "peer", p.peerTLS.files)
 	p.server.Note(p.peerTLS.notes)
 	p.peerTLS.start()
+	return nil
 }
 
 // registerCertificates shows in metrics when certificates end. use says what they are

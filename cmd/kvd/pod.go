@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/batondb/baton/kubernetes/place"
 	"github.com/batondb/baton/recovery"
 	"github.com/batondb/baton/replication"
@@ -29,6 +31,14 @@ type pod struct {
 	store     *store.Store
 	// damaged says why the data is useless; empty: it is sound.
 	damaged string
+}
+
+// prepare returns when the pod may talk to the others.
+func (p *pod) prepare(ctx context.Context, registry prometheus.Registerer) error {
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
+	return p.secure(ctx, registry)
 }
 
 // settle returns when the pod's data may be served. A new history that was begun and

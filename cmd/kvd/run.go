@@ -58,13 +58,12 @@ func run(ctx context.Context, c config) (err error) {
 	serving.Security = security
 	p := &pod{config: &c, logger: logger, server: server.New(serving),
 		kubernetes: inKubernetes, peerTLS: peerTLS, misplaced: make(chan error, 1)}
-	p.startPeerTLS(registry)
 	p.showClientTLS(registry, security.Certificates)
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
 	defer func() { err = p.close(err) }()
 
-	if err := p.settle(ctx); err != nil {
+	if err := p.prepare(ctx, registry); err != nil {
 		ports.peer.Close() //nolint:errcheck // Nothing was accepted.
 		return unlessStopped(ctx, err)
 	}

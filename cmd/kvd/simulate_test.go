@@ -184,10 +184,11 @@ func simulatedConfig(e simulate.Environment) (config, error) {
 				free, total := e.Space()
 				return server.Space{Free: free, Total: total}, nil
 			},
-			committed: e.Committed,
-			observe:   e.Observe,
-			timing:    replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
-			logBytes:  e.LogBytes, tableBytes: 256 << 10,
+			plainPeers: true,
+			committed:  e.Committed,
+			observe:    e.Observe,
+			timing:     replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
+			logBytes:   e.LogBytes, tableBytes: 256 << 10,
 		},
 	}, nil
 }

@@ -22,6 +22,8 @@ type world struct {
 	lookup func(ctx context.Context, host string) ([]string, error)
 	space  func(dir string) (server.Space, error)
 	logFS  types.VFS
+	// plainPeers: nobody else reaches the peer ports, and there is no TLS on them.
+	plainPeers bool
 	// committed: see store.Options.
 	committed func(path string, transaction int)
 	// observe: see replication.Options.

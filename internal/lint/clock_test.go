@@ -17,6 +17,7 @@ var wallClock = map[string]string{
 	"replication/internal/peer/port.go":       "a deadline that was over long ago ends a read",
 	"cmd/kvctl/status.go":                     "a person reads it",
 	"cmd/kvd/clients.go":                      "a person reads it",
+	"kubernetes/issuer/issuer.go":             "a person reads it, in the name of a CA",
 	"cmd/kvd/peertls.go":                      "certificates end by the wall clock, and a person reads when",
 	"server/callers.go":                       "certificates end by the wall clock",
 	"server/leaseids.go":                      "ids only grow within a process, and one that there is already is refused",

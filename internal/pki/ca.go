@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// backdated is how long ago what is issued became valid: the clocks of two machines
+// Backdated is how long ago what is issued became valid: the clocks of two machines
 // differ.
-const backdated = 5 * time.Minute
+const Backdated = 5 * time.Minute
 
 // Types of PEM blocks.
 const (
@@ -56,7 +56,7 @@ func NewCA(name string, now time.Time, life time.Duration) (*CA, error) {
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-backdated),
+		NotBefore:             now.Add(-Backdated),
 		NotAfter:              now.Add(life),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
@@ -154,7 +154,7 @@ func (r Request) template() (*x509.Certificate, error) {
 	t := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: r.CommonName},
-		NotBefore:             r.Now.Add(-backdated),
+		NotBefore:             r.Now.Add(-Backdated),
 		NotAfter:              r.Now.Add(r.Life),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,

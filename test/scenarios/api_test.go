@@ -24,12 +24,14 @@ type api struct {
 	start, replicas int
 	deleted, away   bool
 	record          map[string]any // nil: there is none
+	secret          map[string]any // with the CA of the peer port; nil: there is none
 	version         int
 	labels          map[string]any // Of each pod.
 }
 
 func newAPI(t *testing.T, uid string, start, replicas int) *api {
 	a := &api{uid: uid, start: start, replicas: replicas, labels: map[string]any{}}
+	a.secret = a.object("v1", "Secret", "kv-peer-ca", "secret-"+uid)
 	a.server = httptest.NewTLSServer(a)
 	t.Cleanup(a.server.Close)
 	return a
@@ -47,7 +49,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		object = a.object("apps/v1", "StatefulSet", "kv", "set-"+a.uid)
 		object["spec"] = map[string]any{"replicas": a.replicas, "ordinals": map[string]any{"start": a.start}}
 	case strings.Contains(path, "/configmaps"):
-		status, object = a.serveRecord(r)
+		status, object = a.serveKept(r, &a.record)
+	case strings.HasSuffix(path, "/secrets/kv-peer-ca"):
+		status, object = a.serveKept(r, &a.secret)
 	case strings.Contains(path, "/pods/"):
 		object = a.servePod(r, path[strings.LastIndexByte(path, '/')+1:])
 	}
@@ -58,7 +62,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status, object = max(status, http.StatusNotFound), nil
 	}
 	if status >= http.StatusBadRequest {
-		reasons := map[int]string{http.StatusNotFound: "NotFound", http.StatusConflict: "AlreadyExists"}
+		reasons := map[int]string{http.StatusNotFound: "NotFound", http.StatusConflict: "Conflict"}
+		if r.Method == http.MethodPost {
+			reasons[http.StatusConflict] = "AlreadyExists"
+		}
 		object = map[string]any{"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": status, "reason": reasons[status]}
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -86,22 +93,25 @@ func (a *api) servePod(r *http.Request, name string) map[string]any {
 	return object
 }
 
-// serveRecord keeps one ConfigMap, created once and updated by who has read it.
-func (a *api) serveRecord(r *http.Request) (status int, object map[string]any) {
+// serveKept keeps one object, created once and updated by who has read it.
+func (a *api) serveKept(r *http.Request, kept *map[string]any) (status int, object map[string]any) {
 	if r.Method == http.MethodGet {
-		return http.StatusOK, a.record
+		return http.StatusOK, *kept
 	}
 	if err := json.NewDecoder(r.Body).Decode(&object); err != nil {
 		return http.StatusBadRequest, nil
 	}
 	metadata := object["metadata"].(map[string]any)
-	before := strconv.Itoa(a.version)
-	if r.Method == http.MethodPost && a.record != nil || r.Method == http.MethodPut && metadata["resourceVersion"] != before {
+	before := any(nil)
+	if *kept != nil {
+		before = (*kept)["metadata"].(map[string]any)["resourceVersion"]
+	}
+	if r.Method == http.MethodPost && *kept != nil || r.Method == http.MethodPut && metadata["resourceVersion"] != before {
 		return http.StatusConflict, nil
 	}
 	a.version++
 	metadata["resourceVersion"] = strconv.Itoa(a.version)
-	a.record = object
+	*kept = object
 	return http.StatusOK, object
 }
 
