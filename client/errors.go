@@ -50,6 +50,9 @@ var (
 	// ErrUnauthenticated is returned when the certificate or the token that the
 	// client sent proves nothing, or no more. Nothing was applied.
 	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrPermissionDenied is returned when the client's user may not do this. Nothing
+	// was applied.
+	ErrPermissionDenied = errors.New("permission denied")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("client closed")
 )
@@ -74,6 +77,9 @@ var sentinels = map[kvv1.ErrorReason][]error{
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:      {ErrNotFound},
 	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      {ErrOtherCluster},
 	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:    {ErrUnauthenticated},
+	kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:     {ErrUnauthenticated},
+	kvv1.ErrorReason_ERROR_REASON_LOGIN_FAILED:       {ErrUnauthenticated},
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:  {ErrPermissionDenied},
 }
 
 // Error is what every failed call returns, possibly wrapped. errors.Is finds

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/internal/access"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/store"
 )
@@ -21,7 +22,7 @@ type Backend struct {
 // ShareDeadline gives a call without a deadline one that it shares with others,
 // which costs least; see deadlines.
 func (b *Backend) ShareDeadline(ctx context.Context) context.Context {
-	return b.core.deadlines.share(ctx)
+	return b.core.shareDeadline(ctx)
 }
 
 // Read returns this pod's copy of the data when it is as fresh as the options
@@ -34,6 +35,38 @@ func (b *Backend) Read(ctx context.Context, options *kvv1.ReadOptions) (*store.S
 // TOO_MANY when the caller of ctx, or the pod, has as many watches as it may.
 func (b *Backend) Watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, error) {
 	return b.core.watch(ctx, req)
+}
+
+// Access is who may do what, as far as this pod has applied it; nil: nobody has ever
+// said.
+func (b *Backend) Access() *access.State { return b.core.access() }
+
+// Login gives a token for a user's password, and the header of the answer.
+func (b *Backend) Login(ctx context.Context, user, password string) (string, *kvv1.ResponseHeader, error) {
+	return b.core.login(ctx, user, password)
+}
+
+// ChangeAuth changes users and roles; password is that of a new user or a new one.
+func (b *Backend) ChangeAuth(ctx context.Context, change *kvv1.AuthChange, password string) (*kvv1.ChangeAuthResponse, error) {
+	return b.core.changeAuth(ctx, change, password)
+}
+
+// Users returns one user, or all if the name is empty, if the caller of ctx may see them.
+func (b *Backend) Users(ctx context.Context, name string) ([]*kvv1.AuthUser, *kvv1.ResponseHeader, error) {
+	return b.core.users(ctx, name)
+}
+
+// Roles returns one role, or all if the name is empty, if the caller of ctx may see them.
+func (b *Backend) Roles(ctx context.Context, name string) ([]*kvv1.AuthRole, *kvv1.ResponseHeader, error) {
+	return b.core.roles(ctx, name)
+}
+
+// Admin refuses a caller of ctx without the role "root".
+func (b *Backend) Admin(ctx context.Context) error { return b.core.allow(ctx, administrator) }
+
+// MayReadLeases refuses a caller of ctx who may not read the keys of all leases.
+func (b *Backend) MayReadLeases(ctx context.Context, st *store.Store, leases []*kvv1.Lease) error {
+	return b.core.mayReadLeases(ctx, st, leases)
 }
 
 // Log fails with NOT_READY while the pod starts.
@@ -96,5 +129,5 @@ func (b *Backend) Go(run func()) { b.core.outliving.Go(run) }
 // and ends streams when the pod stops. Their errors go to clients unchanged.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	asTheyAre := func(_ context.Context, err error) error { return err }
-	register(instrumented{s.grpc, s.core, s.core.identify, asTheyAre}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})
+	register(instrumented{s.grpc, s.core, s.core.identify, asTheyAre, s.core.fail}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})
 }

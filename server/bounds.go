@@ -27,6 +27,7 @@ type bounds struct {
 	inbound        *inbound.Port
 	// readPatience is the limit of that name; shorter in tests.
 	readPatience time.Duration
+	passwords    *passwords
 }
 
 // newBounds takes what makes an error into what the client gets.
@@ -41,6 +42,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 		arriving:       quota.New("bytes of unfinished requests", maxArrivingBytes),
 		answers:        quota.New("bytes of unread answers", maxAnswerBytes),
 		readPatience:   readPatience,
+		passwords:      newPasswords(),
 	}
 	b.inbound = inbound.New(inbound.Options{
 		Connections: b.connections, Calls: b.calls, Bytes: b.arriving,

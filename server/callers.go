@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/pki"
 )
@@ -43,7 +44,9 @@ const (
 // could speak for others, and a gateway's own certificate makes no user of its
 // callers: they show a token.
 func (c *core) identify(ctx context.Context) (context.Context, error) {
-	if token := tokenOf(ctx); token != "" {
+	if token := tokenOf(ctx); isPasswordToken(token) {
+		return c.loggedIn(ctx, token)
+	} else if token != "" {
 		if c.options.Security.Token == nil {
 			return ctx, errUnauthenticated("this pod cannot check tokens of ServiceAccounts: it runs outside Kubernetes, or its client port is plain")
 		}
@@ -66,22 +69,39 @@ func (c *core) identify(ctx context.Context) (context.Context, error) {
 	return ctx, nil
 }
 
-// tokenOf is the JSON Web Token that came with a call; empty: none did. It does not
+// loggedIn puts the user of a token that was given for a password into a context. While
+// access control is off, it is nobody's, as in etcd.
+func (c *core) loggedIn(ctx context.Context, token string) (context.Context, error) {
+	if !c.access().Enabled() {
+		return ctx, nil
+	}
+	var who caller.Caller
+	err := c.checked(ctx, func(state *access.State) (err error) {
+		who, err = readToken(state, token, time.Now())
+		return err
+	})
+	if err != nil {
+		return ctx, err
+	}
+	return caller.With(ctx, who), nil
+}
+
+// tokenOf is the token that came with a call; empty: none did. It does not
 // copy the metadata, as every call comes through here.
 func tokenOf(ctx context.Context) string {
 	if values := metadata.ValueFromIncomingContext(ctx, authorizationKey); len(values) > 0 {
-		if token, ok := strings.CutPrefix(values[0], bearerPrefix); ok && isJWT(token) {
+		if token, ok := strings.CutPrefix(values[0], bearerPrefix); ok && isToken(token) {
 			return token
 		}
 	}
-	if values := metadata.ValueFromIncomingContext(ctx, etcdTokenKey); len(values) > 0 && isJWT(values[0]) {
+	if values := metadata.ValueFromIncomingContext(ctx, etcdTokenKey); len(values) > 0 && isToken(values[0]) {
 		return values[0]
 	}
 	return ""
 }
 
-// isJWT tells a JSON Web Token from a token that this cluster gave for a password.
-func isJWT(token string) bool { return strings.Count(token, ".") == 2 }
+// isToken says whether this is a JSON Web Token, or one that was given for a password.
+func isToken(token string) bool { return isPasswordToken(token) || strings.Count(token, ".") == 2 }
 
 // certified is what gRPC keeps of a connection with TLS.
 type certified struct {

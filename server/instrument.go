@@ -28,6 +28,18 @@ type instrumented struct {
 	identify func(ctx context.Context) (context.Context, error)
 	// fail turns a call's error into what its client gets.
 	fail func(ctx context.Context, err error) error
+	// refuse does that with the errors of calls that do not reach their method.
+	refuse func(ctx context.Context, err error) error
+}
+
+// Refusing returns the registrar that a function given to [Server.Register] gets, with
+// refuse to make of the reason why a call does not reach its method what clients get.
+func Refusing(registrar grpc.ServiceRegistrar, refuse func(ctx context.Context, err error) error) grpc.ServiceRegistrar {
+	if i, ok := registrar.(instrumented); ok {
+		i.refuse = refuse
+		return i
+	}
+	return registrar
 }
 
 func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
@@ -41,18 +53,18 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 		if builder != nil && builder.Builds(m.MethodName) {
 			handle = i.building(handle)
 		}
-		m.Handler = i.unary(counts, handle, waiter != nil && waiter.Waits(m.MethodName))
+		m.Handler = i.unary(counts, i.needs(desc, m.MethodName), handle, waiter != nil && waiter.Waits(m.MethodName))
 		wrapped.Methods = append(wrapped.Methods, m)
 	}
 	for _, s := range desc.Streams {
 		counts := i.core.metrics.stream("/" + desc.ServiceName + "/" + s.StreamName)
-		s.Handler = i.stream(counts, s.Handler)
+		s.Handler = i.stream(counts, i.needs(desc, s.StreamName), s.Handler)
 		wrapped.Streams = append(wrapped.Streams, s)
 	}
 	i.ServiceRegistrar.RegisterService(&wrapped, service)
 }
 
-func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits bool) grpc.MethodHandler {
+func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandler, waits bool) grpc.MethodHandler {
 	return func(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		start := time.Now()
 		if !waits {
@@ -60,11 +72,13 @@ func (i instrumented) unary(counts *method, handle grpc.MethodHandler, waits boo
 			ctx, cancel = withDeadline(ctx)
 			defer cancel()
 		}
-		ctx, err := i.identified(ctx)
-		var response any
-		if err == nil {
-			response, err = handle(service, ctx, decode, interceptor)
+		ctx, err := i.admitted(ctx, needs)
+		if err != nil {
+			err = i.refuse(ctx, err)
+			counts.done(start, err)
+			return nil, err
 		}
+		response, err := handle(service, ctx, decode, interceptor)
 		if err == nil && i.identify != nil {
 			response, err = i.core.counted(ctx, response)
 		}
@@ -89,25 +103,27 @@ func (i instrumented) building(handle grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-func (i instrumented) stream(counts *method, handle grpc.StreamHandler) grpc.StreamHandler {
+func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandler) grpc.StreamHandler {
 	return func(service any, stream grpc.ServerStream) error {
 		start := time.Now()
-		caller, err := i.identified(stream.Context())
-		ctx, release := i.core.streamContext(caller)
+		admitted, err := i.admitted(stream.Context(), needs)
+		ctx, release := i.core.streamContext(admitted)
 		defer release()
 		counts.open.Inc()
 		defer counts.open.Dec()
-		if err == nil {
+		if err != nil {
+			err = i.refuse(ctx, err)
+		} else {
 			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf()}) })
+			err = i.fail(ctx, err)
 		}
-		err = i.fail(ctx, err)
 		counts.done(start, err)
 		return err
 	}
 }
 
-// bounded handles a stream if its caller may have one more. As that of identified,
-// its own error is a status already.
+// bounded handles a stream if its caller may have one more. Its own error is a status
+// already: services whose errors are another API's have no part in it.
 func (i instrumented) bounded(ctx context.Context, handle func() error) error {
 	if i.identify == nil {
 		return handle()
@@ -128,14 +144,30 @@ func (i instrumented) answersOf() *core {
 	return i.core
 }
 
-// identified returns an error that is a status already: services whose errors are
-// another API's have no part in it.
-func (i instrumented) identified(ctx context.Context) (context.Context, error) {
+// needs looks up what a method needs. Only pods reach the peer port.
+func (i instrumented) needs(desc *grpc.ServiceDesc, method string) need {
+	service := "/" + desc.ServiceName + "/"
 	if i.identify == nil {
+		return needs[peerPort+service]
+	}
+	return needs[service+method]
+}
+
+// admitted finds out who makes a call, and refuses it if they may not call the method.
+func (i instrumented) admitted(ctx context.Context, needs need) (context.Context, error) {
+	switch needs {
+	case aPod:
+		return asPod(ctx), nil
+	case nothing:
 		return ctx, nil
+	case denied:
+		return ctx, errDenied
 	}
 	ctx, err := i.identify(ctx)
-	return ctx, i.core.statusOf(err)
+	if err == nil {
+		err = i.core.allow(ctx, needs)
+	}
+	return ctx, err
 }
 
 // servedStream is a stream whose context also ends when the pod stops.

@@ -37,7 +37,7 @@ func (s *kvService) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutRes
 	if err := checkPut(req, false); err != nil {
 		return nil, err
 	}
-	return propose(s.core.deadlines.share(ctx), s.core, &kvv1.Command{Command: &kvv1.Command_Put{Put: req}}, (*kvv1.Result).GetPut)
+	return propose(s.core.shareDeadline(ctx), s.core, &kvv1.Command{Command: &kvv1.Command_Put{Put: req}}, (*kvv1.Result).GetPut)
 }
 
 func (s *kvService) Delete(ctx context.Context, req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, error) {

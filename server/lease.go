@@ -56,18 +56,24 @@ func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kv
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Revoke{Revoke: req}}, (*kvv1.Result).GetRevoke)
 }
 
-func (s *leaseService) ListLeases(context.Context, *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
+func (s *leaseService) ListLeases(ctx context.Context, _ *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
 	st, err := s.core.needStore()
 	if err != nil {
 		return nil, err
 	}
 	leases, _ := st.Leases()
+	if err := s.core.mayReadLeases(ctx, st, leases); err != nil {
+		return nil, err
+	}
 	return &kvv1.ListLeasesResponse{Header: s.core.header(st), Leases: leases}, nil
 }
 
 // keepAlive answers one message of a KeepAlive stream.
 func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest) (*kvv1.KeepAliveResponse, error) {
 	if err := checkLease(req.GetId()); err != nil {
+		return nil, err
+	}
+	if err := s.core.mayKeepAlive(ctx, req.GetId()); err != nil {
 		return nil, err
 	}
 	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {
@@ -108,7 +114,7 @@ func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 		return nil, err
 	}
 	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {
-		return s.keepAliveForwarder.timeToLive(ctx, req)
+		return s.forwardTimeToLive(ctx, req)
 	}
 	st, l, err := s.lead(ctx)
 	if err != nil {
@@ -126,9 +132,29 @@ func (s *leaseService) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveReque
 		RemainingMs:       left.Milliseconds(),
 	}
 	if req.GetKeys() {
-		if response.Keys, err = leaseKeys(st, req.GetId()); err != nil {
+		if response.Keys, err = leaseKeys(st, req.GetId()); err == nil {
+			err = s.core.mayReadKeys(ctx, response.GetKeys())
+		}
+		if err != nil {
 			return nil, err
 		}
+	}
+	return response, nil
+}
+
+// forwardTimeToLive asks the master, which does not know who calls. So the keys of the
+// answer are looked at here, by the rights that this pod has once it is as far as the
+// master was.
+func (s *leaseService) forwardTimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {
+	response, err := s.keepAliveForwarder.timeToLive(ctx, req)
+	if err != nil || !req.GetKeys() || !s.core.access().Enabled() {
+		return response, err
+	}
+	if _, err := s.core.prepareRead(ctx, nil); err != nil {
+		return nil, err
+	}
+	if err := s.core.mayReadKeys(ctx, response.GetKeys()); err != nil {
+		return nil, err
 	}
 	return response, nil
 }

@@ -75,6 +75,9 @@ func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.Server
 	if err != nil {
 		return err
 	}
+	if err := s.core.allow(ctx, administrator); err != nil { // Again, by rights as fresh as the data.
+		return err
+	}
 	database, err := st.SnapshotNow(ctx)
 	if err != nil {
 		return err

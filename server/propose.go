@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -55,6 +57,9 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	if err != nil {
 		return nil, err
 	}
+	if err := c.permit(ctx, command); err != nil {
+		return nil, err
+	}
 	if err := c.mayPropose(ctx, st, command); err != nil {
 		return nil, err
 	}
@@ -81,6 +86,9 @@ func (c *core) proposeAsMaster(ctx context.Context, command *kvv1.Command) error
 	log, err := c.needLog()
 	if err != nil {
 		return err
+	}
+	if c.access().Enabled() {
+		command.Identity = access.Identity(caller.Caller{By: caller.Pod})
 	}
 	_, err = unlessRefused(log.ProposeAsMaster(ctx, command))
 	return err

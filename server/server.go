@@ -154,12 +154,13 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	)...)
-	own := instrumented{server, s.core, s.core.identify, s.core.fail}
+	own := instrumented{server, s.core, s.core.identify, s.core.fail, s.core.fail}
 	kvv1.RegisterKVServiceServer(own, &kvService{core: s.core})
 	kvv1.RegisterWatchServiceServer(own, &watchService{core: s.core})
 	kvv1.RegisterLeaseServiceServer(own, s.leases)
 	kvv1.RegisterClusterServiceServer(own, s.cluster)
 	kvv1.RegisterMaintenanceServiceServer(own, &maintenanceService{core: s.core})
+	kvv1.RegisterAuthServiceServer(own, &authService{core: s.core})
 	grpc_health_v1.RegisterHealthServer(server, &healthService{Server: s.readiness.health, core: s.core})
 	reflection.Register(server)
 	return server
@@ -169,7 +170,7 @@ func (s *Server) newGRPC() *grpc.Server {
 // times to live.
 func (s *Server) RegisterPeer(registrar grpc.ServiceRegistrar) {
 	own := &leaseService{core: s.core, receivers: &sync.WaitGroup{}, leaseExpirer: s.leaseExpirer} // The port is its owner's to end.
-	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, nil, s.core.fail}, own)
+	kvv1.RegisterLeaseServiceServer(instrumented{registrar, s.core, nil, s.core.fail, s.core.fail}, own)
 }
 
 // CompleteStatus fills in what only the server and the store know of this pod.

@@ -35,6 +35,9 @@ func (s *Server) CheckForwarded(command *kvv1.Command) error {
 // have. What one of them refuses and the other lets the store refuse, such as a lease
 // below 0, passes: the answer must not depend on the pod that a client asks.
 func checkCommand(command *kvv1.Command) error {
+	if err := checkIdentity(command.GetIdentity()); err != nil {
+		return err
+	}
 	switch c := command.GetCommand().(type) {
 	case *kvv1.Command_Put:
 		return checkForwardedPut(c.Put, false)
@@ -67,8 +70,55 @@ func checkCommand(command *kvv1.Command) error {
 		return checkRequestID(c.Revoke.GetRequestId(), false)
 	case *kvv1.Command_Compact:
 		return nil // The store knows which revisions there are.
+	case *kvv1.Command_Auth:
+		return checkAuthChange(c.Auth)
 	}
 	return errInvalid("command", "is missing, or not known to this version")
+}
+
+// checkIdentity refuses what only the master says of its own commands: they are never
+// another pod's.
+func checkIdentity(id *kvv1.Identity) error {
+	switch size := proto.Size(id); {
+	case id.GetPod():
+		return errInvalid("identity.pod", "only the master's own commands have it")
+	case len(id.GetReads()) > maxForwardedOps:
+		return errTooLarge("identity.reads", maxForwardedOps, len(id.GetReads()))
+	case size > maxTxnBytes:
+		return errTooLarge("identity bytes", maxTxnBytes, size)
+	}
+	return nil
+}
+
+// maxSecretBytes is more than a hash of a password, or a key for tokens.
+const maxSecretBytes = 256
+
+// checkAuthChange checks the sizes. What a change means is looked at where it is applied.
+func checkAuthChange(change *kvv1.AuthChange) error {
+	var keys, secrets [][]byte
+	switch c := change.GetChange().(type) {
+	case nil:
+		return errInvalid("change", "is missing, or not known to this version")
+	case *kvv1.AuthChange_Enable:
+		secrets = [][]byte{c.Enable.GetTokenKey()}
+	case *kvv1.AuthChange_AddUser:
+		secrets = [][]byte{c.AddUser.GetPasswordHash()}
+	case *kvv1.AuthChange_SetPassword:
+		secrets = [][]byte{c.SetPassword.GetPasswordHash()}
+	case *kvv1.AuthChange_GrantPermission:
+		keys = [][]byte{c.GrantPermission.GetPermission().GetKey(), c.GrantPermission.GetPermission().GetRangeEnd()}
+	}
+	for _, key := range keys {
+		if len(key) > maxBoundBytes {
+			return errTooLarge("permission", maxBoundBytes, len(key))
+		}
+	}
+	for _, secret := range secrets {
+		if len(secret) > maxSecretBytes {
+			return errTooLarge("hash or key", maxSecretBytes, len(secret))
+		}
+	}
+	return nil
 }
 
 func checkForwardedPut(req *kvv1.PutRequest, inside bool) error {

@@ -31,6 +31,11 @@ func TestCheckCommand(t *testing.T) {
 	remove := func(d *kvv1.DeleteRequest) *kvv1.Command {
 		return &kvv1.Command{Command: &kvv1.Command_Delete{Delete: d}}
 	}
+	owned := func(id *kvv1.Identity) *kvv1.Command {
+		c := putCommand(&kvv1.PutRequest{Key: filled(1)})
+		c.Identity = id
+		return c
+	}
 	long, value := strings.Repeat("k", MaxKeyBytes+1), filled(MaxValueBytes)
 	for _, test := range []struct {
 		name    string
@@ -66,6 +71,13 @@ func TestCheckCommand(t *testing.T) {
 		{"the end of a lease", revoke(&kvv1.RevokeRequest{Id: 1, RequestId: id}), fine},
 		{"the end of no lease", revoke(&kvv1.RevokeRequest{}), invalid},
 		{"a compaction", &kvv1.Command{Command: &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: -1}}}, fine},
+		{"a user's put", owned(&kvv1.Identity{User: "a", Generation: 1}), fine},
+		{"a put in the master's own name", owned(&kvv1.Identity{Pod: true}), invalid},
+		{"too many ranges", owned(&kvv1.Identity{Reads: make([]*kvv1.KeyRange, maxForwardedOps+1)}), tooLarge},
+		{"no change of users", &kvv1.Command{Command: &kvv1.Command_Auth{Auth: &kvv1.AuthChange{}}}, invalid},
+		{"a password for a hash", &kvv1.Command{Command: &kvv1.Command_Auth{Auth: &kvv1.AuthChange{
+			Change: &kvv1.AuthChange_SetPassword{SetPassword: &kvv1.SetPassword{PasswordHash: filled(maxSecretBytes + 1)}},
+		}}}, tooLarge},
 	} {
 		if err := checkCommand(test.command); refusal.Reason(err) != test.want {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/internal/caller"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/store"
 )
@@ -78,12 +79,16 @@ func (c *core) watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, err
 	var watcher *store.Watcher
 	st, err := c.needStore()
 	if err == nil {
+		err = c.mayWatch(ctx, req)
+	}
+	if err == nil {
 		watcher, err = st.Watch(req)
 	}
 	if err != nil {
 		c.bounds.watches.Give(who, 1)
 		return nil, err
 	}
+	watcher.For(caller.From(ctx))
 	c.metrics.watches.Inc()
 	return &Watcher{watcher, c, who}, nil
 }

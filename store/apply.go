@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -29,6 +30,7 @@ type applier struct {
 	freeze  bool            // Freeze the table as soon as the entry is done.
 	changes []*tableVersion // Of the revision that is being written.
 	digest  *xxhash.Digest
+	caller  caller.Caller // Of the command at hand, while access control is on.
 }
 
 // Apply runs the commands of one log entry, in order, and returns a result for
@@ -132,11 +134,15 @@ func (a *applier) fail(err error, commands int) []*kvv1.Result {
 
 // command applies one command, or finds its first result.
 func (a *applier) command(index uint64, command *kvv1.Command) (*kvv1.Result, error) {
+	user, err := a.identify(command)
+	if err != nil {
+		return a.refusal(nil, err)
+	}
 	id := requestID(command)
 	if id == nil {
-		return a.refusal(a.run(command))
+		return a.refusal(a.permitted(command))
 	}
-	key, ok := newRequestKey(id)
+	key, ok := newRequestKey(id, user)
 	if !ok {
 		return a.refusal(nil, errInvalid("request_id.client_id", "a client id has %d bytes, this one has %d", clientIDBytes, len(id.ClientId)))
 	}
@@ -147,7 +153,7 @@ func (a *applier) command(index uint64, command *kvv1.Command) (*kvv1.Result, er
 	if id.KnownRevision < a.st.Requests.Floor {
 		return a.refusal(nil, errRequestExpired(a.st.Revision))
 	}
-	result, err := a.refusal(a.run(command))
+	result, err := a.refusal(a.permitted(command))
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +249,9 @@ func (a *applier) run(command *kvv1.Command) (*kvv1.Result, error) {
 	case *kvv1.Command_Compact:
 		resp, err := a.compact(c.Compact)
 		return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: resp}}, err
+	case *kvv1.Command_Auth:
+		resp, err := a.changeAuth(c.Auth)
+		return &kvv1.Result{Result: &kvv1.Result_Auth{Auth: resp}}, err
 	}
 	// The log decodes only what it knows; this is a command without content.
 	return nil, errInvalid("command", "an empty command")
@@ -320,6 +329,11 @@ func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
 }
 
 func (a *applier) batched(write *kvv1.Write, result *kvv1.WriteResult) error {
+	if state := a.store.Access(); state.Enabled() {
+		if err := state.PermitWrite(a.caller, write, a.attached); err != nil {
+			return err
+		}
+	}
 	switch w := write.GetWrite().(type) {
 	case *kvv1.Write_Put:
 		prev, err := a.putAlone(w.Put)

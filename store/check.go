@@ -83,7 +83,7 @@ func checkRecords(ctx context.Context, tx *bbolt.Tx) error {
 		return err
 	}
 	c := &checker{ctx: ctx, tx: tx, st: st, scrubbed: scrubbed}
-	for _, pass := range []func(){c.index, c.history, c.leases, c.requests} {
+	for _, pass := range []func(){c.index, c.history, c.leases, c.requests, c.access} {
 		if pass(); ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -290,6 +290,12 @@ func (c *checker) leases() {
 		if len(key) < 8 || c.tx.Bucket(bucketLeases).Get(key[:8]) == nil {
 			c.found("lease key %.64x belongs to no lease", key)
 		}
+	}
+}
+
+func (c *checker) access() {
+	if _, err := loadAccess(c.tx, &c.st); err != nil {
+		c.found("%v", err)
 	}
 }
 

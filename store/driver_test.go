@@ -246,7 +246,7 @@ func (d *driver) compareContents(revision int64) {
 func contentsDiffer(s *Store, m *model, revision int64) error {
 	var got []*kvv1.KeyValue
 	everything := &kvv1.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Revision: revision}
-	err := s.Scan(context.Background(), everything, func(at int64, kvs []*kvv1.KeyValue) error {
+	err := s.Scan(asPod, everything, func(at int64, kvs []*kvv1.KeyValue) error {
 		if at != revision {
 			return fmt.Errorf("a scan of revision %d is at revision %d", revision, at)
 		}

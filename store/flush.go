@@ -222,7 +222,7 @@ func (f *flusher) flush(ctx context.Context) error {
 		return err
 	}
 	err := f.update(func(tx *bbolt.Tx) error {
-		if err := flushLeases(tx, frozen); err != nil {
+		if err := errors.Join(flushLeases(tx, frozen), flushAccess(tx, frozen)); err != nil {
 			return err
 		}
 		if err := forgetRequests(tx, before.Requests.oldest(), frozen.state.Requests.oldest()); err != nil {

@@ -16,6 +16,7 @@ type generator struct {
 	leases []int64
 	sent   []*kvv1.Command // With a request id.
 	large  bool
+	rights bool // Commands are of users.
 }
 
 func newGenerator(r *rand.Rand, m *model) *generator {
@@ -222,6 +223,9 @@ func (g *generator) command() *kvv1.Command {
 		}
 	}
 	command := g.unnamed(id)
+	if g.rights {
+		command = g.owned(command)
+	}
 	if id != nil {
 		g.sent = append(g.sent, command)
 		g.sent = g.sent[max(0, len(g.sent)-120):]

@@ -147,15 +147,21 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 	}
 	defer v.close()
 	defer s.guard(&err)
-	attached, err := v.leaseKeys(id)
+	return v.attached(id, v.revision, limit)
+}
+
+// attached returns the keys that have a lease at a revision, in order, at most limit
+// (0: all).
+func (v *view) attached(id, revision int64, limit int) (keys [][]byte, err error) {
+	candidates, err := v.leaseKeys(id)
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range attached {
+	for _, key := range candidates {
 		if limit > 0 && len(keys) == limit {
 			break
 		}
-		ver, found, err := v.get(key, v.revision)
+		ver, found, err := v.get(key, revision)
 		if err != nil {
 			return nil, err
 		}

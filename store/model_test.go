@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -20,10 +22,13 @@ type model struct {
 	events              [][]*kvv1.Event // By revision, with previous values.
 	leases              map[int64]int64
 	requests            []modelRequest // All that were ever to be remembered.
+	rights              *access.State
+	floor               int64 // No request that is not remembered was known before.
 
 	// While a command runs:
-	now   contents
-	fresh []*kvv1.Event
+	now    contents
+	fresh  []*kvv1.Event
+	caller caller.Caller
 }
 
 type contents map[string]*kvv1.KeyValue
@@ -49,14 +54,22 @@ func (m *model) oldestRequest() int {
 }
 
 func (m *model) apply(command *kvv1.Command) *kvv1.Result {
+	user := ""
+	if m.rights.Enabled() {
+		m.caller = access.Of(command.GetIdentity())
+		if err := m.rights.Known(m.caller); err != nil {
+			return refused(refusal.Reason(err))
+		}
+		user = m.caller.User
+	}
 	id := requestID(command)
 	if id == nil {
-		return m.run(command)
+		return m.permitted(command)
 	}
 	if len(id.ClientId) != clientIDBytes {
 		return refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 	}
-	name, oldest := string(id.ClientId)+string(orderKey(id.Sequence)), m.oldestRequest()
+	name, oldest := user+"|"+string(id.ClientId)+string(orderKey(id.Sequence)), m.oldestRequest()
 	for i := len(m.requests) - 1; i >= oldest; i-- {
 		if m.requests[i].id == name {
 			first := proto.Clone(m.requests[i].result).(*kvv1.Result)
@@ -66,10 +79,14 @@ func (m *model) apply(command *kvv1.Command) *kvv1.Result {
 			return first
 		}
 	}
-	if oldest > 0 && id.KnownRevision < m.requests[oldest-1].revision {
+	floor := m.floor
+	if oldest > 0 {
+		floor = max(floor, m.requests[oldest-1].revision)
+	}
+	if id.KnownRevision < floor {
 		return refused(kvv1.ErrorReason_ERROR_REASON_REQUEST_ID_EXPIRED)
 	}
-	result := m.run(command)
+	result := m.permitted(command)
 	if couldChange(command) {
 		kept := proto.Clone(result).(*kvv1.Result)
 		if proto.Size(kept) > maxKeptResult {
@@ -121,6 +138,8 @@ func (m *model) run(command *kvv1.Command) *kvv1.Result {
 		}
 		m.compacted = c.Compact.Revision
 		return &kvv1.Result{Result: &kvv1.Result_Compact{Compact: &kvv1.CompactResponse{Header: m.header()}}}
+	case *kvv1.Command_Auth:
+		return m.changeAuth(c.Auth)
 	case *kvv1.Command_Put:
 		result, reason := m.alone(&kvv1.Op{Op: &kvv1.Op_Put{Put: c.Put}})
 		if reason != 0 {
@@ -156,7 +175,7 @@ func (m *model) batched(write *kvv1.Write) *kvv1.WriteResult {
 	case *kvv1.Write_Txn:
 		command.Command = &kvv1.Command_Txn{Txn: w.Txn}
 	}
-	result := m.run(command)
+	result := m.permittedWrite(command)
 	written := &kvv1.WriteResult{Revision: m.revision}
 	switch r := result.Result.(type) {
 	case *kvv1.Result_Put:

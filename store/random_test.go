@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -19,22 +20,26 @@ import (
 // the same log that is restored from its snapshots, and compares all that both
 // answer with the model.
 func TestRandom(t *testing.T) {
-	seeds(t, 12, randomRegressions, func(t *testing.T, seed uint64) {
-		r := &randomRun{history: newHistory(), t: t, clones: tempDir(t)}
-		rnd := newRand(seed)
-		r.generator = newGenerator(rnd, r.history.model)
-		r.large = rnd.IntN(4) == 0
-		tableBytes := []int{1, 2 << 10, 16 << 10, 200 << 10}
-		r.master = newDriver(t, r.history, tableBytes[rnd.IntN(len(tableBytes))])
-		r.follower = newDriver(t, r.history, tableBytes[rnd.IntN(len(tableBytes))])
-		for range 150 + rnd.IntN(250) {
-			r.step()
-			if t.Failed() {
-				return
-			}
+	seeds(t, 12, randomRegressions, func(t *testing.T, seed uint64) { random(t, seed, false) })
+}
+
+func random(t *testing.T, seed uint64, rights bool) {
+	t.Helper()
+	r := &randomRun{history: newHistory(), t: t, clones: tempDir(t)}
+	rnd := newRand(seed)
+	r.generator = newGenerator(rnd, r.history.model)
+	r.rights = rights
+	r.large = rnd.IntN(4) == 0
+	tableBytes := []int{1, 2 << 10, 16 << 10, 200 << 10}
+	r.master = newDriver(t, r.history, tableBytes[rnd.IntN(len(tableBytes))])
+	r.follower = newDriver(t, r.history, tableBytes[rnd.IntN(len(tableBytes))])
+	for range 150 + rnd.IntN(250) {
+		r.step()
+		if t.Failed() {
+			return
 		}
-		r.finish()
-	})
+	}
+	r.finish()
 }
 
 type randomRun struct {
@@ -110,7 +115,7 @@ func (r *randomRun) read(d *driver) {
 	req := r.rangeRequest()
 	newest := d.s.Status().Revision
 	for pages := 0; ; pages++ {
-		got, err := d.s.Range(context.Background(), req)
+		got, err := d.s.Range(asPod, req)
 		if want := r.readRefusal(d, req.Revision); want != 0 {
 			if refusal.Reason(err) != want {
 				r.t.Fatalf("range %v: %v, want %v", req, err, want)
@@ -146,7 +151,7 @@ func (r *randomRun) readTxn() {
 	r.t.Helper()
 	req := readsOf(r.txn(0))
 	want := r.history.model.run(&kvv1.Command{Command: &kvv1.Command_Txn{Txn: req}})
-	got, err := r.master.s.Txn(context.Background(), req)
+	got, err := r.master.s.Txn(asPod, req)
 	if refusal.Reason(err) != want.GetError().GetReason() || err == nil && !proto.Equal(got, want.GetTxn()) {
 		r.t.Fatalf("transaction %v\ngot:  %v, %v\nwant: %v", req, got, err, want)
 	}
@@ -328,6 +333,9 @@ func (r *randomRun) watcher(s *Store) *testWatcher {
 		req.Exclude = []kvv1.Event_Type{kvv1.Event_Type(1 + r.IntN(2))}
 	}
 	w, err := s.Watch(req)
+	if err == nil {
+		w.For(caller.From(asPod))
+	}
 	if err != nil {
 		if refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_COMPACTED || req.StartRevision >= s.Status().Compacted {
 			r.t.Fatalf("watch %v: %v", req, err)
@@ -382,6 +390,9 @@ func (w *testWatcher) again(t testing.TB, s *Store) bool {
 	w.w.Close()
 	w.req.StartRevision = w.seen + 1
 	watcher, err := s.Watch(w.req)
+	if err == nil {
+		watcher.For(caller.From(asPod))
+	}
 	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && w.seen+1 < s.Status().Compacted {
 		return false
 	}
@@ -393,7 +404,7 @@ func (w *testWatcher) again(t testing.TB, s *Store) bool {
 }
 
 var cancelled = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(asPod)
 	cancel()
 	return ctx
 }()

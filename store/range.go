@@ -44,6 +44,9 @@ func (s *Store) rangeOnce(ctx context.Context, req *kvv1.RangeRequest) (resp *kv
 	}
 	defer v.close()
 	defer s.guard(&err)
+	if err := s.mayRead(ctx, req); err != nil {
+		return nil, err
+	}
 	if err := v.at(req.Revision); err != nil {
 		return nil, err
 	}
@@ -158,6 +161,9 @@ func (s *Store) scanPage(ctx context.Context, req *kvv1.RangeRequest, left int64
 	}
 	defer v.close()
 	defer s.guard(&err)
+	if err := s.mayRead(ctx, req); err != nil {
+		return nil, err
+	}
 	if err := v.at(req.Revision); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -45,12 +46,18 @@ const (
 // requestKey is a client's id and its sequence number.
 type requestKey [requestKeyBytes]byte
 
-func newRequestKey(id *kvv1.RequestId) (requestKey, bool) {
+// newRequestKey makes a request's key. Users with one client id have different keys:
+// nobody is given the answer to another's request.
+func newRequestKey(id *kvv1.RequestId, user string) (requestKey, bool) {
 	var key requestKey
 	if len(id.ClientId) != clientIDBytes {
 		return key, false
 	}
 	copy(key[:], id.ClientId)
+	if user != "" {
+		owned := sha256.Sum256(append(key[:clientIDBytes:clientIDBytes], user...))
+		copy(key[:clientIDBytes], owned[:])
+	}
 	binary.BigEndian.PutUint64(key[clientIDBytes:], id.Sequence)
 	return key, true
 }
@@ -67,7 +74,7 @@ type request struct {
 type requestWindow struct {
 	Next   uint64  `json:"next"`   // The number of the next one.
 	Blocks []int64 `json:"blocks"` // The last revision of each whole block that is remembered.
-	Floor  int64   `json:"floor"`  // The last revision of the newest forgotten block.
+	Floor  int64   `json:"floor"`  // The last revision of the newest forgotten block, or of an earlier owner.
 }
 
 func (w *requestWindow) oldest() uint64 {
@@ -82,7 +89,7 @@ func (w *requestWindow) take(revision int64) uint64 {
 		// Never append in place: frozen tables share the slice.
 		w.Blocks = append(w.Blocks[:len(w.Blocks):len(w.Blocks)], revision)
 		if len(w.Blocks) > requestBlocks {
-			w.Floor, w.Blocks = w.Blocks[0], w.Blocks[1:]
+			w.Floor, w.Blocks = max(w.Floor, w.Blocks[0]), w.Blocks[1:]
 		}
 	}
 	return number

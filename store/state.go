@@ -11,6 +11,9 @@ import (
 // not know, and changes nothing.
 const formatVersion = 2
 
+// accessFormat is the same with users and roles.
+const accessFormat = 3
+
 // firstRevision is the revision of an empty store; the first write makes the next.
 const firstRevision = 1
 
@@ -26,6 +29,7 @@ type state struct {
 	Compacted          int64         `json:"compacted"`
 	Hash               uint64        `json:"hash"`
 	Requests           requestWindow `json:"requests"`
+	AccessHash         uint64        `json:"access_hash,omitempty"` // Of users and roles; 0: there were never any.
 }
 
 func newState() state {
@@ -61,8 +65,8 @@ func decodeState(record []byte) (state, error) {
 	if err := json.Unmarshal(payload, &st); err != nil {
 		return state{}, corrupt("state: %v", err)
 	}
-	if st.Format != formatVersion {
-		return state{}, fmt.Errorf("store: the file has format %d, this version reads format %d: run the version of Baton that wrote it", st.Format, formatVersion)
+	if st.Format != formatVersion && st.Format != accessFormat {
+		return state{}, fmt.Errorf("store: the file has format %d, this version reads formats %d and %d: run the version of Baton that wrote it", st.Format, formatVersion, accessFormat)
 	}
 	return st, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 
+	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/turn"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -57,6 +58,7 @@ type Store struct {
 	applier *applier
 	flusher *flusher
 	leases  *leaseSet
+	rights  *rights
 	watches *watches
 	streams snapshots
 	revised signal // Broadcast for every new revision.
@@ -103,6 +105,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		setup:   setup{dir: o.Dir, logger: o.Logger, tableBytes: int64(o.TableBytes), committed: o.Committed},
 		leases:  &leaseSet{},
+		rights:  &rights{},
 		watches: newWatches(),
 		failed:  make(chan error, 1),
 	}
@@ -137,6 +140,7 @@ func (s *Store) load() error {
 	var st state
 	var scrubbed place
 	var leases map[int64]*kvv1.Lease
+	var allowed *access.State
 	err = careful(func() error {
 		return db.View(func(tx *bbolt.Tx) (err error) {
 			if err := checkRoot(tx); err != nil {
@@ -145,7 +149,10 @@ func (s *Store) load() error {
 			if st, scrubbed, err = loadState(tx); err != nil {
 				return err
 			}
-			leases, err = loadLeases(tx)
+			if leases, err = loadLeases(tx); err != nil {
+				return err
+			}
+			allowed, err = loadAccess(tx, &st)
 			return err
 		})
 	})
@@ -154,6 +161,7 @@ func (s *Store) load() error {
 	}
 	s.database.db = db
 	s.leases.replace(leases)
+	s.rights.replace(allowed)
 	active := newTable(nil, st)
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})
@@ -250,14 +258,14 @@ func (s *Store) Hash(revision int64) (_ int64, hash uint64, err error) {
 	return v.reading, hash, err
 }
 
-// Digest returns the newest revision and its running hash, those after the entry
-// that was applied last. It is for the goroutine that calls Apply: for another one
+// Digest returns the newest revision, and its running hash together with the hash of
+// users and roles, those after the entry that was applied last. It is for the goroutine that calls Apply: for another one
 // the next entry may have begun.
 func (s *Store) Digest() (revision int64, hash uint64) {
 	a := s.applier
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.st.Revision, a.st.Hash
+	return a.st.Revision, a.st.Hash ^ a.st.AccessHash
 }
 
 // Failed yields one error when the disk has failed or is corrupt: what was

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/batondb/baton/internal/access"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -33,6 +34,7 @@ type table struct {
 
 	// Only for the applying goroutine, and for the flusher after the freeze.
 	leases   map[int64]*kvv1.Lease // nil: ended.
+	access   *access.State         // nil: as before.
 	requests map[requestKey]request
 	state    state // After the last entry that went into this table.
 

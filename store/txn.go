@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -47,6 +48,11 @@ func (s *Store) txnOnce(ctx context.Context, req *kvv1.TxnRequest) (resp *kvv1.T
 	}
 	defer v.close()
 	defer s.guard(&err)
+	if state := s.Access(); state.Enabled() {
+		if err := state.ReadTxn(caller.From(ctx), req); err != nil {
+			return nil, err
+		}
+	}
 	resp, err = judge{view: v, newest: v.revision, compacted: s.visible.compacted.Load()}.txn(req)
 	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED && v.revision < s.visible.compacted.Load() {
 		return nil, errAgain

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -29,6 +31,10 @@ type Watcher struct {
 	span    span
 	exclude map[kvv1.Event_Type]bool
 	start   int64
+
+	// Who watches, and what that caller may do as of the last look; see mayRead.
+	caller  caller.Caller
+	allowed *access.State
 
 	// skip is how many changes of the revision pending were returned already.
 	skip int
@@ -217,7 +223,8 @@ func (w *Watcher) Close() {
 }
 
 // Next returns the next events, in order, each once. It waits for one. It fails
-// with COMPACTED when the watcher has fallen behind what is kept, with
+// with COMPACTED when the watcher has fallen behind what is kept, when its caller may
+// no longer read its keys, with
 // ErrClosed, or with the context's error; what it had looked at without finding
 // anything by then is not looked at again.
 func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
@@ -237,11 +244,48 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	}
 }
 
+// For says who watches: while access control is on, a watcher that is nobody's fails.
+// It comes before everything else.
+func (w *Watcher) For(who caller.Caller) { w.caller = who }
+
+// mayRead fails once the watcher's caller may no longer read all of its keys. It comes
+// after the changes were read: what they have was written before.
+func (w *Watcher) mayRead() error {
+	state := w.store.Access()
+	if state == w.allowed {
+		return nil
+	}
+	if err := state.Read(w.caller, w.request.GetKey(), w.request.GetRangeEnd()); err != nil {
+		return err
+	}
+	w.allowed = state
+	return nil
+}
+
+// recheck wakes every watcher, because rights have changed.
+func (w *watches) recheck() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for watcher := range w.all {
+		watcher.poke()
+	}
+}
+
 // Poll is Next without waiting: it returns nil when there is no event. After
 // more, with an answer or without, it must be called again, without waiting for
 // OnReady. An answer, of Next as well, may be another watcher's, too: it must not
 // be changed.
 func (w *Watcher) Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
+	if response, more, err = w.poll(ctx); err == nil {
+		err = w.mayRead()
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return response, more, nil
+}
+
+func (w *Watcher) poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
 	from, upTo, shared, err := w.due()
 	if from == 0 || shared != nil || err != nil {
 		return shared, false, err

@@ -1,6 +1,9 @@
 package caller
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Caller is who makes a call. The zero value is a caller who has proved nothing.
 type Caller struct {
@@ -12,6 +15,12 @@ type Caller struct {
 	// Pod is the Kubernetes pod that a ServiceAccount's token was made for; empty: for
 	// none, or it is not such a token.
 	Pod string
+	// Generation is that of the user's password, for Password: a token of an
+	// earlier one proves nothing any more.
+	Generation uint64
+	// Until is when what proved it ends; zero: it does not, or that is looked after
+	// elsewhere.
+	Until time.Time
 }
 
 // Proof is how a caller proved who it is.
@@ -22,6 +31,9 @@ const (
 	Certificate    Proof = "certificate"
 	ServiceAccount Proof = "serviceaccount"
 	Password       Proof = "password"
+	// Pod is this pod itself, or another one on the peer port: it may do everything,
+	// for whoever has asked it was checked.
+	Pod Proof = "pod"
 )
 
 type key struct{}

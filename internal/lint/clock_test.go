@@ -20,6 +20,7 @@ var wallClock = map[string]string{
 	"kubernetes/issuer/issuer.go":             "a person reads it, in the name of a CA",
 	"cmd/kvd/peertls.go":                      "certificates end by the wall clock, and a person reads when",
 	"server/callers.go":                       "certificates end by the wall clock",
+	"server/tokens.go":                        "every pod must tell when a token ends: a clock that is set ends some early or late, and its user logs in again",
 	"server/leaseids.go":                      "ids only grow within a process, and one that there is already is refused",
 }
 

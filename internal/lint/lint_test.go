@@ -40,9 +40,9 @@ var allowed = map[string][]string{
 	"kubernetes":        {},
 	"kubernetes/issuer": {"kubernetes", "internal/pki", "internal/sleep"},
 	"kubernetes/tokens": {"internal/caller"},
-	"server":            {"replication", "store", "proto", "internal/caller", "internal/inbound", "internal/pki", "internal/masterstream", "internal/quota", "internal/refusal", "internal/sleep"},
-	"server/etcd":       {"server", "replication", "store", "proto", "internal/caller", "internal/refusal", "internal/sleep"},
-	"store":             {"replication", "proto", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
+	"server":            {"replication", "store", "proto", "internal/access", "internal/caller", "internal/inbound", "internal/pki", "internal/masterstream", "internal/quota", "internal/refusal", "internal/sleep"},
+	"server/etcd":       {"server", "replication", "store", "proto", "internal/access", "internal/caller", "internal/refusal", "internal/sleep"},
+	"store":             {"replication", "proto", "internal/access", "internal/caller", "internal/turn", "internal/refusal"}, // replication: the words of a state machine
 	"client":            {"proto"},
 	"replication":       {"proto", "internal/refusal"}, // the words; nothing runs there
 	"replication/node": {"replication", "proto", "internal/sleep", "internal/turn", parts + "policy", parts + "clone", parts + "readindex", parts + "propose",
@@ -65,6 +65,7 @@ var allowed = map[string][]string{
 	"internal/turn":         {},
 	"internal/sleep":        {},
 	"internal/caller":       {},
+	"internal/access":       {"proto", "internal/caller", "internal/refusal"},
 	"internal/pki":          {},
 	"internal/masterstream": {},
 	"internal/inbound":      {"internal/quota"},

@@ -56,7 +56,22 @@ var meanings = map[kvv1.ErrorReason]meaning{
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:            {code: codes.DataLoss},
 	kvv1.ErrorReason_ERROR_REASON_NO_HEIR:            {code: codes.FailedPrecondition},
 	kvv1.ErrorReason_ERROR_REASON_OTHER_CLUSTER:      {code: codes.FailedPrecondition},
-	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:    {code: codes.Unauthenticated},
+	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:    {code: codes.Unauthenticated, everywhere: true},
+
+	kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:         {code: codes.Unauthenticated, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:      {code: codes.PermissionDenied, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_LOGIN_FAILED:           {code: codes.Unauthenticated},
+	kvv1.ErrorReason_ERROR_REASON_AUTH_NOT_ENABLED:       {code: codes.FailedPrecondition},
+	kvv1.ErrorReason_ERROR_REASON_ROOT_USER_MISSING:      {code: codes.FailedPrecondition, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_ROOT_ROLE_MISSING:      {code: codes.FailedPrecondition, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_ROOT_PROTECTED:         {code: codes.FailedPrecondition, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_USER_EXISTS:            {code: codes.AlreadyExists, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_USER_NOT_FOUND:         {code: codes.NotFound, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_ROLE_EXISTS:            {code: codes.AlreadyExists, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_ROLE_NOT_FOUND:         {code: codes.NotFound, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_ROLE_NOT_GRANTED:       {code: codes.FailedPrecondition, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_NOT_GRANTED: {code: codes.FailedPrecondition, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_VERSION_TOO_OLD:        {code: codes.FailedPrecondition},
 }
 
 // Everywhere says that every replica refuses the same command in the same way, so

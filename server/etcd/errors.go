@@ -35,6 +35,22 @@ var errorOf = map[kvv1.ErrorReason]error{
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:   rpctypes.ErrGRPCKeyNotFound,
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:         rpctypes.ErrGRPCCorrupt,
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:        rpctypes.ErrGRPCRequestTooManyRequests,
+	// Clients that know a password get a new token for these two.
+	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED: rpctypes.ErrGRPCInvalidAuthToken,
+	kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:  rpctypes.ErrGRPCUserEmpty,
+
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:      rpctypes.ErrGRPCPermissionDenied,
+	kvv1.ErrorReason_ERROR_REASON_LOGIN_FAILED:           rpctypes.ErrGRPCAuthFailed,
+	kvv1.ErrorReason_ERROR_REASON_AUTH_NOT_ENABLED:       rpctypes.ErrGRPCAuthNotEnabled,
+	kvv1.ErrorReason_ERROR_REASON_ROOT_USER_MISSING:      rpctypes.ErrGRPCRootUserNotExist,
+	kvv1.ErrorReason_ERROR_REASON_ROOT_ROLE_MISSING:      rpctypes.ErrGRPCRootRoleNotExist,
+	kvv1.ErrorReason_ERROR_REASON_ROOT_PROTECTED:         rpctypes.ErrGRPCInvalidAuthMgmt,
+	kvv1.ErrorReason_ERROR_REASON_USER_EXISTS:            rpctypes.ErrGRPCUserAlreadyExist,
+	kvv1.ErrorReason_ERROR_REASON_USER_NOT_FOUND:         rpctypes.ErrGRPCUserNotFound,
+	kvv1.ErrorReason_ERROR_REASON_ROLE_EXISTS:            rpctypes.ErrGRPCRoleAlreadyExist,
+	kvv1.ErrorReason_ERROR_REASON_ROLE_NOT_FOUND:         rpctypes.ErrGRPCRoleNotFound,
+	kvv1.ErrorReason_ERROR_REASON_ROLE_NOT_GRANTED:       rpctypes.ErrGRPCRoleNotGranted,
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_NOT_GRANTED: rpctypes.ErrGRPCPermissionNotGranted,
 }
 
 // fail translates an error into etcd's.

@@ -15,7 +15,7 @@ import (
 // Register adds etcd's services to a server's client port.
 func Register(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 	p := &pod{Backend: backend}
-	registrar = newLeaderCheck(registrar, p)
+	registrar = newLeaderCheck(server.Refusing(registrar, p.fail), p)
 	kv := &kvService{pod: p}
 	pb.RegisterKVServer(registrar, kv)
 	pb.RegisterMaintenanceServer(registrar, &maintenanceService{pod: p})

@@ -45,6 +45,9 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 		return nil, err
 	}
 	command := &kvv1.Command{Command: &kvv1.Command_Delete{Delete: nativeDelete(req)}}
+	if req.GetPrevKv() {
+		command.Identity = identityFor(s.pod.Access(), []*kvv1.KeyRange{{Key: req.GetKey(), RangeEnd: req.GetRangeEnd()}})
+	}
 	applied, err := server.Propose(ctx, s.pod.Backend, command, (*kvv1.Result).GetDelete)
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)

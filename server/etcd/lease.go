@@ -101,6 +101,9 @@ func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest
 	}
 	response := &pb.LeaseLeasesResponse{Header: s.pod.header(st.Revision())}
 	leases, _ := st.Leases()
+	if err := s.pod.MayReadLeases(ctx, st, leases); err != nil {
+		return nil, s.pod.fail(ctx, err)
+	}
 	for _, lease := range leases {
 		response.Leases = append(response.Leases, &pb.LeaseStatus{ID: lease.GetId()})
 	}

@@ -25,6 +25,9 @@ var (
 // at this moment.
 func (s *maintenanceService) Alarm(ctx context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	st, err := s.pod.Read(ctx, nil)
+	if err == nil && req.GetAction() != pb.AlarmRequest_GET {
+		err = s.pod.Admin(ctx)
+	}
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}

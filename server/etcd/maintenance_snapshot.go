@@ -26,6 +26,9 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStre
 	if err != nil {
 		return err
 	}
+	if err := s.pod.Admin(ctx); err != nil { // Again, by rights as fresh as the data.
+		return s.pod.fail(ctx, err)
+	}
 	database, err := st.SnapshotNow(ctx)
 	if err != nil {
 		return s.pod.fail(ctx, err)

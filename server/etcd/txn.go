@@ -34,7 +34,11 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	applied, err := server.Propose(ctx, s.pod.Backend, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}}, (*kvv1.Result).GetTxn)
+	command := &kvv1.Command{Command: &kvv1.Command_Txn{Txn: native}}
+	if state := s.pod.Access(); state.Enabled() {
+		command.Identity = identityFor(state, reads(req))
+	}
+	applied, err := server.Propose(ctx, s.pod.Backend, command, (*kvv1.Result).GetTxn)
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}

@@ -15,6 +15,9 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
+	if err := mayRead(ctx, st, func() []*kvv1.KeyRange { return reads(req) }); err != nil {
+		return nil, s.pod.fail(ctx, err)
+	}
 	for {
 		decided, err := st.Txn(ctx, native)
 		if err != nil {

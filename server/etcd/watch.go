@@ -174,6 +174,8 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	case err == nil:
 	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
 		return s.refuse(newest, rpctypes.ErrTooManyRequests.Error())
+	case barred[reason]:
+		return s.refuse(newest, errorOf[reason].Error())
 	case reason != kvv1.ErrorReason_ERROR_REASON_COMPACTED:
 		return err
 	}
@@ -194,6 +196,14 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	}
 	w.cursor.OnReady(func() { s.ready.add(w) })
 	return nil
+}
+
+// barred are the reasons for which a caller may not watch some keys. Of the first two,
+// clients that know a password get a new token, and watch again.
+var barred = map[kvv1.ErrorReason]bool{
+	kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:   true,
+	kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:    true,
+	kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED: true,
 }
 
 // check says what is wrong with a watch, in etcd's words.

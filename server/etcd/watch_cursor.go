@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server"
 )
@@ -138,8 +139,15 @@ func (s *watchStream) deliver(ctx context.Context) error {
 	return nil
 }
 
-// lose ends a watch that compaction has overtaken. Any other error ends the stream.
+// lose ends a watch that compaction has overtaken, or whose caller may no longer read
+// its keys. Any other error ends the stream.
 func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
+	if reason := refusal.Reason(err); barred[reason] {
+		s.drop(w)
+		return s.both.Send(&pb.WatchResponse{
+			Header: s.pod.header(w.cursor.Progress()), WatchId: w.id, Canceled: true, CancelReason: errorOf[reason].Error(),
+		})
+	}
 	if !compacted(err) {
 		return err
 	}

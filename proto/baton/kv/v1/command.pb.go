@@ -34,7 +34,10 @@ type Command struct {
 	//	*Command_Grant
 	//	*Command_Revoke
 	//	*Command_Compact
-	Command       isCommand_Command `protobuf_oneof:"command"`
+	//	*Command_Auth
+	Command isCommand_Command `protobuf_oneof:"command"`
+	// Whose command it is; only while access control is on.
+	Identity      *Identity `protobuf:"bytes,15,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,6 +142,22 @@ func (x *Command) GetCompact() *CompactRequest {
 	return nil
 }
 
+func (x *Command) GetAuth() *AuthChange {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Auth); ok {
+			return x.Auth
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetIdentity() *Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -171,6 +190,10 @@ type Command_Compact struct {
 	Compact *CompactRequest `protobuf:"bytes,7,opt,name=compact,proto3,oneof"`
 }
 
+type Command_Auth struct {
+	Auth *AuthChange `protobuf:"bytes,8,opt,name=auth,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Command() {}
 
 func (*Command_Delete) isCommand_Command() {}
@@ -185,6 +208,132 @@ func (*Command_Revoke) isCommand_Command() {}
 
 func (*Command_Compact) isCommand_Command() {}
 
+func (*Command_Auth) isCommand_Command() {}
+
+// Identity is who has sent a command. What it may do is checked where it is applied.
+type Identity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// AuthUser.generation, of a user who proved who it is by its password.
+	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The master's own command, for example the end of a lease.
+	Pod bool `protobuf:"varint,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	// What is read for the answer besides what the command says.
+	Reads         []*KeyRange `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Identity) Reset() {
+	*x = Identity{}
+	mi := &file_baton_kv_v1_command_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Identity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Identity) ProtoMessage() {}
+
+func (x *Identity) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_command_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Identity.ProtoReflect.Descriptor instead.
+func (*Identity) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_command_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Identity) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Identity) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Identity) GetPod() bool {
+	if x != nil {
+		return x.Pod
+	}
+	return false
+}
+
+func (x *Identity) GetReads() []*KeyRange {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+type KeyRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	RangeEnd      []byte                 `protobuf:"bytes,2,opt,name=range_end,json=rangeEnd,proto3" json:"range_end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRange) Reset() {
+	*x = KeyRange{}
+	mi := &file_baton_kv_v1_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRange) ProtoMessage() {}
+
+func (x *KeyRange) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
+func (*KeyRange) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *KeyRange) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyRange) GetRangeEnd() []byte {
+	if x != nil {
+		return x.RangeEnd
+	}
+	return nil
+}
+
 // Result is what applying a command gave: on every pod the same.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -198,6 +347,7 @@ type Result struct {
 	//	*Result_Revoke
 	//	*Result_Compact
 	//	*Result_Error
+	//	*Result_Auth
 	Result        isResult_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -205,7 +355,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_baton_kv_v1_command_proto_msgTypes[1]
+	mi := &file_baton_kv_v1_command_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +367,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_command_proto_msgTypes[1]
+	mi := &file_baton_kv_v1_command_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +380,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_command_proto_rawDescGZIP(), []int{1}
+	return file_baton_kv_v1_command_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -312,6 +462,15 @@ func (x *Result) GetError() *Error {
 	return nil
 }
 
+func (x *Result) GetAuth() *ChangeAuthResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Auth); ok {
+			return x.Auth
+		}
+	}
+	return nil
+}
+
 type isResult_Result interface {
 	isResult_Result()
 }
@@ -349,6 +508,10 @@ type Result_Error struct {
 	Error *Error `protobuf:"bytes,8,opt,name=error,proto3,oneof"`
 }
 
+type Result_Auth struct {
+	Auth *ChangeAuthResponse `protobuf:"bytes,9,opt,name=auth,proto3,oneof"`
+}
+
 func (*Result_Put) isResult_Result() {}
 
 func (*Result_Delete) isResult_Result() {}
@@ -365,11 +528,13 @@ func (*Result_Compact) isResult_Result() {}
 
 func (*Result_Error) isResult_Result() {}
 
+func (*Result_Auth) isResult_Result() {}
+
 var File_baton_kv_v1_command_proto protoreflect.FileDescriptor
 
 const file_baton_kv_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19baton/kv/v1/command.proto\x12\vbaton.kv.v1\x1a\x14baton/kv/v1/kv.proto\x1a\x17baton/kv/v1/lease.proto\x1a\x1dbaton/kv/v1/maintenance.proto\"\xf7\x02\n" +
+	"\x19baton/kv/v1/command.proto\x12\vbaton.kv.v1\x1a\x16baton/kv/v1/auth.proto\x1a\x14baton/kv/v1/kv.proto\x1a\x17baton/kv/v1/lease.proto\x1a\x1dbaton/kv/v1/maintenance.proto\"\xd9\x03\n" +
 	"\aCommand\x12+\n" +
 	"\x03put\x18\x01 \x01(\v2\x17.baton.kv.v1.PutRequestH\x00R\x03put\x124\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.baton.kv.v1.DeleteRequestH\x00R\x06delete\x12+\n" +
@@ -377,8 +542,20 @@ const file_baton_kv_v1_command_proto_rawDesc = "" +
 	"\x05batch\x18\x04 \x01(\v2\x17.baton.kv.v1.WriteBatchH\x00R\x05batch\x121\n" +
 	"\x05grant\x18\x05 \x01(\v2\x19.baton.kv.v1.GrantRequestH\x00R\x05grant\x124\n" +
 	"\x06revoke\x18\x06 \x01(\v2\x1a.baton.kv.v1.RevokeRequestH\x00R\x06revoke\x127\n" +
-	"\acompact\x18\a \x01(\v2\x1b.baton.kv.v1.CompactRequestH\x00R\acompactB\t\n" +
-	"\acommand\"\xad\x03\n" +
+	"\acompact\x18\a \x01(\v2\x1b.baton.kv.v1.CompactRequestH\x00R\acompact\x12-\n" +
+	"\x04auth\x18\b \x01(\v2\x17.baton.kv.v1.AuthChangeH\x00R\x04auth\x121\n" +
+	"\bidentity\x18\x0f \x01(\v2\x15.baton.kv.v1.IdentityR\bidentityB\t\n" +
+	"\acommand\"}\n" +
+	"\bIdentity\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03pod\x18\x03 \x01(\bR\x03pod\x12+\n" +
+	"\x05reads\x18\x04 \x03(\v2\x15.baton.kv.v1.KeyRangeR\x05reads\"9\n" +
+	"\bKeyRange\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\trange_end\x18\x02 \x01(\fR\brangeEnd\"\xe4\x03\n" +
 	"\x06Result\x12,\n" +
 	"\x03put\x18\x01 \x01(\v2\x18.baton.kv.v1.PutResponseH\x00R\x03put\x125\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1b.baton.kv.v1.DeleteResponseH\x00R\x06delete\x12,\n" +
@@ -387,7 +564,8 @@ const file_baton_kv_v1_command_proto_rawDesc = "" +
 	"\x05grant\x18\x05 \x01(\v2\x1a.baton.kv.v1.GrantResponseH\x00R\x05grant\x125\n" +
 	"\x06revoke\x18\x06 \x01(\v2\x1b.baton.kv.v1.RevokeResponseH\x00R\x06revoke\x128\n" +
 	"\acompact\x18\a \x01(\v2\x1c.baton.kv.v1.CompactResponseH\x00R\acompact\x12*\n" +
-	"\x05error\x18\b \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\b\n" +
+	"\x05error\x18\b \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05error\x125\n" +
+	"\x04auth\x18\t \x01(\v2\x1f.baton.kv.v1.ChangeAuthResponseH\x00R\x04authB\b\n" +
 	"\x06resultB1Z/github.com/batondb/baton/proto/baton/kv/v1;kvv1b\x06proto3"
 
 var (
@@ -402,47 +580,55 @@ func file_baton_kv_v1_command_proto_rawDescGZIP() []byte {
 	return file_baton_kv_v1_command_proto_rawDescData
 }
 
-var file_baton_kv_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_baton_kv_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_baton_kv_v1_command_proto_goTypes = []any{
-	(*Command)(nil),          // 0: baton.kv.v1.Command
-	(*Result)(nil),           // 1: baton.kv.v1.Result
-	(*PutRequest)(nil),       // 2: baton.kv.v1.PutRequest
-	(*DeleteRequest)(nil),    // 3: baton.kv.v1.DeleteRequest
-	(*TxnRequest)(nil),       // 4: baton.kv.v1.TxnRequest
-	(*WriteBatch)(nil),       // 5: baton.kv.v1.WriteBatch
-	(*GrantRequest)(nil),     // 6: baton.kv.v1.GrantRequest
-	(*RevokeRequest)(nil),    // 7: baton.kv.v1.RevokeRequest
-	(*CompactRequest)(nil),   // 8: baton.kv.v1.CompactRequest
-	(*PutResponse)(nil),      // 9: baton.kv.v1.PutResponse
-	(*DeleteResponse)(nil),   // 10: baton.kv.v1.DeleteResponse
-	(*TxnResponse)(nil),      // 11: baton.kv.v1.TxnResponse
-	(*WriteBatchResult)(nil), // 12: baton.kv.v1.WriteBatchResult
-	(*GrantResponse)(nil),    // 13: baton.kv.v1.GrantResponse
-	(*RevokeResponse)(nil),   // 14: baton.kv.v1.RevokeResponse
-	(*CompactResponse)(nil),  // 15: baton.kv.v1.CompactResponse
-	(*Error)(nil),            // 16: baton.kv.v1.Error
+	(*Command)(nil),            // 0: baton.kv.v1.Command
+	(*Identity)(nil),           // 1: baton.kv.v1.Identity
+	(*KeyRange)(nil),           // 2: baton.kv.v1.KeyRange
+	(*Result)(nil),             // 3: baton.kv.v1.Result
+	(*PutRequest)(nil),         // 4: baton.kv.v1.PutRequest
+	(*DeleteRequest)(nil),      // 5: baton.kv.v1.DeleteRequest
+	(*TxnRequest)(nil),         // 6: baton.kv.v1.TxnRequest
+	(*WriteBatch)(nil),         // 7: baton.kv.v1.WriteBatch
+	(*GrantRequest)(nil),       // 8: baton.kv.v1.GrantRequest
+	(*RevokeRequest)(nil),      // 9: baton.kv.v1.RevokeRequest
+	(*CompactRequest)(nil),     // 10: baton.kv.v1.CompactRequest
+	(*AuthChange)(nil),         // 11: baton.kv.v1.AuthChange
+	(*PutResponse)(nil),        // 12: baton.kv.v1.PutResponse
+	(*DeleteResponse)(nil),     // 13: baton.kv.v1.DeleteResponse
+	(*TxnResponse)(nil),        // 14: baton.kv.v1.TxnResponse
+	(*WriteBatchResult)(nil),   // 15: baton.kv.v1.WriteBatchResult
+	(*GrantResponse)(nil),      // 16: baton.kv.v1.GrantResponse
+	(*RevokeResponse)(nil),     // 17: baton.kv.v1.RevokeResponse
+	(*CompactResponse)(nil),    // 18: baton.kv.v1.CompactResponse
+	(*Error)(nil),              // 19: baton.kv.v1.Error
+	(*ChangeAuthResponse)(nil), // 20: baton.kv.v1.ChangeAuthResponse
 }
 var file_baton_kv_v1_command_proto_depIdxs = []int32{
-	2,  // 0: baton.kv.v1.Command.put:type_name -> baton.kv.v1.PutRequest
-	3,  // 1: baton.kv.v1.Command.delete:type_name -> baton.kv.v1.DeleteRequest
-	4,  // 2: baton.kv.v1.Command.txn:type_name -> baton.kv.v1.TxnRequest
-	5,  // 3: baton.kv.v1.Command.batch:type_name -> baton.kv.v1.WriteBatch
-	6,  // 4: baton.kv.v1.Command.grant:type_name -> baton.kv.v1.GrantRequest
-	7,  // 5: baton.kv.v1.Command.revoke:type_name -> baton.kv.v1.RevokeRequest
-	8,  // 6: baton.kv.v1.Command.compact:type_name -> baton.kv.v1.CompactRequest
-	9,  // 7: baton.kv.v1.Result.put:type_name -> baton.kv.v1.PutResponse
-	10, // 8: baton.kv.v1.Result.delete:type_name -> baton.kv.v1.DeleteResponse
-	11, // 9: baton.kv.v1.Result.txn:type_name -> baton.kv.v1.TxnResponse
-	12, // 10: baton.kv.v1.Result.batch:type_name -> baton.kv.v1.WriteBatchResult
-	13, // 11: baton.kv.v1.Result.grant:type_name -> baton.kv.v1.GrantResponse
-	14, // 12: baton.kv.v1.Result.revoke:type_name -> baton.kv.v1.RevokeResponse
-	15, // 13: baton.kv.v1.Result.compact:type_name -> baton.kv.v1.CompactResponse
-	16, // 14: baton.kv.v1.Result.error:type_name -> baton.kv.v1.Error
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	4,  // 0: baton.kv.v1.Command.put:type_name -> baton.kv.v1.PutRequest
+	5,  // 1: baton.kv.v1.Command.delete:type_name -> baton.kv.v1.DeleteRequest
+	6,  // 2: baton.kv.v1.Command.txn:type_name -> baton.kv.v1.TxnRequest
+	7,  // 3: baton.kv.v1.Command.batch:type_name -> baton.kv.v1.WriteBatch
+	8,  // 4: baton.kv.v1.Command.grant:type_name -> baton.kv.v1.GrantRequest
+	9,  // 5: baton.kv.v1.Command.revoke:type_name -> baton.kv.v1.RevokeRequest
+	10, // 6: baton.kv.v1.Command.compact:type_name -> baton.kv.v1.CompactRequest
+	11, // 7: baton.kv.v1.Command.auth:type_name -> baton.kv.v1.AuthChange
+	1,  // 8: baton.kv.v1.Command.identity:type_name -> baton.kv.v1.Identity
+	2,  // 9: baton.kv.v1.Identity.reads:type_name -> baton.kv.v1.KeyRange
+	12, // 10: baton.kv.v1.Result.put:type_name -> baton.kv.v1.PutResponse
+	13, // 11: baton.kv.v1.Result.delete:type_name -> baton.kv.v1.DeleteResponse
+	14, // 12: baton.kv.v1.Result.txn:type_name -> baton.kv.v1.TxnResponse
+	15, // 13: baton.kv.v1.Result.batch:type_name -> baton.kv.v1.WriteBatchResult
+	16, // 14: baton.kv.v1.Result.grant:type_name -> baton.kv.v1.GrantResponse
+	17, // 15: baton.kv.v1.Result.revoke:type_name -> baton.kv.v1.RevokeResponse
+	18, // 16: baton.kv.v1.Result.compact:type_name -> baton.kv.v1.CompactResponse
+	19, // 17: baton.kv.v1.Result.error:type_name -> baton.kv.v1.Error
+	20, // 18: baton.kv.v1.Result.auth:type_name -> baton.kv.v1.ChangeAuthResponse
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_baton_kv_v1_command_proto_init() }
@@ -450,6 +636,7 @@ func file_baton_kv_v1_command_proto_init() {
 	if File_baton_kv_v1_command_proto != nil {
 		return
 	}
+	file_baton_kv_v1_auth_proto_init()
 	file_baton_kv_v1_kv_proto_init()
 	file_baton_kv_v1_lease_proto_init()
 	file_baton_kv_v1_maintenance_proto_init()
@@ -461,8 +648,9 @@ func file_baton_kv_v1_command_proto_init() {
 		(*Command_Grant)(nil),
 		(*Command_Revoke)(nil),
 		(*Command_Compact)(nil),
+		(*Command_Auth)(nil),
 	}
-	file_baton_kv_v1_command_proto_msgTypes[1].OneofWrappers = []any{
+	file_baton_kv_v1_command_proto_msgTypes[3].OneofWrappers = []any{
 		(*Result_Put)(nil),
 		(*Result_Delete)(nil),
 		(*Result_Txn)(nil),
@@ -471,6 +659,7 @@ func file_baton_kv_v1_command_proto_init() {
 		(*Result_Revoke)(nil),
 		(*Result_Compact)(nil),
 		(*Result_Error)(nil),
+		(*Result_Auth)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -478,7 +667,7 @@ func file_baton_kv_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_baton_kv_v1_command_proto_rawDesc), len(file_baton_kv_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -69,6 +69,30 @@ const (
 	ErrorReason_ERROR_REASON_OTHER_CLUSTER ErrorReason = 17
 	// What came to prove who calls, a token for example, proves nothing, or no more.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 18
+	// Access control is on, and nothing came to prove who calls.
+	ErrorReason_ERROR_REASON_NO_CREDENTIALS ErrorReason = 19
+	// The caller may not do this.
+	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 20
+	// The user does not exist, has no password, or has another one.
+	ErrorReason_ERROR_REASON_LOGIN_FAILED ErrorReason = 21
+	// Access control is off.
+	ErrorReason_ERROR_REASON_AUTH_NOT_ENABLED ErrorReason = 22
+	// Access control cannot be enabled without a user "root".
+	ErrorReason_ERROR_REASON_ROOT_USER_MISSING ErrorReason = 23
+	// Access control cannot be enabled: the user "root" lacks the role "root".
+	ErrorReason_ERROR_REASON_ROOT_ROLE_MISSING ErrorReason = 24
+	// While access control is on, the user "root" and its role "root" stay.
+	ErrorReason_ERROR_REASON_ROOT_PROTECTED ErrorReason = 25
+	ErrorReason_ERROR_REASON_USER_EXISTS    ErrorReason = 26
+	ErrorReason_ERROR_REASON_USER_NOT_FOUND ErrorReason = 27
+	ErrorReason_ERROR_REASON_ROLE_EXISTS    ErrorReason = 28
+	ErrorReason_ERROR_REASON_ROLE_NOT_FOUND ErrorReason = 29
+	// The user does not have the role.
+	ErrorReason_ERROR_REASON_ROLE_NOT_GRANTED ErrorReason = 30
+	// The role has no permission on exactly this range.
+	ErrorReason_ERROR_REASON_PERMISSION_NOT_GRANTED ErrorReason = 31
+	// Not every member is known to run a version that has access control.
+	ErrorReason_ERROR_REASON_VERSION_TOO_OLD ErrorReason = 32
 )
 
 // Enum value maps for ErrorReason.
@@ -93,27 +117,55 @@ var (
 		16: "ERROR_REASON_NO_HEIR",
 		17: "ERROR_REASON_OTHER_CLUSTER",
 		18: "ERROR_REASON_UNAUTHENTICATED",
+		19: "ERROR_REASON_NO_CREDENTIALS",
+		20: "ERROR_REASON_PERMISSION_DENIED",
+		21: "ERROR_REASON_LOGIN_FAILED",
+		22: "ERROR_REASON_AUTH_NOT_ENABLED",
+		23: "ERROR_REASON_ROOT_USER_MISSING",
+		24: "ERROR_REASON_ROOT_ROLE_MISSING",
+		25: "ERROR_REASON_ROOT_PROTECTED",
+		26: "ERROR_REASON_USER_EXISTS",
+		27: "ERROR_REASON_USER_NOT_FOUND",
+		28: "ERROR_REASON_ROLE_EXISTS",
+		29: "ERROR_REASON_ROLE_NOT_FOUND",
+		30: "ERROR_REASON_ROLE_NOT_GRANTED",
+		31: "ERROR_REASON_PERMISSION_NOT_GRANTED",
+		32: "ERROR_REASON_VERSION_TOO_OLD",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":        0,
-		"ERROR_REASON_INVALID_REQUEST":    1,
-		"ERROR_REASON_TOO_LARGE":          2,
-		"ERROR_REASON_COMPACTED":          3,
-		"ERROR_REASON_FUTURE_REVISION":    4,
-		"ERROR_REASON_LEASE_NOT_FOUND":    5,
-		"ERROR_REASON_LEASE_EXISTS":       6,
-		"ERROR_REASON_REQUEST_ID_EXPIRED": 7,
-		"ERROR_REASON_NO_MASTER":          8,
-		"ERROR_REASON_OUTCOME_UNKNOWN":    9,
-		"ERROR_REASON_OVERLOADED":         10,
-		"ERROR_REASON_NOT_READY":          11,
-		"ERROR_REASON_NO_SPACE":           12,
-		"ERROR_REASON_KEY_NOT_FOUND":      13,
-		"ERROR_REASON_CORRUPT":            14,
-		"ERROR_REASON_TOO_MANY":           15,
-		"ERROR_REASON_NO_HEIR":            16,
-		"ERROR_REASON_OTHER_CLUSTER":      17,
-		"ERROR_REASON_UNAUTHENTICATED":    18,
+		"ERROR_REASON_UNSPECIFIED":            0,
+		"ERROR_REASON_INVALID_REQUEST":        1,
+		"ERROR_REASON_TOO_LARGE":              2,
+		"ERROR_REASON_COMPACTED":              3,
+		"ERROR_REASON_FUTURE_REVISION":        4,
+		"ERROR_REASON_LEASE_NOT_FOUND":        5,
+		"ERROR_REASON_LEASE_EXISTS":           6,
+		"ERROR_REASON_REQUEST_ID_EXPIRED":     7,
+		"ERROR_REASON_NO_MASTER":              8,
+		"ERROR_REASON_OUTCOME_UNKNOWN":        9,
+		"ERROR_REASON_OVERLOADED":             10,
+		"ERROR_REASON_NOT_READY":              11,
+		"ERROR_REASON_NO_SPACE":               12,
+		"ERROR_REASON_KEY_NOT_FOUND":          13,
+		"ERROR_REASON_CORRUPT":                14,
+		"ERROR_REASON_TOO_MANY":               15,
+		"ERROR_REASON_NO_HEIR":                16,
+		"ERROR_REASON_OTHER_CLUSTER":          17,
+		"ERROR_REASON_UNAUTHENTICATED":        18,
+		"ERROR_REASON_NO_CREDENTIALS":         19,
+		"ERROR_REASON_PERMISSION_DENIED":      20,
+		"ERROR_REASON_LOGIN_FAILED":           21,
+		"ERROR_REASON_AUTH_NOT_ENABLED":       22,
+		"ERROR_REASON_ROOT_USER_MISSING":      23,
+		"ERROR_REASON_ROOT_ROLE_MISSING":      24,
+		"ERROR_REASON_ROOT_PROTECTED":         25,
+		"ERROR_REASON_USER_EXISTS":            26,
+		"ERROR_REASON_USER_NOT_FOUND":         27,
+		"ERROR_REASON_ROLE_EXISTS":            28,
+		"ERROR_REASON_ROLE_NOT_FOUND":         29,
+		"ERROR_REASON_ROLE_NOT_GRANTED":       30,
+		"ERROR_REASON_PERMISSION_NOT_GRANTED": 31,
+		"ERROR_REASON_VERSION_TOO_OLD":        32,
 	}
 )
 
@@ -2382,7 +2434,7 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.baton.kv.v1.WriteBatchResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome*\xd0\x04\n" +
+	"\aoutcome*\xac\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1a\n" +
@@ -2403,7 +2455,21 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x15ERROR_REASON_TOO_MANY\x10\x0f\x12\x18\n" +
 	"\x14ERROR_REASON_NO_HEIR\x10\x10\x12\x1e\n" +
 	"\x1aERROR_REASON_OTHER_CLUSTER\x10\x11\x12 \n" +
-	"\x1cERROR_REASON_UNAUTHENTICATED\x10\x12*x\n" +
+	"\x1cERROR_REASON_UNAUTHENTICATED\x10\x12\x12\x1f\n" +
+	"\x1bERROR_REASON_NO_CREDENTIALS\x10\x13\x12\"\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x14\x12\x1d\n" +
+	"\x19ERROR_REASON_LOGIN_FAILED\x10\x15\x12!\n" +
+	"\x1dERROR_REASON_AUTH_NOT_ENABLED\x10\x16\x12\"\n" +
+	"\x1eERROR_REASON_ROOT_USER_MISSING\x10\x17\x12\"\n" +
+	"\x1eERROR_REASON_ROOT_ROLE_MISSING\x10\x18\x12\x1f\n" +
+	"\x1bERROR_REASON_ROOT_PROTECTED\x10\x19\x12\x1c\n" +
+	"\x18ERROR_REASON_USER_EXISTS\x10\x1a\x12\x1f\n" +
+	"\x1bERROR_REASON_USER_NOT_FOUND\x10\x1b\x12\x1c\n" +
+	"\x18ERROR_REASON_ROLE_EXISTS\x10\x1c\x12\x1f\n" +
+	"\x1bERROR_REASON_ROLE_NOT_FOUND\x10\x1d\x12!\n" +
+	"\x1dERROR_REASON_ROLE_NOT_GRANTED\x10\x1e\x12'\n" +
+	"#ERROR_REASON_PERMISSION_NOT_GRANTED\x10\x1f\x12 \n" +
+	"\x1cERROR_REASON_VERSION_TOO_OLD\x10 *x\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x17\n" +

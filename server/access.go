@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
+)
+
+// access is who may do what on this pod; nil while it has no store, or never had users.
+func (c *core) access() *access.State {
+	if st := c.store.Load(); st != nil {
+		return st.Access()
+	}
+	return nil
+}
+
+// checked asks this pod's rights. What they refuse may have been granted in what this
+// pod has not applied yet: it is asked again once it has.
+func (c *core) checked(ctx context.Context, check func(*access.State) error) error {
+	if err := check(c.access()); err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
+	defer cancel()
+	st, err := c.prepareRead(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return check(st.Access())
+}
+
+// allow refuses a call whose caller does not have what its method needs. It returns
+// the context to go on with.
+func (c *core) allow(ctx context.Context, needs need) error {
+	switch {
+	case needs == administrator && c.store.Load() == nil:
+		_, err := c.needStore() // Who is an administrator is not known yet.
+		return err
+	case !c.access().Enabled():
+		return nil
+	}
+	who := caller.From(ctx)
+	return c.checked(ctx, func(state *access.State) error {
+		if needs == administrator {
+			return state.Admin(who)
+		}
+		return state.Known(who)
+	})
+}
+
+var errDenied error = &refusal.Error{
+	Reason:  kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+	Message: "nobody may call this method",
+}
+
+// permit refuses a command that the caller may not give, before it goes into the log,
+// and notes in it whose it is: what counts is what the caller may do when it is applied.
+func (c *core) permit(ctx context.Context, command *kvv1.Command) error {
+	st, err := c.needStore()
+	if err != nil || !st.Access().Enabled() {
+		return err
+	}
+	who := caller.From(ctx)
+	attached := func(lease int64) ([][]byte, error) { return c.leaseKeys(st, lease) }
+	if err := c.checked(ctx, func(state *access.State) error { return state.Permit(who, command, attached) }); err != nil {
+		return err
+	}
+	identity := access.Identity(who)
+	identity.Reads = command.GetIdentity().GetReads()
+	command.Identity = identity
+	return nil
+}
+
+// mayReadLeases refuses a caller who may not read the keys of all leases.
+func (c *core) mayReadLeases(ctx context.Context, st *store.Store, leases []*kvv1.Lease) error {
+	if c.access().Admin(caller.From(ctx)) == nil {
+		return nil
+	}
+	for _, lease := range leases {
+		keys, err := c.leaseKeys(st, lease.GetId())
+		if err == nil {
+			err = c.mayReadKeys(ctx, keys)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayKeepAlive refuses a caller who may not write the keys of a lease.
+func (c *core) mayKeepAlive(ctx context.Context, lease int64) error {
+	if c.access().Admin(caller.From(ctx)) == nil {
+		return nil
+	}
+	st, err := c.needStore()
+	if err != nil {
+		return err
+	}
+	keys, err := c.leaseKeys(st, lease)
+	if err != nil {
+		return err
+	}
+	return c.mayWriteKeys(ctx, keys)
+}
+
+// leaseKeys are none for a lease that is not there.
+func (c *core) leaseKeys(st *store.Store, lease int64) ([][]byte, error) {
+	keys, err := st.LeaseKeys(lease, 0)
+	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND {
+		return nil, nil
+	}
+	return keys, err
+}
+
+// mayReadKeys refuses a caller who may not read all of some keys.
+func (c *core) mayReadKeys(ctx context.Context, keys [][]byte) error {
+	return c.checkKeys(ctx, keys, (*access.State).Read)
+}
+
+// mayWriteKeys refuses a caller who may not write all of some keys.
+func (c *core) mayWriteKeys(ctx context.Context, keys [][]byte) error {
+	return c.checkKeys(ctx, keys, (*access.State).Write)
+}
+
+func (c *core) checkKeys(ctx context.Context, keys [][]byte, may func(s *access.State, who caller.Caller, key, end []byte) error) error {
+	if !c.access().Enabled() {
+		return nil
+	}
+	who := caller.From(ctx)
+	return c.checked(ctx, func(state *access.State) error {
+		for _, key := range keys {
+			if err := may(state, who, key, nil); err != nil {
+				return err
+			}
+		}
+		return state.Known(who)
+	})
+}
+
+// mayWatch refuses a watch of what the caller may not read, and one by a token whose
+// time is over: the stream that it came on may be older than that.
+func (c *core) mayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
+	if !c.access().Enabled() {
+		return nil
+	}
+	who := caller.From(ctx)
+	if !who.Until.IsZero() && time.Now().After(who.Until) {
+		return errTokenExpired
+	}
+	return c.checked(ctx, func(state *access.State) error { return state.Read(who, req.GetKey(), req.GetRangeEnd()) })
+}
+
+// asPod is the context of what the pod does itself.
+func asPod(ctx context.Context) context.Context {
+	return caller.With(ctx, caller.Caller{By: caller.Pod})
+}
+
+// shareDeadline is deadlines.share, and keeps who calls.
+func (c *core) shareDeadline(ctx context.Context) context.Context {
+	shared := c.deadlines.share(ctx)
+	if shared != ctx && c.access().Enabled() {
+		return caller.With(shared, caller.From(ctx))
+	}
+	return shared
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+)
+
+// rights are who may do what, as of the newest change that was applied.
+type rights struct {
+	state   atomic.Pointer[access.State] // nil before the first change.
+	changed signal                       // Broadcast for every change.
+}
+
+func (r *rights) replace(state *access.State) {
+	r.state.Store(state)
+	r.changed.broadcast()
+}
+
+// Access is who may do what on this pod now; nil before the first change.
+func (s *Store) Access() *access.State { return s.rights.state.Load() }
+
+// AccessChanged returns a channel that the next change of Access closes: take it first.
+func (s *Store) AccessChanged() <-chan struct{} { return s.rights.changed.wait() }
+
+// mayRead refuses a caller who may not read a range. It comes after the view: what
+// the view has was written before, and so were the changes of rights before that.
+func (s *Store) mayRead(ctx context.Context, req *kvv1.RangeRequest) error {
+	state := s.Access()
+	if !state.Enabled() {
+		return nil
+	}
+	return state.Read(caller.From(ctx), req.GetKey(), req.GetRangeEnd())
+}
+
+// permitted runs a command that the caller may give. What the caller may do is the
+// same on every pod here, whatever it was where the command came in.
+func (a *applier) permitted(command *kvv1.Command) (*kvv1.Result, error) {
+	if state := a.store.Access(); state.Enabled() {
+		if err := state.Permit(a.caller, command, a.attached); err != nil {
+			return nil, err
+		}
+	}
+	return a.run(command)
+}
+
+// identify finds out whose command it is; an empty user is nobody, or a pod.
+func (a *applier) identify(command *kvv1.Command) (user string, err error) {
+	state := a.store.Access()
+	if !state.Enabled() {
+		return "", nil
+	}
+	a.caller = access.Of(command.GetIdentity())
+	return a.caller.User, state.Known(a.caller)
+}
+
+// attached returns the keys of a lease.
+func (a *applier) attached(lease int64) ([][]byte, error) {
+	if !a.store.leases.has(lease) {
+		return nil, nil
+	}
+	return a.view.attached(lease, a.st.Revision, 0)
+}
+
+func (a *applier) changeAuth(change *kvv1.AuthChange) (*kvv1.ChangeAuthResponse, error) {
+	before := a.store.Access()
+	after, err := before.Apply(change)
+	if err != nil {
+		return nil, err
+	}
+	if after != before {
+		a.setAccess(after)
+		if before.Enabled() != after.Enabled() {
+			// A request of before had another owner, or none: whoever repeats it must
+			// neither be given the answer nor do it twice.
+			a.st.Requests.Floor = a.st.Revision
+		}
+	}
+	return &kvv1.ChangeAuthResponse{Header: a.header(), AuthRevision: after.Revision()}, nil
+}
+
+// setAccess makes the file's format one that earlier versions refuse: they would
+// serve everybody.
+func (a *applier) setAccess(state *access.State) {
+	a.st.Format, a.st.AccessHash = accessFormat, xxhash.Sum64(state.Encode())
+	a.table.access = state
+	a.store.rights.replace(state)
+	a.store.watches.recheck()
+}
+
+// accessKey holds who may do what, in bucketMeta.
+var accessKey = []byte("access")
+
+func flushAccess(tx *bbolt.Tx, t *table) error {
+	if t.access == nil {
+		return nil
+	}
+	record := append(make([]byte, checksumBytes), t.access.Encode()...)
+	return tx.Bucket(bucketMeta).Put(accessKey, seal(accessKey, record))
+}
+
+// loadAccess reads who may do what, and fails if that is not what st was written with.
+func loadAccess(tx *bbolt.Tx, st *state) (*access.State, error) {
+	record := tx.Bucket(bucketMeta).Get(accessKey)
+	if record == nil {
+		if st.AccessHash != 0 {
+			return nil, corrupt("there is no record of users and roles")
+		}
+		return nil, nil
+	}
+	payload, err := unseal(accessKey, record)
+	if err != nil {
+		return nil, err
+	}
+	if xxhash.Sum64(payload) != st.AccessHash {
+		return nil, corrupt("users and roles are not those that were written")
+	}
+	stored := &kvv1.AuthState{}
+	if err := proto.Unmarshal(payload, stored); err != nil {
+		return nil, corrupt("users and roles: %v", err)
+	}
+	return access.Load(stored), nil
+}
