@@ -63,7 +63,7 @@ func newEngine(n *Node, sm replication.StateMachine) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{self: self, timing: n.opts.Timing, logger: n.logger, conn: n.calls.Conn, replica: r}
-	e.router = propose.NewRouter(r, n.calls.Conn, e.timing.Election, n.opts.CheckCommand, n.meter.proposals)
+	e.router = propose.NewRouter(r, n.calls, e.timing.Election, n.opts.CheckCommand, n.meter.proposals)
 	e.reader = readindex.NewReader(r, n.calls.Conn, &n.opts, n.meter.readIndexes)
 	e.sender = &clone.Sender{Replica: r, Queued: e.router.Proposer.Queue.Len, Meter: n.meter.clones}
 	e.changer = newMembershipChanger(r, e.timing.Lease, e.reader.ConfirmWithout, n.wanted)

@@ -35,6 +35,8 @@ type set struct {
 	api     *api
 	pods    map[int]*pod // that run, by ordinal
 	load    *load
+	// certify gives a pod that starts its certificates; nil: it makes its own.
+	certify func(*cluster.Pod)
 	// apart: clients are served on another address than peers.
 	apart bool
 	// unpublished: the addresses of pods that start do not get into DNS.
@@ -119,6 +121,9 @@ func (s *set) pod(ordinal int, ip string) *pod {
 		Name: podName(ordinal), Dir: s.volume(ordinal), Log: s.volume(ordinal) + ".log",
 		Client: clientIP + ":7400", Peer: ip + ":7401", HTTP: ip + ":7402",
 	}}
+	if s.certify != nil {
+		s.certify(p.Pod)
+	}
 	p.Command = p.Serve(filepath.Join(os.Getenv(programsVariable), "kvd"), "--service", s.service)
 	host, port, _ := net.SplitHostPort(s.api.server.Listener.Addr().String())
 	p.Env = []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}

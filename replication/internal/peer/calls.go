@@ -2,12 +2,15 @@ package peer
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/batondb/baton/replication"
@@ -27,25 +30,84 @@ const (
 	unasked = 10 * time.Second
 )
 
-// Calls keeps a gRPC connection to each pod, made when it is first needed.
+// Calls keeps a gRPC connection to each pod, made when it is first needed. When other
+// certificates count, the next calls go over new connections, which prove what counts
+// now; those before them end when nobody uses them any more.
 type Calls struct {
-	port *Port
+	port   *Port
+	done   chan struct{} // closed by Close
+	moving sync.WaitGroup
 
-	mu     sync.Mutex // guards the fields below
-	conns  map[string]*grpc.ClientConn
-	closed bool
+	mu    sync.Mutex // guards the fields below
+	conns map[string]*grpc.ClientConn
+	old   []*grpc.ClientConn
+	moved chan struct{} // closed when conns are new ones
 }
 
 // NewCalls makes calls through a port.
-func NewCalls(p *Port) *Calls { return &Calls{port: p, conns: map[string]*grpc.ClientConn{}} }
+func NewCalls(p *Port) *Calls {
+	c := &Calls{port: p, conns: map[string]*grpc.ClientConn{}, done: make(chan struct{}), moved: make(chan struct{})}
+	if p.opts.Security != nil {
+		c.moving.Go(c.move)
+	}
+	return c
+}
+
+// Moved is closed when connections of later are to be preferred to those of before.
+func (c *Calls) Moved() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moved
+}
+
+// move begins with new connections when other certificates count. It returns after Close.
+func (c *Calls) move() {
+	for {
+		changed := c.port.opts.Security.Changed()
+		var unused <-chan time.Time
+		if c.reap() > 0 {
+			unused = time.After(unasked)
+		}
+		select {
+		case <-changed:
+			c.mu.Lock()
+			for _, conn := range c.conns {
+				c.old = append(c.old, conn)
+			}
+			c.conns = map[string]*grpc.ClientConn{}
+			close(c.moved)
+			c.moved = make(chan struct{})
+			c.mu.Unlock()
+		case <-unused:
+		case <-c.done:
+			return
+		}
+	}
+}
+
+// reap closes the old connections without a call, and returns how many are left.
+func (c *Calls) reap() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.old = slices.DeleteFunc(c.old, func(conn *grpc.ClientConn) bool {
+		if conn.GetState() != connectivity.Idle {
+			return false
+		}
+		conn.Close()
+		return true
+	})
+	return len(c.old)
+}
 
 // Conn is the connection to a pod, which is made when it is first used. With ErrClosed
 // after Close.
 func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	select {
+	case <-c.done:
 		return nil, replication.ErrClosed
+	default:
 	}
 	if conn := c.conns[pod]; conn != nil {
 		return conn, nil
@@ -75,11 +137,17 @@ func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
 // Close ends all connections.
 func (c *Calls) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	for _, conn := range c.conns {
+	select {
+	case <-c.done:
+	default:
+		close(c.done)
+	}
+	all := append(slices.Collect(maps.Values(c.conns)), c.old...)
+	c.mu.Unlock()
+	for _, conn := range all {
 		conn.Close()
 	}
+	c.moving.Wait()
 }
 
 // Server is the gRPC server of the peer port.

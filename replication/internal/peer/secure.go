@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/handshake"
@@ -12,6 +13,10 @@ import (
 
 // maxReason bounds what a stranger can write into the log at once.
 const maxReason = 512
+
+// grace lets callers move to a connection that proves what counts now, before the one
+// that does not is closed: what is under way on it need not be lost.
+const grace = 3 * time.Second
 
 // secure makes a connection safe, before anything else is said on it. pod is who was
 // called; empty: this is the listening side.
@@ -56,11 +61,16 @@ func (p *Port) dialSecurely(ctx context.Context, kind handshake.Kind, pod string
 	return conn, err
 }
 
-// recheck closes the connections that are no longer trusted, whenever other
+// recheck closes the connections that are no longer trusted, soon after other
 // certificates count. It returns after Close.
 func (p *Port) recheck() {
 	for {
 		changed := p.opts.Security.Changed()
+		select {
+		case <-time.After(grace):
+		case <-p.closed:
+			return
+		}
 		for c, trust := range p.trusts() {
 			if err := trust(); err != nil {
 				p.refused("in", handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/batondb/baton/internal/masterstream"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -23,7 +21,7 @@ import (
 // have broken after it was applied.
 type forwarder struct {
 	views   *raftio.Views
-	conn    func(pod string) (*grpc.ClientConn, error)
+	conns   Connections
 	queue   *queue
 	applied *raftio.AppliedIndex
 	// linger is how long the answers of a master that was replaced are waited for.
@@ -69,25 +67,27 @@ func (f *forwarder) run(ctx context.Context) {
 		case <-f.queue.wake:
 		}
 		v := f.views.Load()
-		if v.Master != "" && !v.Leads {
-			f.session(ctx, v)
+		for v.Master != "" && !v.Leads && f.session(ctx, v) {
+			v = f.views.Load()
 		}
 		// What is left was not sent; its callers look for the next master.
 		f.queue.drain(errNotProposed, false)
 	}
 }
 
-// session sends to the master of v until there is another one, or the stream breaks.
-func (f *forwarder) session(ctx context.Context, v *raftio.View) {
-	conn, err := f.conn(v.Master.Pod())
+// session sends to the master of v until there is another one, or another way to it, or the
+// stream breaks. It returns true if what is left goes another way.
+func (f *forwarder) session(ctx context.Context, v *raftio.View) (again bool) {
+	moved := f.conns.Moved()
+	conn, err := f.conns.Conn(v.Master.Pod())
 	if err != nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	replaced := make(chan struct{})
 	var opened atomic.Bool
 	f.lingering.Go(func() {
-		f.untilReplaced(ctx, v)
+		f.untilReplaced(ctx, v, moved)
 		close(replaced)
 		if !opened.Load() {
 			cancel() // a dial that hangs must not outlive its leadership
@@ -96,7 +96,7 @@ func (f *forwarder) session(ctx context.Context, v *raftio.View) {
 	stream, err := peerv1.NewPeerServiceClient(conn).Forward(ctx)
 	if err != nil {
 		cancel()
-		return
+		return closed(moved)
 	}
 	opened.Store(true)
 	f.queue.signal() // its token brought us here
@@ -104,14 +104,26 @@ func (f *forwarder) session(ctx context.Context, v *raftio.View) {
 		Calls: &forwards{queue: f.queue, sent: map[uint64]*Pending{}}, Stream: stream, Cancel: cancel, Linger: f.linger,
 	}
 	s.Run(ctx, replaced, &f.lingering)
+	return closed(moved)
 }
 
-// untilReplaced returns when another master is known. While none is, the old
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// untilReplaced returns when another master is known, or another way to it. While none is, the old
 // one's answers are still waited for: it may have stepped down only to lead again.
-func (f *forwarder) untilReplaced(ctx context.Context, first *raftio.View) {
+func (f *forwarder) untilReplaced(ctx context.Context, first *raftio.View, moved <-chan struct{}) {
 	for v := first; v.Master == "" || v.Master == first.Master && !v.Leads; v = f.views.Load() {
 		select {
 		case <-ctx.Done():
+			return
+		case <-moved:
 			return
 		case <-v.Changed:
 		}

@@ -23,12 +23,19 @@ type Router struct {
 	check     func(*kvv1.Command) error // See replication.Options.CheckCommand.
 }
 
+// Connections are those to other pods.
+type Connections interface {
+	Conn(pod string) (*grpc.ClientConn, error)
+	// Moved is closed when later ones are to be preferred.
+	Moved() <-chan struct{}
+}
+
 // NewRouter makes a router over r. linger is how long the answers of a master that was
 // replaced are waited for. check is for commands that were forwarded; nil: all pass.
-func NewRouter(r *raftio.Replica, conn func(pod string) (*grpc.ClientConn, error), linger time.Duration, check func(*kvv1.Command) error, m Meter) *Router {
+func NewRouter(r *raftio.Replica, conns Connections, linger time.Duration, check func(*kvv1.Command) error, m Meter) *Router {
 	return &Router{
 		replica: r, Proposer: newProposer(r.Raft, r.Transport.Awaited, m), check: check,
-		forwarder: &forwarder{views: r.Views, conn: conn, queue: newQueue(), applied: r.Applied, linger: linger},
+		forwarder: &forwarder{views: r.Views, conns: conns, queue: newQueue(), applied: r.Applied, linger: linger},
 	}
 }
 

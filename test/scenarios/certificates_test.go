@@ -1,0 +1,186 @@
+//go:build linux
+
+package scenarios
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/batondb/baton/internal/pki"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
+	"github.com/batondb/baton/test/history"
+)
+
+// authorities issue for the pods of a set. Each certificate ends at a time of its own,
+// by which it is known again.
+type authorities struct {
+	s      *set
+	issued time.Duration
+}
+
+func (a *authorities) ca(name string) *pki.CA {
+	a.s.t.Helper()
+	ca, err := pki.NewCA(name, time.Now(), 1000*time.Hour)
+	if err != nil {
+		a.s.t.Fatal(err)
+	}
+	return ca
+}
+
+// certify writes a pod's certificates, and returns when the new one ends.
+func (a *authorities) certify(p *cluster.Pod, from *pki.CA, trusted ...*pki.CA) time.Time {
+	a.s.t.Helper()
+	a.issued += time.Hour
+	pair, err := from.Issue(pki.Request{Names: []string{p.Name}, Now: time.Now(), Life: 24*time.Hour + a.issued, Server: true, Client: true})
+	if err != nil {
+		a.s.t.Fatal(err)
+	}
+	var bundle []byte
+	for _, ca := range trusted {
+		bundle = append(bundle, pki.EncodeCertificates(ca.Certificate)...)
+	}
+	leaf, err := pki.ParseCertificates(pair.Certificate)
+	if err = errors.Join(err, pki.WriteFiles(p.Certs, pair, bundle)); err != nil {
+		a.s.t.Fatal(err)
+	}
+	return leaf[0].NotAfter
+}
+
+// rotate gives all pods new certificates, and returns when all of them use them.
+func (a *authorities) rotate(from *pki.CA, trusted ...*pki.CA) {
+	a.s.t.Helper()
+	for _, p := range a.s.pods {
+		ends := a.certify(p.Pod, from, trusted...)
+		a.s.eventually(p.Name+" uses its new certificate", whole, func() error {
+			text, _, err := p.Get(context.Background(), "/readyz?verbose")
+			if want := "peer certificate: ends " + ends.UTC().Format(time.RFC3339); err == nil && !strings.Contains(text, want) {
+				err = fmt.Errorf("%q is not in %s", want, text)
+			}
+			return err
+		})
+	}
+}
+
+// strict writers repeat nothing: a write that is lost on its way is an error here.
+func (s *set) strict() (stop func() (writes int, errs []error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	var mu sync.Mutex // guards writes and errs
+	var writes int
+	var errs []error
+	for o, p := range s.pods {
+		tasks.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				key, value := "strict/"+p.Name, fmt.Sprintf("strict-%s-%d", p.Name, n)
+				op := &history.Op{Client: writers + readers + o, Name: "put", Writes: []history.Write{{Key: key, Value: value}}}
+				err := s.load.record(op, func(ctx context.Context) (history.Answer, error) {
+					r, err := kvv1.NewKVServiceClient(p.Conn()).Put(ctx, &kvv1.PutRequest{Key: []byte(key), Value: []byte(value)})
+					return history.NewAnswer(r.GetHeader()), err
+				})
+				mu.Lock()
+				if writes++; err != nil {
+					errs = append(errs, fmt.Errorf("by %s: %w", p.Name, err))
+				}
+				mu.Unlock()
+				time.Sleep(pace)
+			}
+		})
+	}
+	return func() (int, []error) {
+		cancel()
+		tasks.Wait()
+		return writes, errs
+	}
+}
+
+// S27: leaf and CA are swapped under load: first both CAs are trusted, then the
+// certificates are the new CA's, then the old one counts no more.
+func TestS27CertificatesRotate(t *testing.T) {
+	t.Parallel()
+	s := newSet(t, "here", 0, 3)
+	a := &authorities{s: s}
+	older, newer := a.ca("older"), a.ca("newer")
+	dir := t.TempDir()
+	s.certify = func(p *cluster.Pod) {
+		p.Certs = filepath.Join(dir, p.Name)
+		a.certify(p, older, older)
+	}
+	s.start(0, 1, 2)
+	s.awaitWhole(0, 1, 2)
+	s.startLoad()
+	stop := s.strict()
+	for _, step := range []struct {
+		what    string
+		from    *pki.CA
+		trusted []*pki.CA
+	}{
+		{"another certificate of the same CA", older, []*pki.CA{older}},
+		{"both CAs are trusted", older, []*pki.CA{newer, older}},
+		{"certificates of the new CA", newer, []*pki.CA{newer, older}},
+		{"the old CA is trusted no more", newer, []*pki.CA{newer}},
+	} {
+		gap := s.load.during(step.what, func() {
+			a.rotate(step.from, step.trusted...)
+			time.Sleep(4 * time.Second) // what is no longer trusted is closed within 3 s
+		})
+		if gap > time.Second {
+			t.Errorf("%s: a gap of %v", step.what, gap)
+		}
+	}
+	writes, errs := stop()
+	t.Logf("%d writes without repetition", writes)
+	for _, err := range errs[:min(len(errs), 5)] {
+		t.Error(err)
+	}
+	// Not even kv-0 itself is let in with what the old CA has issued.
+	for _, p := range s.pods {
+		if err := callWith(older, p.Peer, newer); err == nil {
+			t.Errorf("%s lets the old CA in", p.Name)
+		}
+		if err := callWith(newer, p.Peer, newer); err != nil {
+			t.Errorf("%s does not let the new CA in: %v", p.Name, err)
+		}
+	}
+	s.verify(0, 1, 2)
+}
+
+// callWith makes a TLS connection as kv-0.
+func callWith(from *pki.CA, address string, trusted *pki.CA) error {
+	pair, err := from.Issue(pki.Request{Names: []string{"kv-0"}, Now: time.Now(), Life: time.Hour, Client: true})
+	if err != nil {
+		return err
+	}
+	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(trusted.Certificate)
+	conn, err := tls.Dial("tcp", address, &tls.Config{
+		Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, //nolint:gosec // It is about the other side's check.
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // Nothing was written.
+	if _, err := conn.ConnectionState().PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return err
+	}
+	// The other side waits for a greeting, or has refused already.
+	conn.SetReadDeadline(time.Now().Add(time.Second / 2)) //nolint:errcheck // The read fails then.
+	_, err = conn.Read(make([]byte, 1))
+	var refused *tls.AlertError
+	if errors.As(err, &refused) || strings.Contains(err.Error(), "remote error") {
+		return err
+	}
+	return nil
+}
