@@ -87,6 +87,12 @@ func (b *Backend) KeepAlive(ctx context.Context, lease int64) (ttlSeconds int64,
 	return response.GetTtlSeconds(), err
 }
 
+// Grant proposes a lease with an id; it fails with TOO_MANY when the caller of ctx has
+// as many as it may.
+func (b *Backend) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
+	return b.core.grant(ctx, req)
+}
+
 // NewLeaseID chooses the id of a lease whose client did not: see leaseIDs.
 func (b *Backend) NewLeaseID() int64 { return b.core.leaseIDs.next() }
 

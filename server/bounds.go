@@ -24,6 +24,8 @@ type bounds struct {
 	calls          *quota.Quota
 	arriving       *quota.Quota
 	answers        *quota.Quota
+	leases         *quota.Quota
+	held           heldLeases
 	inbound        *inbound.Port
 	// readPatience is the limit of that name; shorter in tests.
 	readPatience time.Duration
@@ -40,7 +42,9 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 		watches:        quota.New("watches", maxWatches),
 		calls:          quota.New("calls that begin", maxCalls),
 		arriving:       quota.New("bytes of unfinished requests", maxArrivingBytes),
+		leases:         quota.New("leases", maxLeases),
 		answers:        quota.New("bytes of unread answers", maxAnswerBytes),
+		held:           heldLeases{by: map[int64]heldLease{}},
 		readPatience:   readPatience,
 		passwords:      newPasswords(),
 	}
@@ -53,7 +57,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 }
 
 func (b *bounds) all() []*quota.Quota {
-	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving, b.answers}
+	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving, b.answers, b.leases}
 }
 
 var (

@@ -114,21 +114,12 @@ func TestLongHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := 0
-	for more := hpackOf(t, "y", 15<<10); sent < 14<<20 && raw.Framer.WriteContinuation(3, false, more) == nil; {
+	for more := rawgrpc.Field("y", strings.Repeat("v", 15<<10)); sent < 14<<20 && raw.Framer.WriteContinuation(3, false, more) == nil; {
 		sent += len(more)
 	}
 	if end, err := raw.Wait(within5s(t), 3); err != nil || end.Code != codes.Unavailable {
 		t.Errorf("%d bytes of headers: %+v, %v", sent, end, err)
 	}
-}
-
-func hpackOf(t *testing.T, name string, size int) []byte {
-	t.Helper()
-	var block strings.Builder
-	if err := hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: name, Value: strings.Repeat("v", size), Sensitive: true}); err != nil {
-		t.Fatal(err)
-	}
-	return []byte(block.String())
 }
 
 // Half a message is not waited for without an end, and does not hold what others need.
@@ -159,4 +150,35 @@ func TestUnfinishedRequests(t *testing.T) {
 	}
 	raw.Close()
 	awaitUsed(t, p.core.bounds.arriving, func(used int64) bool { return used == 0 })
+}
+
+// A caller may have so many leases, and one more when one of them has ended.
+func TestTooManyLeases(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.core.bounds.leases = quota.New("leases", 10)
+	leases := kvv1.NewLeaseServiceClient(p.conn)
+	grant := func() (int64, error) {
+		granted, err := leases.Grant(within5s(t), &kvv1.GrantRequest{TtlSeconds: 100})
+		return granted.GetId(), err
+	}
+	var first int64
+	for range 5 {
+		id, err := grant()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = max(first, id)
+	}
+	_, err := grant()
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
+	p.core.sweepEnded(p.store.Store)
+	_, err = grant()
+	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
+	if _, err := leases.Revoke(within5s(t), &kvv1.RevokeRequest{Id: first}); err != nil {
+		t.Fatal(err)
+	}
+	p.core.sweepEnded(p.store.Store)
+	if _, err = grant(); err != nil {
+		t.Error(err)
+	}
 }

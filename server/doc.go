@@ -20,7 +20,8 @@
 // Every error that leaves has a gRPC code, and a reason when a program can
 // react to it; internal/refusal has the one table.
 //
-// Everything has a bound; limits.go has each of them with its reason.
+// Everything has a bound; limits.go has each of them with its reason. What clients hold
+// is shared by who calls, in quotas; bounds has all of them.
 //
 // Only the master's clock counts, and only its monotonic part: RunMaster holds
 // all that looks at it. A lease never ends early: its time starts when the

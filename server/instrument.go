@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/batondb/baton/internal/inbound"
 )
 
 // Waiter is a service some of whose unary calls get no deadline from the server:
@@ -75,16 +79,19 @@ func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandle
 		ctx, err := i.admitted(ctx, needs)
 		if err != nil {
 			err = i.refuse(ctx, err)
+			i.judge(ctx, err)
 			counts.done(start, err)
 			return nil, err
 		}
 		response, err := handle(service, ctx, decode, interceptor)
-		if err == nil && i.identify != nil {
-			response, err = i.core.counted(ctx, response)
-		}
 		if err != nil {
 			err = i.fail(ctx, err)
+		} else if i.identify != nil {
+			if response, err = i.core.counted(ctx, response); err != nil {
+				err = i.refuse(ctx, err)
+			}
 		}
+		i.judge(ctx, err)
 		counts.done(start, err)
 		return response, err
 	}
@@ -115,25 +122,35 @@ func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandl
 			err = i.refuse(ctx, err)
 		} else {
 			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf()}) })
-			err = i.fail(ctx, err)
 		}
+		i.judge(ctx, err)
 		counts.done(start, err)
 		return err
 	}
 }
 
-// bounded handles a stream if its caller may have one more. Its own error is a status
-// already: services whose errors are another API's have no part in it.
+// bounded handles a stream if its caller may have one more.
 func (i instrumented) bounded(ctx context.Context, handle func() error) error {
 	if i.identify == nil {
-		return handle()
+		return i.fail(ctx, handle())
 	}
 	who, streams := whoCalls(ctx), i.core.bounds.streams
 	if err := streams.Take(who, 1); err != nil {
-		return i.core.statusOf(err)
+		return i.refuse(ctx, err)
 	}
 	defer streams.Give(who, 1)
-	return handle()
+	return i.fail(ctx, handle())
+}
+
+// judge slows down whoever makes too many calls that cannot succeed.
+func (i instrumented) judge(ctx context.Context, err error) {
+	if err == nil || i.identify == nil {
+		return
+	}
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.Internal, codes.ResourceExhausted, codes.Unauthenticated, codes.PermissionDenied:
+		inbound.Useless(ctx)
+	}
 }
 
 // answersOf is whose quota answers are counted in; nil on the peer port.

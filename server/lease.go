@@ -43,7 +43,7 @@ func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 		// Choose it here: the command in the log must mean the same on every pod.
 		req.Id = s.core.leaseIDs.next()
 	}
-	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: req}}, (*kvv1.Result).GetGrant)
+	return s.core.grant(ctx, req)
 }
 
 func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) {

@@ -87,6 +87,8 @@ const (
 	maxStreams = 12_000
 	// maxWatches on one pod: each holds a goroutine and a cursor, about 16 KiB.
 	maxWatches = 10_000
+	// maxLeases that one pod grants: each takes 300 bytes of every pod's memory.
+	maxLeases = 300_000
 	// maxScrapes at once: each writes all metrics, some 100 KiB.
 	maxScrapes = 4
 	// maxProfiles at once: a person wants one, and another while that runs.
@@ -114,6 +116,8 @@ const (
 	minPingInterval = 5 * time.Second
 	// arrivalPatience: 2 MiB need 70 KB/s.
 	arrivalPatience = 30 * time.Second
+	// leaseSweep is how soon the end of a lease makes room for another one.
+	leaseSweep = 5 * time.Second
 	// readPatience: a snapshot that nobody reads for so long ends, since the database
 	// grows with every write while it is open. One chunk within it is enough.
 	readPatience = time.Minute

@@ -199,14 +199,12 @@ func (s *Server) Start(client, web net.Listener) {
 	s.stopLoops = cancel
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, method := range info.Methods {
-			if method.IsClientStream {
-				s.core.bounds.inbound.Streams("/" + service + "/" + method.Name)
-			}
+			s.core.bounds.inbound.Method("/"+service+"/"+method.Name, method.IsClientStream)
 		}
 	}
 	for _, loop := range []func(context.Context){
 		s.readiness.run, s.readiness.turn, s.keepAliveForwarder.run,
-		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence, s.core.bounds.inbound.Run,
+		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence, s.core.sweepLeases, s.core.bounds.inbound.Run,
 	} {
 		s.loops.Go(func() { loop(ctx) })
 	}

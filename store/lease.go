@@ -94,6 +94,9 @@ func (s *Store) Leases() ([]*kvv1.Lease, uint64) {
 	return leases, s.leases.changes
 }
 
+// HasLease says whether there is a lease with an id.
+func (s *Store) HasLease(id int64) bool { return s.leases.has(id) }
+
 // LeasesSince returns the leases that have changed since the set had a number of
 // changes, nil for one that has ended, and the number that it has now. It is not ok
 // when it no longer knows: then Leases does. Nobody may change the leases.

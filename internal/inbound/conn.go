@@ -50,10 +50,10 @@ type conn struct {
 	streams streams
 }
 
-func newConn(secured net.Conn, p *Port, who string) *conn {
+func newConn(secured net.Conn, p *Port, who string, pace *pace) *conn {
 	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
 	open, end := context.WithCancel(context.Background())
-	c.address = &Address{secured.RemoteAddr(), c, open, end}
+	c.address = &Address{secured.RemoteAddr(), c, pace, open, end}
 	c.streams.open = map[uint32]stream{}
 	return c
 }
@@ -70,6 +70,7 @@ func (c *conn) Close() error {
 		c.port.options.Connections.Give(c.who, 1)
 		c.port.options.Bytes.Give(c.who, bytes)
 		c.port.options.Calls.Give(c.who, calls)
+		c.address.pace.leave()
 		c.address.end()
 	}
 	return c.Conn.Close()
@@ -127,6 +128,7 @@ func (c *conn) poke() {
 
 // next takes the next frame, at the end of the one before.
 func (c *conn) next() error {
+	c.rest()
 	if c.late {
 		c.late = false
 		if c.pending = c.endLate(); len(c.pending) > 0 {
@@ -165,6 +167,9 @@ func (c *conn) next() error {
 	case kind == http2.FrameRSTStream:
 		c.forget(id)
 	}
+	if cost := useless(kind, flags, length); cost > 0 {
+		c.address.pace.spend(cost)
+	}
 	c.left, c.awaits = length, 0
 	if length > 0 {
 		c.awaits = c.port.ticks.Load()
@@ -172,6 +177,23 @@ func (c *conn) next() error {
 	_, err = c.in.Discard(headerBytes)
 	c.pending = c.header[:]
 	return err
+}
+
+// useless is what a frame costs that clients need seldom: of the others, each moves a
+// call. A client that reads 1 GB/s sends some ten thousand window updates in a second.
+func useless(kind http2.FrameType, flags http2.Flags, length int) float64 {
+	switch kind {
+	case http2.FrameData:
+		if length == 0 && !flags.Has(http2.FlagDataEndStream) {
+			return 1
+		}
+		return 0
+	case http2.FrameHeaders, http2.FrameContinuation:
+		return 0
+	case http2.FrameWindowUpdate:
+		return 1.0 / 64
+	}
+	return 1
 }
 
 // peek returns the next bytes; nil without an error when it was interrupted.

@@ -62,7 +62,8 @@ func newFixture(t *testing.T, patience time.Duration) *fixture {
 		Patience: patience, MaxMessageBytes: 4 << 20,
 		Fail: func(err error) error { return status.Error(codes.ResourceExhausted, err.Error()) },
 	})
-	p.Streams(echoStream)
+	p.Method(echoCall, false)
+	p.Method(echoStream, true)
 	server := grpc.NewServer(append(p.ServerOptions(insecure.NewCredentials()), grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(1<<20))...)
 	server.RegisterService(echoes, nil)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -279,5 +280,28 @@ func TestCallsAndConnections(t *testing.T) {
 	defer conn.Close()
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("a sixth connection")
+	}
+}
+
+// From one address, only so much comes a second that is of no use; others are not
+// slowed down.
+func TestPace(t *testing.T) {
+	p := newPace()
+	for range idleBurst {
+		if p.spend(1); p.pause() > 0 && p.credit > 1 {
+			t.Fatal("a pause with credit left")
+		}
+	}
+	for range idleRate {
+		p.spend(1)
+	}
+	if pause := p.pause(); pause != longestPause {
+		t.Errorf("a pause of %s", pause)
+	}
+	p.mu.Lock()
+	p.last = p.last.Add(-2 * time.Second)
+	p.mu.Unlock()
+	if pause := p.pause(); pause > 0 || p.rested() {
+		t.Errorf("a pause of %s after one", pause)
 	}
 }

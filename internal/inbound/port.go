@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -32,12 +33,13 @@ type Options struct {
 // Port bounds what comes to one gRPC port. Its methods may be called by any goroutine.
 type Port struct {
 	options   Options
-	streaming map[string]bool // By method: its client sends when it has something to say. Set before the first call.
+	streaming map[string]bool // Of all methods: its client sends when it has something to say. Set before the first call.
 	ticks     atomic.Int64    // Patience has patienceTicks of them.
 	late      atomic.Int64    // Messages that did not arrive in time.
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards the fields below
 	conns map[*conn]struct{}
+	paces map[string]*pace // By address, of those with connections and a while longer.
 }
 
 // patienceTicks is how exactly patience is measured.
@@ -45,7 +47,7 @@ const patienceTicks = 16
 
 // New returns a port without connections.
 func New(o Options) *Port {
-	p := &Port{options: o, streaming: map[string]bool{}, conns: map[*conn]struct{}{}}
+	p := &Port{options: o, streaming: map[string]bool{}, conns: map[*conn]struct{}{}, paces: map[string]*pace{}}
 	p.ticks.Store(1)
 	return p
 }
@@ -56,9 +58,9 @@ func (p *Port) ServerOptions(inner credentials.TransportCredentials) []grpc.Serv
 	return []grpc.ServerOption{grpc.Creds(&bounded{inner, p}), grpc.InTapHandle(p.tap), grpc.ReadBufferSize(0)}
 }
 
-// Streams says that a stream's client may be silent between its messages. Call it
-// before the first connection.
-func (p *Port) Streams(method string) { p.streaming[method] = true }
+// Method tells of a method, and whether its client may be silent between messages.
+// Call it before the first connection.
+func (p *Port) Method(name string, streaming bool) { p.streaming[name] = streaming }
 
 // Late is how many messages did not arrive in time.
 func (p *Port) Late() int64 { return p.late.Load() }
@@ -80,6 +82,7 @@ func (p *Port) Run(ctx context.Context) {
 		for c := range p.conns {
 			c.poke()
 		}
+		maps.DeleteFunc(p.paces, func(_ string, one *pace) bool { return one.rested() })
 		p.mu.Unlock()
 	}
 }
@@ -92,7 +95,12 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 		return ctx, nil
 	}
 	if address, ok := from.Addr.(*Address); ok {
-		if err := address.conn.open(p.streaming[info.FullMethodName]); err != nil {
+		streaming, known := p.streaming[info.FullMethodName]
+		if !known {
+			address.pace.spend(1)
+		}
+		if err := address.conn.open(streaming); err != nil {
+			address.pace.spend(1)
 			return ctx, p.options.Fail(err)
 		}
 	}
@@ -103,6 +111,7 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 type Address struct {
 	net.Addr
 	conn *conn
+	pace *pace
 	open context.Context // Ends with the connection.
 	end  context.CancelFunc
 }
@@ -152,10 +161,10 @@ func (b *bounded) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 		p.options.Connections.Give(who, 1)
 		return nil, nil, err
 	}
-	c := newConn(secured, p, who)
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := newConn(secured, p, who, p.paceOf(who))
 	p.conns[c] = struct{}{}
-	p.mu.Unlock()
 	return c, info, nil
 }
 

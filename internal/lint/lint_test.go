@@ -76,7 +76,7 @@ var allowed = map[string][]string{
 	"client/clienttest": {"store", "proto", "internal/refusal"}, // it answers from a real store
 	"internal/lint":     {},
 	"internal/image":    {},
-	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki"},
+	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki", "internal/rawgrpc"},
 	"test/oracle":       {},
 	"test/cluster":      {"proto", "internal/pki"},
 	"bench":             {"client", "proto", "store", "test/cluster"},

@@ -161,15 +161,20 @@ func (c *Conn) Begin(method string, more ...hpack.HeaderField) (stream uint32, e
 
 // Headers are a call's, encoded so that the server's table does not change.
 func Headers(method string, more ...hpack.HeaderField) []byte {
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
+	var block []byte
 	for _, f := range append([]hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: method}, {Name: ":authority", Value: "pod"},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
 	}, more...) {
-		f.Sensitive = true
-		_ = encoder.WriteField(f) // A buffer takes everything.
+		block = append(block, Field(f.Name, f.Value)...)
 	}
+	return block
+}
+
+// Field is a header, encoded so that the server's table does not change.
+func Field(name, value string) []byte {
+	var block bytes.Buffer
+	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: true}) // A buffer takes everything.
 	return block.Bytes()
 }
 

@@ -49,7 +49,7 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	if grant.Id == 0 {
 		grant.Id = s.pod.NewLeaseID()
 	}
-	granted, err := server.Propose(ctx, s.pod.Backend, &kvv1.Command{Command: &kvv1.Command_Grant{Grant: grant}}, (*kvv1.Result).GetGrant)
+	granted, err := s.pod.Grant(ctx, grant)
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
