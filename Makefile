@@ -22,7 +22,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-etcd test-faults bench lint fmt proto fuzz clean explore simulate simulate-mutations \
+.PHONY: help build run test test-race test-etcd test-faults test-security bench lint fmt proto fuzz clean explore simulate simulate-mutations \
 	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
@@ -54,6 +54,10 @@ test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients 
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))
+
+# What a stranger sends, over loopback, and what others notice of it.
+test-security: ## Attack a cluster of processes; takes minutes (RUN=)
+	$(GO) test ./test/security -run '$(RUN)' -v -count 1 -timeout 0 -args -attack
 
 # What pods decide, in a model. Each event more takes about seven times as long.
 DEPTH ?= 5
