@@ -393,3 +393,21 @@ func TestARefusedHandOverThroughAFollower(t *testing.T) {
 		t.Error("the baton was handed over")
 	}
 }
+
+// A pod that has just lost the lead, and not heard of it yet, calls itself the master of
+// the term that it led, not of its successor's.
+func TestStatusOfALateMaster(t *testing.T) {
+	c := newCluster(t, 2).boot()
+	m := c.master()
+	before := m.node.Status()
+	views := m.node.engine.Load().replica.Views
+	late := views.Load()
+	if _, err := m.node.HandOver(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	c.master(m.name)
+	views.Now.Store(late)
+	if s := m.node.Status(); s.Role == replication.RoleMaster && s.Term != before.Term {
+		t.Errorf("the master of term %d says that it is the one of term %d", before.Term, s.Term)
+	}
+}

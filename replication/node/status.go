@@ -30,7 +30,9 @@ func (n *Node) Status() replication.Status {
 	switch {
 	case !member:
 	case v.Ready:
-		s.Role = replication.RoleMaster
+		// Of the term that it leads, whatever Raft's own is by now: two pods must never
+		// say that they are the master of one term.
+		s.Role, s.Term = replication.RoleMaster, v.Term
 	case me.Voter:
 		s.Role = replication.RoleFollower
 	default:
