@@ -135,5 +135,5 @@ func (b *Backend) Go(run func()) { b.core.outliving.Go(run) }
 // and ends streams when the pod stops. Their errors go to clients unchanged.
 func (s *Server) Register(register func(grpc.ServiceRegistrar, *Backend)) {
 	asTheyAre := func(_ context.Context, err error) error { return err }
-	register(instrumented{s.grpc, s.core, s.core.identify, asTheyAre, s.core.fail}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})
+	register(instrumented{s.audit(s.grpc), s.core, s.identify(), asTheyAre, s.core.fail}, &Backend{core: s.core, cluster: s.cluster, leases: s.leases})
 }

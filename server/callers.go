@@ -13,6 +13,7 @@ import (
 	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/pki"
+	"github.com/batondb/baton/server/audit"
 )
 
 // Security is how the client port and the HTTP port are secured, and how those who
@@ -28,6 +29,8 @@ type Security struct {
 	// Token says whose a JSON Web Token is; nil: none is taken. The error is for
 	// the client, and must not have the token in it.
 	Token func(ctx context.Context, token string) (caller.Caller, error)
+	// Audit is where calls of the client port are written down; nil: nowhere.
+	Audit *audit.Trail
 }
 
 // The metadata of a call that may have a token: everybody's, and that of etcd's

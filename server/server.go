@@ -154,7 +154,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 	)...)
-	own := instrumented{server, s.core, s.core.identify, s.core.fail, s.core.fail}
+	own := instrumented{s.audit(server), s.core, s.identify(), s.core.fail, s.core.fail}
 	kvv1.RegisterKVServiceServer(own, &kvService{core: s.core})
 	kvv1.RegisterWatchServiceServer(own, &watchService{core: s.core})
 	kvv1.RegisterLeaseServiceServer(own, s.leases)

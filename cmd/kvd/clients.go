@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/batondb/baton/kubernetes"
 	"github.com/batondb/baton/kubernetes/tokens"
 	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/server/audit"
 )
 
 // clientConfig is how clients are served, and how they are told apart.
@@ -21,6 +23,9 @@ type clientConfig struct {
 	commonName bool
 	// tokens is "offline", "review" or "off".
 	tokens string
+	// audit is a rule, and auditFile where its trail goes; empty: to standard output.
+	audit, auditFile string
+	auditRule        audit.Rule // From audit.
 }
 
 // tokenAudience is what a ServiceAccount's token must be for.
@@ -32,9 +37,15 @@ func (c *clientConfig) register(f *pflag.FlagSet) {
 	f.BoolVar(&c.commonName, "client-common-name", false, "a client certificate without a SAN URI names its caller by its common name, as with etcd")
 	f.StringVar(&c.tokens, "service-account-tokens", "offline", "in Kubernetes, with --client-certs: how tokens of ServiceAccounts for the audience baton are checked: "+
 		"offline, with the API server's keys; review, which also asks the API server (once a minute for each) whether they still count; off")
+	f.StringVar(&c.audit, "audit", "off", "which calls of clients to write down, one line of JSON each, with who, from where, method, keys, outcome and revision, but no value: "+
+		"writes; all; prefix:KEYS, all that touch a key that begins so; off. With each of them also the calls that are refused for who makes them")
+	f.StringVar(&c.auditFile, "audit-file", "", "where --audit writes to: a file, which is followed by four older ones of 64 MiB, FILE.1 to FILE.4 (default: standard output)")
 }
 
-func (c *clientConfig) check() error {
+func (c *clientConfig) check() (err error) {
+	if c.auditRule, err = audit.ParseRule(c.audit); err != nil {
+		return fmt.Errorf("--audit: %w", err)
+	}
 	if !slices.Contains([]string{"offline", "review", "off"}, c.tokens) {
 		return fmt.Errorf("--service-account-tokens is %q: set it to offline, review or off", c.tokens)
 	}
@@ -56,6 +67,13 @@ func (c *clientConfig) open(k *kubernetesPod, logger *slog.Logger) (s server.Sec
 		s.Token = k.tokens.Verify
 	}
 	return s, nil
+}
+
+// trail begins what --audit asks for.
+func (c *config) trail(logger *slog.Logger, registry prometheus.Registerer) (*audit.Trail, error) {
+	return audit.Open(audit.Options{
+		Rule: c.clients.auditRule, File: c.clients.auditFile, Out: os.Stdout, Pod: c.name, Logger: logger, Registerer: registry,
+	})
 }
 
 func (c *clientConfig) verifier(pod *kubernetes.Pod, logger *slog.Logger) *tokens.Verifier {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,19 @@ func listen(c *config) (*ports, error) {
 			p.close()
 			return nil, fmt.Errorf("%w: stop what uses the port, or change %s", err, l.flag)
 		}
+	}
+	return p, nil
+}
+
+// occupy takes the ports, and makes the data directory.
+func occupy(c *config) (*ports, error) {
+	p, err := listen(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
+		p.close()
+		return nil, fmt.Errorf("%w: make --data-dir writable for this user", err)
 	}
 	return p, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/server"
+	"github.com/batondb/baton/server/audit"
 	"github.com/batondb/baton/store"
 )
 
@@ -27,6 +28,7 @@ type pod struct {
 	// misplaced receives an error when the data turns out to belong elsewhere.
 	misplaced chan error
 	server    *server.Server
+	trail     *audit.Trail // nil: there is none
 	node      *node.Node
 	store     *store.Store
 	// damaged says why the data is useless; empty: it is sound.
@@ -168,6 +170,7 @@ func nodeFailed(err error) error {
 
 // close ends what runs; see stop.
 func (p *pod) close(err error) error {
+	defer p.trail.Close()
 	defer p.peerTLS.close()
 	defer p.kubernetes.close()
 	p.stop(err != nil).run()

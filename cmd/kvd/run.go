@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/batondb/baton/replication/node"
 	"github.com/batondb/baton/server"
@@ -44,20 +43,19 @@ func run(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	ports, err := listen(&c)
+	ports, err := occupy(&c)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
-		ports.close()
-		return fmt.Errorf("%w: make --data-dir writable for this user", err)
-	}
-
 	registry := newRegistry()
 	serving := c.serverOptions(logger, registry, ports)
+	if security.Audit, err = c.trail(logger, registry); err != nil {
+		ports.close()
+		return err
+	}
 	serving.Security = security
 	p := &pod{config: &c, logger: logger, server: server.New(serving),
-		kubernetes: inKubernetes, peerTLS: peerTLS, misplaced: make(chan error, 1)}
+		kubernetes: inKubernetes, peerTLS: peerTLS, trail: security.Audit, misplaced: make(chan error, 1)}
 	p.showClientTLS(registry, security.Certificates)
 	p.server.Register(etcd.Register)
 	p.server.Start(ports.client, ports.http)
