@@ -16,6 +16,7 @@ var wallClock = map[string]string{
 	"replication/internal/logstream/frame.go": "when an entry was appended goes along, for metrics",
 	"replication/internal/peer/port.go":       "a deadline that was over long ago ends a read",
 	"cmd/kvctl/status.go":                     "a person reads it",
+	"cmd/kvctl/pki.go":                        "a person reads it",
 	"cmd/kvd/clients.go":                      "a person reads it",
 	"kubernetes/issuer/issuer.go":             "a person reads it, in the name of a CA",
 	"cmd/kvd/peertls.go":                      "certificates end by the wall clock, and a person reads when",
