@@ -286,7 +286,7 @@ func TestTLSCertificateExpires(t *testing.T) {
 		_, err := p.put(t, kv)
 		return status.Code(err) == codes.Unauthenticated
 	})
-	p.transport.sweep()
+	p.transport.sweep(false)
 	await(t, "the connection is ended, and no other one is let in", func() bool {
 		_, err := p.put(t, kv)
 		return status.Code(err) == codes.Unavailable

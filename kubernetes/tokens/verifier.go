@@ -109,7 +109,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (caller.Caller, err
 	if expiry := c.Expiry.Time(); expiry.Before(until) {
 		until = expiry
 	}
-	found = verified{caller.Caller{User: c.user(), By: caller.ServiceAccount, Pod: c.Kubernetes.Pod.Name}, until}
+	found = verified{caller.Caller{User: c.user(), By: caller.ServiceAccount, Pod: c.Kubernetes.Pod.Name, Until: c.Expiry.Time()}, until}
 	v.remember(hash, found, now)
 	return found.caller, nil
 }

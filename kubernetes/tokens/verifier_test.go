@@ -193,7 +193,7 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	who, err := v.Verify(t.Context(), good())
-	if err != nil || who.Pod != "web-7f" {
+	if err != nil || who.Pod != "web-7f" || !who.Until.Equal(epoch.Add(time.Hour)) {
 		t.Errorf("%+v, %v", who, err)
 	}
 }
