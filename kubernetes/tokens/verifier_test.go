@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -134,9 +135,12 @@ func TestTokens(t *testing.T) {
 	}
 	flipped := func(i int) string {
 		parts := strings.Split(sign(t, jose.RS256, s.rsa, "rsa", body()), ".")
-		b := []byte(parts[i])
+		b, err := base64.RawURLEncoding.DecodeString(parts[i])
+		if err != nil {
+			t.Fatal(err)
+		}
 		b[len(b)/2] ^= 1
-		parts[i] = string(b)
+		parts[i] = base64.RawURLEncoding.EncodeToString(b)
 		return strings.Join(parts, ".")
 	}
 	other, err := rsa.GenerateKey(rand.Reader, 2048)
