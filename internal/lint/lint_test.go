@@ -91,6 +91,7 @@ var forTests = map[string][]string{
 	"internal/inbound": {"internal/rawgrpc"},
 	"server":           {"internal/rawgrpc"},
 	"server/audit":     {"proto"},
+	"server/etcd":      {"server/audit"},
 	"cmd/kvctl":        {"client/clienttest"},
 	"replication/node": {"test/oracle", parts + "machinetest"},
 	parts + "raftio":   {parts + "machinetest"},

@@ -33,7 +33,11 @@ type secured struct {
 // newSecured gives alice permissions: each is a kind, a key and an end.
 func newSecured(t *testing.T, permissions ...*authpb.Permission) *secured {
 	t.Helper()
-	s := newSolo(t)
+	return secure(t, newSolo(t), permissions...)
+}
+
+func secure(t *testing.T, s *solo, permissions ...*authpb.Permission) *secured {
+	t.Helper()
 	p := &secured{solo: s, t: t, auth: pb.NewAuthClient(s.conn), nobody: t.Context()}
 	for _, user := range []string{"root", "alice"} {
 		p.must(p.auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: user, Password: user + "s"}))

@@ -93,14 +93,18 @@ type solo struct {
 	kv       pb.KVClient
 }
 
-func newSolo(t testing.TB) *solo {
+func newSolo(t testing.TB, change ...func(*server.Options)) *solo {
 	t.Helper()
 	st, err := store.Open(store.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &solo{registry: prometheus.NewRegistry(), log: &soloLog{store: st, master: "kv-0"}, store: st}
-	s.Server = server.New(server.Options{Name: "kv-0", Registry: s.registry})
+	options := server.Options{Name: "kv-0", Registry: s.registry}
+	for _, c := range change {
+		c(&options)
+	}
+	s.Server = server.New(options)
 	s.Register(func(registrar grpc.ServiceRegistrar, backend *server.Backend) {
 		Register(registrar, backend)
 		own := &pod{Backend: backend}
