@@ -273,6 +273,9 @@ func isReady(p *corev1.Pod) bool {
 
 // incomplete is Baton's own view.
 func (c *Cluster) incomplete(status *kvv1.StatusResponse) string {
+	if status.GetClusterId() == "" {
+		return "the pod that was asked knows of no cluster yet"
+	}
 	if c.id == "" {
 		c.id = status.GetClusterId()
 	}

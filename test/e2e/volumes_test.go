@@ -85,10 +85,11 @@ func TestS19CutOff(t *testing.T) {
 
 // A write that was acknowledged by kv-0 and kv-2, while kv-1 lagged, survives
 // that kv-2 loses its volume and kv-0 is away: kv-1 and the new kv-2 must not
-// choose a master, because neither has it.
+// choose a master, because neither has it. All pods start at once: in order, kv-2 would
+// only come after kv-0 was ready again.
 func TestS18NoElectionWithoutTheWrite(t *testing.T) {
 	lab := needLab(t)
-	c := install(t, "", 3)
+	c := install(t, "parallel", 3)
 	c.handOver("kv-0")
 	heal := lab.cutPeers(c.kube("kv-1"))
 	time.Sleep(3 * time.Second) // Writes that kv-1 does not have.
