@@ -40,7 +40,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 		webConnections: quota.New("HTTP connections", maxWebConnections),
 		streams:        quota.New("streams", maxStreams),
 		watches:        quota.New("watches", maxWatches),
-		calls:          quota.New("calls that begin", maxCalls),
+		calls:          quota.New("calls", maxCalls),
 		arriving:       quota.New("bytes of unfinished requests", maxArrivingBytes),
 		leases:         quota.New("leases", maxLeases),
 		answers:        quota.New("bytes of unread answers", maxAnswerBytes),

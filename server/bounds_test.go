@@ -182,3 +182,30 @@ func TestTooManyLeases(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// slotsAtOnce is how many calls a connection takes from the quota at a time.
+const slotsAtOnce = 64
+
+// Calls that wait are bounded: they hold a goroutine for as long as their client says.
+func TestTooManyCallsThatWait(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	raw := rawTo(t, p)
+	never := &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{MinRevision: 1 << 40}}
+	for _, conn := range []*rawgrpc.Conn{raw, rawTo(t, p)} {
+		for range maxStreamsPerConnection {
+			call(t, conn, "/baton.kv.v1.KVService/Range", never)
+		}
+	}
+	awaitUsed(t, p.core.bounds.calls, func(used int64) bool { return used > maxCalls/2-slotsAtOnce })
+	third := rawTo(t, p)
+	for range 2 * slotsAtOnce {
+		call(t, third, "/baton.kv.v1.KVService/Range", never)
+	}
+	end, err := third.WaitAny(within5s(t))
+	if err != nil || end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "calls") {
+		t.Errorf("%+v, %v", end, err)
+	}
+	if _, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")}); err != nil {
+		t.Error("another caller:", err)
+	}
+}

@@ -83,18 +83,32 @@ func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandle
 			counts.done(start, err)
 			return nil, err
 		}
-		response, err := handle(service, ctx, decode, interceptor)
-		if err != nil {
-			err = i.fail(ctx, err)
-		} else if i.identify != nil {
-			if response, err = i.core.counted(ctx, response); err != nil {
-				err = i.refuse(ctx, err)
-			}
-		}
+		response, err := i.call(service, ctx, decode, interceptor, handle)
 		i.judge(ctx, err)
 		counts.done(start, err)
 		return response, err
 	}
+}
+
+// call handles a unary call, if its caller may have one more, and counts its answer.
+func (i instrumented) call(service any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor, handle grpc.MethodHandler) (any, error) {
+	if i.identify == nil {
+		response, err := handle(service, ctx, decode, interceptor)
+		return response, i.fail(ctx, err)
+	}
+	caller, err := inbound.Enter(ctx)
+	if err != nil {
+		return nil, i.refuse(ctx, err)
+	}
+	defer caller.Leave()
+	response, err := handle(service, ctx, decode, interceptor)
+	if err != nil {
+		return nil, i.fail(ctx, err)
+	}
+	if response, err = i.core.counted(ctx, response); err != nil {
+		err = i.refuse(ctx, err)
+	}
+	return response, err
 }
 
 // building gives a call an Answer.

@@ -58,8 +58,8 @@ const (
 	// maxUncountedBytes of an answer, which are not worth the count: streams have as
 	// much in gRPC's own buffers.
 	maxUncountedBytes = 64 << 10
-	// maxCalls that begin: their client has not said all yet. Each holds a goroutine,
-	// its headers and up to streamWindow, 10 to 100 KiB.
+	// maxCalls that their client has begun and not said all of, and unary ones that are
+	// answered: each holds a goroutine, its headers and up to streamWindow, 10 to 100 KiB.
 	maxCalls = 16_384
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.

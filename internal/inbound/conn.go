@@ -53,7 +53,7 @@ type conn struct {
 func newConn(secured net.Conn, p *Port, who string, pace *pace) *conn {
 	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
 	open, end := context.WithCancel(context.Background())
-	c.address = &Address{secured.RemoteAddr(), c, pace, open, end}
+	c.address = &Address{Addr: secured.RemoteAddr(), conn: c, pace: pace, open: open, end: end}
 	c.streams.open = map[uint32]stream{}
 	return c
 }
@@ -69,7 +69,7 @@ func (c *conn) Close() error {
 	if bytes, calls, first := c.streams.close(); first {
 		c.port.options.Connections.Give(c.who, 1)
 		c.port.options.Bytes.Give(c.who, bytes)
-		c.port.options.Calls.Give(c.who, calls)
+		c.port.options.Calls.Give(c.who, calls+c.address.allowed.Load())
 		c.address.pace.leave()
 		c.address.end()
 	}
@@ -229,6 +229,21 @@ func (c *conn) open(streaming bool) error {
 		s.began = c.port.ticks.Load()
 	}
 	return c.streams.add(c.opening, s, func() error { return c.port.options.Calls.Take(c.who, slots) })
+}
+
+// allow takes more calls from the quota than are running.
+func (c *conn) allow() error {
+	c.streams.mu.Lock()
+	defer c.streams.mu.Unlock()
+	allowed := &c.address.allowed
+	if c.streams.closed || c.address.running.Load() <= allowed.Load() {
+		return nil
+	}
+	if err := c.port.options.Calls.Take(c.who, slots); err != nil {
+		return err
+	}
+	allowed.Add(slots)
+	return nil
 }
 
 func (c *conn) forget(id uint32) {

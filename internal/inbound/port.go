@@ -19,7 +19,8 @@ import (
 // Options of a Port. All are needed.
 type Options struct {
 	// Connections are open; Calls have begun, and their client has not said yet that
-	// its message was all; Bytes are of messages whose rest is still to come.
+	// its message was all, or are between Enter and Leave; Bytes are of messages whose
+	// rest is still to come.
 	Connections, Calls, Bytes *quota.Quota
 	// Patience is how long a message may take to arrive, from the beginning of its
 	// call, or in a stream from its first byte.
@@ -114,6 +115,33 @@ type Address struct {
 	pace *pace
 	open context.Context // Ends with the connection.
 	end  context.CancelFunc
+
+	running, allowed atomic.Int64 // Between Enter and Leave.
+}
+
+// Enter begins the work of a call, which ends with Leave. It fails when its caller may
+// have no more under way.
+func Enter(ctx context.Context) (*Address, error) {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, nil
+	}
+	a, ok := from.Addr.(*Address)
+	if !ok || a.running.Add(1) <= a.allowed.Load() {
+		return a, nil
+	}
+	if err := a.conn.allow(); err != nil {
+		a.running.Add(-1)
+		return nil, err
+	}
+	return a, nil
+}
+
+// Leave ends the work of a call; a is what Enter gave.
+func (a *Address) Leave() {
+	if a != nil {
+		a.running.Add(-1)
+	}
 }
 
 // AfterClose runs f once the connection of a call is closed, unless stop is called
