@@ -23,7 +23,7 @@ NODES   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-race test-etcd test-faults test-security bench lint fmt proto fuzz clean explore simulate simulate-mutations \
-	scenarios image image-twice build-args e2e e2e-local e2e-test kubernetes-on-baton
+	scenarios image image-twice sbom checksums modules build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,20 @@ image: ## Pack the container image into bin/baton.tar; needs no container engine
 	@mkdir -p bin/image
 	GOOS=linux GOARCH=$(ARCH) $(BUILD) -o bin/image/ ./cmd/kvd ./cmd/kvctl
 	@$(GO) run ./internal/image -tag $(IMAGE) -arch $(ARCH) -version '$(VERSION)' -commit '$(COMMIT)' -date '$(DATE)' -o $(ARCHIVE) bin/image/kvd bin/image/kvctl
+
+# Equal for equal sources, as the image is. Sign the checksums, and the image's
+# digest.
+SBOM = bin/baton.cdx.json
+sbom: build image ## Write what the binaries and the image are made of, as CycloneDX, into bin/baton.cdx.json
+	@$(GO) run ./internal/sbom -version '$(VERSION)' -date '$(DATE)' -o $(SBOM) bin/kvd bin/kvctl $(ARCHIVE)
+
+checksums: sbom ## Write bin/SHA256SUMS, of the binaries, the image and the SBOM
+	cd bin && sha256sum kvd kvctl $(notdir $(ARCHIVE) $(SBOM)) > SHA256SUMS && cat SHA256SUMS
+
+# After each change of a module: a test compares it with what is linked.
+modules: build ## Write when the linked modules were made, for the test that says which are old
+	$(GO) version -m bin/kvd bin/kvctl | awk '$$1 == "dep" { print $$2 "@" $$3 }' | sort -u | \
+		xargs $(GO) list -mod=mod -m -f '{{.Time.UTC.Format "2006-01-02"}} {{.Path}} {{.Version}}' > internal/sbom/testdata/modules.txt
 
 # The second time from nothing, with a build cache of its own.
 image-twice: ## Build the image twice and compare the two

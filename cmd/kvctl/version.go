@@ -1,9 +1,9 @@
 package main
 
 import (
-	"runtime"
-
 	"github.com/spf13/cobra"
+
+	"github.com/batondb/baton/internal/buildinfo"
 )
 
 // Stamped by the build; see the Makefile.
@@ -18,7 +18,7 @@ func newVersion(a *app) *cobra.Command {
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json() {
-				return a.printJSON(map[string]string{"version": version, "commit": commit, "date": date, "go": runtime.Version()})
+				return a.printJSON(buildinfo.Read(version, commit, date))
 			}
 			a.printf("kvctl %s\n", version)
 			return nil

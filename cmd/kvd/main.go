@@ -2,15 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/batondb/baton/internal/buildinfo"
 )
 
 // Stamped by the build; see the Makefile.
@@ -53,20 +54,30 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), devCommand(), adoptCommand(), recoverCommand(), &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), versionText())
-		},
-	})
+	root.AddCommand(serveCommand(), devCommand(), adoptCommand(), recoverCommand(), versionCommand())
 	return root
 }
 
-func versionText() string {
-	return strings.Join(strings.Fields(fmt.Sprintf("kvd %s %s %s %s %s/%s", version, commit, date,
-		runtime.Version(), runtime.GOOS, runtime.GOARCH)), " ")
+func versionCommand() *cobra.Command {
+	format := ""
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version; with -o json also the modules that are linked",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info := buildinfo.Read(version, commit, date)
+			switch format {
+			case "":
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "kvd", info)
+				return err
+			case "json":
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(info)
+			}
+			return fmt.Errorf("--output is %q: set it to json", format)
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "", "json, or a line of text")
+	return c
 }
 
 func serveCommand() *cobra.Command {

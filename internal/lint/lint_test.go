@@ -33,8 +33,8 @@ const parts = "replication/internal/"
 // that have no entry of their own, the entries that it may import beside its own.
 // Every import goes down. What is not listed may import nothing.
 var allowed = map[string][]string{
-	"cmd/kvd":           {"internal/pki", "recovery", "server", "server/audit", "server/etcd", "replication", "replication/node", "store", "kubernetes", "kubernetes/place", "kubernetes/issuer", "kubernetes/tokens", "proto"},
-	"cmd/kvctl":         {"internal/pki", "client", "store", "replication", "replication/node", "proto"}, // store, node: `snapshot verify` and `restore` work on files
+	"cmd/kvd":           {"internal/buildinfo", "internal/pki", "recovery", "server", "server/audit", "server/etcd", "replication", "replication/node", "store", "kubernetes", "kubernetes/place", "kubernetes/issuer", "kubernetes/tokens", "proto"},
+	"cmd/kvctl":         {"internal/buildinfo", "internal/pki", "client", "store", "replication", "replication/node", "proto"}, // store, node: `snapshot verify` and `restore` work on files
 	"recovery":          {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes/place":  {"kubernetes", "replication", "replication/node", "internal/sleep"},
 	"kubernetes":        {},
@@ -66,6 +66,7 @@ var allowed = map[string][]string{
 	"internal/turn":         {},
 	"internal/sleep":        {},
 	"internal/caller":       {},
+	"internal/buildinfo":    {},
 	"internal/access":       {"proto", "internal/caller", "internal/refusal"},
 	"internal/pki":          {},
 	"internal/masterstream": {},
@@ -77,6 +78,7 @@ var allowed = map[string][]string{
 	"client/clienttest": {"store", "proto", "internal/refusal"}, // it answers from a real store
 	"internal/lint":     {},
 	"internal/image":    {},
+	"internal/sbom":     {"internal/buildinfo"},
 	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki", "internal/rawgrpc"},
 	"test/oracle":       {},
 	"test/cluster":      {"proto", "internal/pki"},
