@@ -96,9 +96,11 @@ func mayOnly(t *testing.T, token kubernetes.Interface, namespace string) {
 		"get namespaces",
 		"get persistentvolumeclaims",
 		"get pods",
+		"get secrets kv-peer-ca",
 		"get statefulsets kv",
 		"patch pods/status",
 		"update configmaps kv-cluster",
+		"update secrets kv-peer-ca",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("it may\n%s\nand should only\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
