@@ -54,6 +54,10 @@ type Options struct {
 	// Kubernetes ServiceAccount for the audience "baton". It is read again when it
 	// may have changed. Without TLS it is refused for every address but loopback's.
 	TokenFile string
+	// User and Password log the client in, and again before its token ends; both
+	// empty: it does not. While the cluster's access control is off they are not
+	// needed. Without TLS they are refused for every address but loopback's.
+	User, Password string
 	// DialOptions are added to the client's own.
 	DialOptions []grpc.DialOption
 }
@@ -113,6 +117,9 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{options: o, id: make([]byte, 16), secure: secure}
+	if o.User != "" {
+		c.secure.login = &login{client: c, user: o.User, password: o.Password}
+	}
 	rand.Read(c.id)
 	c.observeCluster(o.Cluster)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

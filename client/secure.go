@@ -94,6 +94,7 @@ func (c fileCredentials) Clone() credentials.TransportCredentials {
 type secure struct {
 	transport credentials.TransportCredentials
 	token     *tokenFile // nil: none is sent
+	login     *login     // nil: there is no user
 }
 
 func newSecure(o Options) (s secure, err error) {
@@ -107,6 +108,14 @@ func newSecure(o Options) (s secure, err error) {
 		if s.transport, err = newFileCredentials(o.Files); err != nil {
 			return s, invalid("Options.Files: %v", err)
 		}
+	}
+	switch {
+	case o.User != "" && o.TokenFile != "":
+		return s, invalid("Options.User and Options.TokenFile are both given: choose one")
+	case o.User == "" && o.Password != "":
+		return s, invalid("Options.Password is given without a User")
+	case o.User != "" && o.Password == "":
+		return s, invalid("Options.User is given without a Password")
 	}
 	if o.TokenFile != "" {
 		s.token = &tokenFile{path: o.TokenFile}
@@ -122,6 +131,10 @@ func (s secure) to(address string) []grpc.DialOption {
 	options := []grpc.DialOption{grpc.WithTransportCredentials(s.transport)}
 	if s.token != nil {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{s.token, loopback(address)}))
+	}
+	if s.login != nil {
+		secured := s.transport.Info().SecurityProtocol == "tls"
+		options = append(options, s.login.options(secured || loopback(address))...)
 	}
 	return options
 }

@@ -47,6 +47,7 @@ type pod struct {
 	kvv1.UnimplementedLeaseServiceServer
 	kvv1.UnimplementedClusterServiceServer
 	kvv1.UnimplementedMaintenanceServiceServer
+	kvv1.UnimplementedAuthServiceServer
 	data    *database
 	cluster *Cluster
 	ordinal int
@@ -87,6 +88,7 @@ func (c *Cluster) StartPod(i int) error {
 	kvv1.RegisterLeaseServiceServer(server, p)
 	kvv1.RegisterClusterServiceServer(server, p)
 	kvv1.RegisterMaintenanceServiceServer(server, p)
+	kvv1.RegisterAuthServiceServer(server, p)
 	c.mu.Lock()
 	p.server, p.address = server, listener.Addr().String()
 	c.mu.Unlock()

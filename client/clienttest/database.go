@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/batondb/baton/internal/refusal"
@@ -18,6 +19,8 @@ const term = 2
 type database struct {
 	store *store.Store
 	dir   string
+	// enabled says that access control is on; nobody is refused anything.
+	enabled atomic.Bool
 
 	mu        sync.Mutex // guards what follows, and orders what is applied
 	index     uint64

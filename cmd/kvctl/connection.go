@@ -19,6 +19,8 @@ type connection struct {
 	Key        string   `json:"key,omitempty"`
 	ServerName string   `json:"tls-server-name,omitempty"`
 	TokenFile  string   `json:"token-file,omitempty"`
+	User       string   `json:"user,omitempty"`
+	password   string   // Never in the file.
 }
 
 // setting is one of the settings that are a word.
@@ -34,6 +36,7 @@ var settings = []setting{
 	{"key", "file with the key of --cert", func(c *connection) *string { return &c.Key }, true},
 	{"tls-server-name", "the name that the pods' certificates must be for, when it is not in the address (as through a port-forward)", func(c *connection) *string { return &c.ServerName }, false},
 	{"token-file", "file with a token to send, for example of a ServiceAccount; read again when it changes", func(c *connection) *string { return &c.TokenFile }, true},
+	{"user", "the user to log in as, with --password", func(c *connection) *string { return &c.User }, false},
 }
 
 // variable is the environment variable of a flag.
@@ -53,6 +56,26 @@ func (a *app) registerConnection(root *cobra.Command) {
 			noFiles(root, s.flag)
 		}
 	}
+	flags.StringVar(&a.connection.password, "password", "", "the password of --user; others see it in the list of processes: BATON_PASSWORD, or asked for on the terminal, is better")
+	noFiles(root, "password")
+}
+
+// resolvePassword finds the password of a user who logs in, and asks for it if it can.
+func (a *app) resolvePassword(cmd *cobra.Command) (err error) {
+	c := &a.connection
+	if c.User == "" {
+		return nil
+	}
+	if !cmd.Flags().Changed("password") {
+		c.password = a.env(variable("password"))
+	}
+	if c.password == "" && a.inTerminal {
+		c.password, err = a.ask("Password of " + c.User + ": ")
+	}
+	if err == nil && c.password == "" {
+		err = usagef(cmd, "--user %s has no password: give BATON_PASSWORD, or --password", c.User)
+	}
+	return err
 }
 
 // resolveConnection fills in what no flag said.
@@ -95,6 +118,9 @@ func (a *app) resolveConnection(cmd *cobra.Command) error {
 	if len(c.Endpoints) == 0 && !cmd.Flags().Changed("endpoints") {
 		c.Endpoints = []string{defaultEndpoint}
 	}
+	if err := a.resolvePassword(cmd); err != nil {
+		return err
+	}
 	return c.check(cmd)
 }
 
@@ -133,7 +159,7 @@ func (c *connection) files() client.TLSFiles {
 
 // options are what the client is made with.
 func (c *connection) options() client.Options {
-	o := client.Options{Files: c.files(), TokenFile: c.TokenFile}
+	o := client.Options{Files: c.files(), TokenFile: c.TokenFile, User: c.User, Password: c.password}
 	for _, endpoint := range c.Endpoints {
 		_, address, found := strings.Cut(endpoint, "://")
 		if !found {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/batondb/baton/client"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // The exit codes, as kvctl --help says them.
@@ -92,6 +93,8 @@ func nextStep(err error) string {
 		return "The write was applied, once; do not repeat it. Read the keys: kvctl get"
 	case tlsStep(err) != "":
 		return tlsStep(err)
+	case loginStep(err) != "":
+		return loginStep(err)
 	case errors.Is(err, client.ErrUnauthenticated):
 		return "Nothing was changed. A token is read from --token-file; a ServiceAccount's needs the audience baton: kubectl create token NAME --audience baton"
 	case errors.Is(err, client.ErrNoMaster):
@@ -127,6 +130,23 @@ func tlsStep(err error) string {
 		return "Put a new certificate into the directory of kvd serve --client-certs; it is read within seconds. Or this machine's clock is wrong."
 	case client.ClientRefused:
 		return "Give a client certificate of the CA in kvd's ca.crt, and its key, with --cert and --key."
+	}
+	return ""
+}
+
+// loginStep says what a person can do who is not, or not enough of, a user.
+func loginStep(err error) string {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	switch e.Reason {
+	case kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:
+		return "Nothing was changed. Log in: --user, and BATON_PASSWORD or --password"
+	case kvv1.ErrorReason_ERROR_REASON_LOGIN_FAILED:
+		return "Nothing was changed. Whoever has the role root can give a new password: kvctl auth user passwd"
+	case kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:
+		return "Nothing was changed. Whoever has the role root can permit it: kvctl auth role grant"
 	}
 	return ""
 }
