@@ -2,11 +2,15 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/inbound"
@@ -141,7 +145,24 @@ var protoCodec = encoding.GetCodecV2("proto")
 func (codec) Name() string { return protoCodec.Name() }
 
 // Unmarshal implements encoding.CodecV2.
-func (codec) Unmarshal(data mem.BufferSlice, into any) error { return protoCodec.Unmarshal(data, into) }
+func (codec) Unmarshal(data mem.BufferSlice, into any) error {
+	if len(data) > 0 && inbound.IsRefused(data[0].ReadOnlyData()) {
+		return errors.New(unfinished)
+	}
+	return protoCodec.Unmarshal(data, into)
+}
+
+// unfinished is in the error of a call whose message was refused before it was here:
+// gRPC keeps only the text.
+const unfinished = "baton: too many bytes of unfinished requests"
+
+// refusedBefore makes such an error what it means; nil if it is another one.
+func (c *core) refusedBefore(ctx context.Context, err error) error {
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), unfinished) {
+		return nil
+	}
+	return c.bounds.arriving.Refusal(whoCalls(ctx), 1)
+}
 
 // pooledBytes: gRPC tells of no smaller buffer when it frees it.
 const pooledBytes = 1 << 10

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -140,6 +141,9 @@ func TestUnfinishedRequests(t *testing.T) {
 		}
 	}
 	awaitUsed(t, p.core.bounds.arriving, func(used int64) bool { return used > maxArrivingBytes/2-2<<20 })
+	if end, err := raw.WaitAny(within5s(t)); err != nil || end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "bytes of unfinished requests") {
+		t.Errorf("one that was refused: %+v, %v", end, err)
+	}
 	for ctx, refused := within5s(t), 0; refused < 200-130; refused, _ = raw.Ended() {
 		if !sleep.For(ctx, time.Millisecond) {
 			t.Fatalf("%d were refused", refused)
@@ -207,5 +211,55 @@ func TestTooManyCallsThatWait(t *testing.T) {
 	}
 	if _, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")}); err != nil {
 		t.Error("another caller:", err)
+	}
+}
+
+// What held must go on holding: none of these ends the pod, or others' calls.
+func TestFloods(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	nonsense := make([]byte, 64)
+	for i := range nonsense {
+		nonsense[i] = byte(i * 37)
+	}
+	for name, send := range map[string]func(*rawgrpc.Conn, int) error{
+		"rapid reset": func(raw *rawgrpc.Conn, _ int) error {
+			id, err := raw.Begin("/baton.kv.v1.KVService/Range")
+			if err != nil {
+				return err
+			}
+			return raw.Framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		},
+		"pings":    func(raw *rawgrpc.Conn, i int) error { return raw.Framer.WritePing(false, [8]byte{byte(i)}) },
+		"settings": func(raw *rawgrpc.Conn, _ int) error { return raw.Framer.WriteSettings() },
+		"malformed": func(raw *rawgrpc.Conn, i int) error {
+			_, err := raw.Call([]string{"/baton.kv.v1.KVService/Txn", "/etcdserverpb.KV/Put", "/nothing", ""}[i%4], nonsense[:i%64])
+			return err
+		},
+	} {
+		raw := rawTo(t, p)
+		for i := range 2000 {
+			if err := send(raw, i); err != nil {
+				break // The pod has ended the connection.
+			}
+		}
+		if _, err := p.kv().Put(within5s(t), &kvv1.PutRequest{Key: []byte("k")}); err != nil {
+			t.Errorf("%s: another caller: %v", name, err)
+		}
+	}
+}
+
+// Calls are counted by address, whatever the number of its connections: many with few
+// calls each have no less than one with many.
+func TestManyConnectionsWithFewCalls(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	for range 300 {
+		raw := rawTo(t, p)
+		id := call(t, raw, "/baton.kv.v1.KVService/Range", &kvv1.RangeRequest{Key: []byte("k")})
+		if end, err := raw.Wait(within5s(t), id); err != nil || end.Code != codes.OK {
+			t.Fatalf("%+v, %v", end, err)
+		}
+	}
+	if used, _ := p.core.bounds.calls.Used(); used > 1000 {
+		t.Errorf("%d calls are taken", used)
 	}
 }

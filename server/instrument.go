@@ -103,7 +103,7 @@ func (i instrumented) call(service any, ctx context.Context, decode func(any) er
 	defer caller.Leave()
 	response, err := handle(service, ctx, decode, interceptor)
 	if err != nil {
-		return nil, i.fail(ctx, err)
+		return nil, i.failed(ctx, err)
 	}
 	if response, err = i.core.counted(ctx, response); err != nil {
 		err = i.refuse(ctx, err)
@@ -154,6 +154,14 @@ func (i instrumented) bounded(ctx context.Context, handle func() error) error {
 	}
 	defer streams.Give(who, 1)
 	return i.fail(ctx, handle())
+}
+
+// failed is what the client gets for the error of a method.
+func (i instrumented) failed(ctx context.Context, err error) error {
+	if before := i.core.refusedBefore(ctx, err); before != nil {
+		return i.refuse(ctx, before)
+	}
+	return i.fail(ctx, err)
 }
 
 // judge slows down whoever makes too many calls that cannot succeed.

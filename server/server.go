@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/batondb/baton/internal/inbound"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
@@ -199,7 +200,14 @@ func (s *Server) Start(client, web net.Listener) {
 	s.stopLoops = cancel
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, method := range info.Methods {
-			s.core.bounds.inbound.Method("/"+service+"/"+method.Name, method.IsClientStream)
+			kind := inbound.Unary
+			switch {
+			case method.IsClientStream:
+				kind = inbound.Streaming
+			case method.IsServerStream:
+				kind = inbound.ManyAnswers
+			}
+			s.core.bounds.inbound.Has("/"+service+"/"+method.Name, kind)
 		}
 	}
 	for _, loop := range []func(context.Context){

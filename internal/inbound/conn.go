@@ -19,8 +19,6 @@ const (
 	maxFrameBytes = 16 << 10
 	// bufferBytes is as large as gRPC's own buffer, and holds a whole frame.
 	bufferBytes = 32 << 10
-	// slots is how many calls are taken from the quota at a time, since each costs.
-	slots = 64
 )
 
 // errStalled ends a connection whose client stopped within a frame, and errDivided one
@@ -50,10 +48,10 @@ type conn struct {
 	streams streams
 }
 
-func newConn(secured net.Conn, p *Port, who string, pace *pace) *conn {
+func newConn(secured net.Conn, p *Port, who string, from *visitor) *conn {
 	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
 	open, end := context.WithCancel(context.Background())
-	c.address = &Address{Addr: secured.RemoteAddr(), conn: c, pace: pace, open: open, end: end}
+	c.address = &Address{Addr: secured.RemoteAddr(), conn: c, visitor: from, open: open, end: end}
 	c.streams.open = map[uint32]stream{}
 	return c
 }
@@ -69,8 +67,9 @@ func (c *conn) Close() error {
 	if bytes, calls, first := c.streams.close(); first {
 		c.port.options.Connections.Give(c.who, 1)
 		c.port.options.Bytes.Give(c.who, bytes)
-		c.port.options.Calls.Give(c.who, calls+c.address.allowed.Load())
-		c.address.pace.leave()
+		c.address.visitor.end(calls)
+		c.address.visitor.leave()
+		c.address.visitor.giveBack(c.port.options.Calls)
 		c.address.end()
 	}
 	return c.Conn.Close()
@@ -168,7 +167,7 @@ func (c *conn) next() error {
 		c.forget(id)
 	}
 	if cost := useless(kind, flags, length); cost > 0 {
-		c.address.pace.spend(cost)
+		c.address.visitor.spend(cost)
 	}
 	c.left, c.awaits = length, 0
 	if length > 0 {
@@ -220,47 +219,44 @@ func body(payload []byte, flags http2.Flags) []byte {
 }
 
 // open follows the stream whose headers were read last.
-func (c *conn) open(streaming bool) error {
+func (c *conn) open(of Method) error {
 	if c.ends {
 		return nil
 	}
-	s := stream{}
-	if !streaming {
+	s := stream{unary: of == Unary}
+	if of != Streaming {
 		s.began = c.port.ticks.Load()
 	}
-	return c.streams.add(c.opening, s, func() error { return c.port.options.Calls.Take(c.who, slots) })
-}
-
-// allow takes more calls from the quota than are running.
-func (c *conn) allow() error {
-	c.streams.mu.Lock()
-	defer c.streams.mu.Unlock()
-	allowed := &c.address.allowed
-	if c.streams.closed || c.address.running.Load() <= allowed.Load() {
-		return nil
-	}
-	if err := c.port.options.Calls.Take(c.who, slots); err != nil {
+	if err := c.address.visitor.begin(c.port.options.Calls); err != nil {
 		return err
 	}
-	allowed.Add(slots)
+	if !c.streams.add(c.opening, s) {
+		c.address.visitor.end(1)
+	}
 	return nil
 }
 
+func (c *conn) giveBytes(taken int64) {
+	if taken > 0 {
+		c.port.options.Bytes.Give(c.who, taken)
+	}
+}
+
 func (c *conn) forget(id uint32) {
-	if s, ok := c.streams.remove(id); ok && s.taken > 0 {
-		c.port.options.Bytes.Give(c.who, s.taken)
+	if s, ok := c.streams.remove(id); ok {
+		c.giveBytes(s.taken)
+		c.address.visitor.end(1)
 	}
 }
 
 // data follows the messages of a stream through a frame, which it may change: if the
-// rest of a message is more than the caller may have under way, its length becomes one
-// that gRPC refuses.
+// rest of a message is more than the caller may have under way, it is refused.
 func (c *conn) data(id uint32, payload []byte) error {
-	return c.streams.change(id, func(s *stream) (keep bool, err error) {
+	kept, err := c.streams.change(id, func(s *stream) (keep bool, err error) {
 		for len(payload) > 0 {
 			if s.left > 0 {
 				if payload = s.more(payload); s.left == 0 {
-					c.port.options.Bytes.Give(c.who, s.taken)
+					c.giveBytes(s.taken)
 					s.taken = 0
 				}
 				continue
@@ -276,21 +272,46 @@ func (c *conn) data(id uint32, payload []byte) error {
 				if len(prefix)-len(payload) != prefixBytes {
 					return false, errDivided
 				}
-				binary.BigEndian.PutUint32(prefix[1:], refusedLength)
+				refuseMessage(prefix, payload, s.unary)
 				return false, nil
 			}
 			s.taken = s.left
 		}
 		return true, nil
 	})
+	if !kept {
+		c.address.visitor.end(1)
+	}
+	return err
+}
+
+// refuseMessage makes what there is of a message, after its prefix, a whole one that
+// IsRefused knows. If there is too little, or gRPC itself would answer for the method, its
+// length becomes one that gRPC refuses.
+func refuseMessage(prefix, payload []byte, unary bool) {
+	if !unary || len(payload) < len(refused) {
+		binary.BigEndian.PutUint32(prefix[1:], refusedLength)
+		return
+	}
+	prefix[0] = 0 // It is not compressed.
+	binary.BigEndian.PutUint32(prefix[1:], uint32(len(payload)))
+	copy(payload, refused)
+}
+
+// refused begins what is decoded in place of a refused message. No message begins with
+// such a byte: it would be a field without a number, of a kind that there is not.
+const refused = "\x07 more is unfinished than may be"
+
+// IsRefused says that a message was refused on its way here.
+func IsRefused(message []byte) bool {
+	return len(message) >= len(refused) && message[0] == refused[0] && string(message[:len(refused)]) == refused
 }
 
 // endLate returns frames that end, for gRPC, the calls whose messages are late.
 func (c *conn) endLate() (frames []byte) {
 	for id, s := range c.streams.removeIf(func(s stream) bool { return c.port.isLate(s.began) }) {
-		if s.taken > 0 {
-			c.port.options.Bytes.Give(c.who, s.taken)
-		}
+		c.giveBytes(s.taken)
+		c.address.visitor.end(1)
 		c.port.late.Add(1)
 		if s.have == 0 && s.left == 0 {
 			// A prefix with a length that it refuses.

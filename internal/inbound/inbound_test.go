@@ -31,7 +31,10 @@ var echoes = &grpc.ServiceDesc{
 	ServiceName: "test", HandlerType: (*any)(nil),
 	Methods: []grpc.MethodDesc{{MethodName: "Echo", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		got := &wrapperspb.BytesValue{}
-		return got, decode(got)
+		if err := decode(got); err != nil { // It does not begin as a message does.
+			return nil, status.Error(codes.ResourceExhausted, "refused")
+		}
+		return got, nil
 	}}},
 	Streams: []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, ClientStreams: true, Handler: func(_ any, both grpc.ServerStream) error {
 		for {
@@ -62,8 +65,8 @@ func newFixture(t *testing.T, patience time.Duration) *fixture {
 		Patience: patience, MaxMessageBytes: 4 << 20,
 		Fail: func(err error) error { return status.Error(codes.ResourceExhausted, err.Error()) },
 	})
-	p.Method(echoCall, false)
-	p.Method(echoStream, true)
+	p.Has(echoCall, Unary)
+	p.Has(echoStream, Streaming)
 	server := grpc.NewServer(append(p.ServerOptions(insecure.NewCredentials()), grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(1<<20))...)
 	server.RegisterService(echoes, nil)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -178,6 +181,14 @@ func TestUnfinishedBytes(t *testing.T) {
 			t.Errorf("%s: the third MiB: %+v", method, end)
 		}
 	}
+	// One whose first frame has only its length gets gRPC's own words.
+	bare := must[uint32](t)(raw.Begin(echoCall))
+	if err := raw.Send(bare, message[:prefixBytes+1], false); err != nil {
+		t.Fatal(err)
+	}
+	if end := must[rawgrpc.End](t)(raw.Wait(within(t), bare)); end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "larger than max") {
+		t.Errorf("its length alone: %+v", end)
+	}
 	small := must[uint32](t)(raw.Call(echoCall, encoded(t, 1000)))
 	if end := must[rawgrpc.End](t)(raw.Wait(within(t), small)); end.Code != codes.OK {
 		t.Errorf("a small one meanwhile: %+v", end)
@@ -185,7 +196,7 @@ func TestUnfinishedBytes(t *testing.T) {
 	if err := raw.Send(begun[0], message[20_000:], true); err != nil {
 		t.Fatal(err)
 	}
-	if used, refused := f.options.Bytes.Used(); used > 2<<20 || refused != 2 {
+	if used, refused := f.options.Bytes.Used(); used > 2<<20 || refused != 3 {
 		t.Errorf("%d bytes used, %d refused", used, refused)
 	}
 }
@@ -286,7 +297,7 @@ func TestCallsAndConnections(t *testing.T) {
 // From one address, only so much comes a second that is of no use; others are not
 // slowed down.
 func TestPace(t *testing.T) {
-	p := newPace()
+	p := newVisitor("somebody")
 	for range idleBurst {
 		if p.spend(1); p.pause() > 0 && p.credit > 1 {
 			t.Fatal("a pause with credit left")

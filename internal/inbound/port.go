@@ -33,14 +33,14 @@ type Options struct {
 
 // Port bounds what comes to one gRPC port. Its methods may be called by any goroutine.
 type Port struct {
-	options   Options
-	streaming map[string]bool // Of all methods: its client sends when it has something to say. Set before the first call.
-	ticks     atomic.Int64    // Patience has patienceTicks of them.
-	late      atomic.Int64    // Messages that did not arrive in time.
+	options Options
+	methods map[string]Method // Set before the first call.
+	ticks   atomic.Int64      // Patience has patienceTicks of them.
+	late    atomic.Int64      // Messages that did not arrive in time.
 
-	mu    sync.Mutex // guards the fields below
-	conns map[*conn]struct{}
-	paces map[string]*pace // By address, of those with connections and a while longer.
+	mu       sync.Mutex // guards the fields below
+	conns    map[*conn]struct{}
+	visitors map[string]*visitor // By address, with connections and a while longer.
 }
 
 // patienceTicks is how exactly patience is measured.
@@ -48,7 +48,7 @@ const patienceTicks = 16
 
 // New returns a port without connections.
 func New(o Options) *Port {
-	p := &Port{options: o, streaming: map[string]bool{}, conns: map[*conn]struct{}{}, paces: map[string]*pace{}}
+	p := &Port{options: o, methods: map[string]Method{}, conns: map[*conn]struct{}{}, visitors: map[string]*visitor{}}
 	p.ticks.Store(1)
 	return p
 }
@@ -59,9 +59,18 @@ func (p *Port) ServerOptions(inner credentials.TransportCredentials) []grpc.Serv
 	return []grpc.ServerOption{grpc.Creds(&bounded{inner, p}), grpc.InTapHandle(p.tap), grpc.ReadBufferSize(0)}
 }
 
-// Method tells of a method, and whether its client may be silent between messages.
-// Call it before the first connection.
-func (p *Port) Method(name string, streaming bool) { p.streaming[name] = streaming }
+// Method is how a client sends its messages.
+type Method int
+
+// The kinds of methods. The client of a Unary one, and of one with ManyAnswers, sends one message at once; that of a Streaming one may be silent between them.
+const (
+	Unary Method = iota + 1
+	ManyAnswers
+	Streaming
+)
+
+// Has tells of a method. Call it before the first connection.
+func (p *Port) Has(method string, kind Method) { p.methods[method] = kind }
 
 // Late is how many messages did not arrive in time.
 func (p *Port) Late() int64 { return p.late.Load() }
@@ -83,7 +92,10 @@ func (p *Port) Run(ctx context.Context) {
 		for c := range p.conns {
 			c.poke()
 		}
-		maps.DeleteFunc(p.paces, func(_ string, one *pace) bool { return one.rested() })
+		maps.DeleteFunc(p.visitors, func(_ string, one *visitor) bool {
+			one.giveBack(p.options.Calls)
+			return one.rested()
+		})
 		p.mu.Unlock()
 	}
 }
@@ -96,12 +108,12 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 		return ctx, nil
 	}
 	if address, ok := from.Addr.(*Address); ok {
-		streaming, known := p.streaming[info.FullMethodName]
-		if !known {
-			address.pace.spend(1)
+		method := p.methods[info.FullMethodName]
+		if method == 0 {
+			address.visitor.spend(1)
 		}
-		if err := address.conn.open(streaming); err != nil {
-			address.pace.spend(1)
+		if err := address.conn.open(method); err != nil {
+			address.visitor.spend(1)
 			return ctx, p.options.Fail(err)
 		}
 	}
@@ -111,12 +123,10 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 // Address is a client's, as gRPC knows it.
 type Address struct {
 	net.Addr
-	conn *conn
-	pace *pace
-	open context.Context // Ends with the connection.
-	end  context.CancelFunc
-
-	running, allowed atomic.Int64 // Between Enter and Leave.
+	conn    *conn
+	visitor *visitor
+	open    context.Context // Ends with the connection.
+	end     context.CancelFunc
 }
 
 // Enter begins the work of a call, which ends with Leave. It fails when its caller may
@@ -127,11 +137,10 @@ func Enter(ctx context.Context) (*Address, error) {
 		return nil, nil
 	}
 	a, ok := from.Addr.(*Address)
-	if !ok || a.running.Add(1) <= a.allowed.Load() {
-		return a, nil
+	if !ok {
+		return nil, nil
 	}
-	if err := a.conn.allow(); err != nil {
-		a.running.Add(-1)
+	if err := a.visitor.begin(a.conn.port.options.Calls); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -140,7 +149,7 @@ func Enter(ctx context.Context) (*Address, error) {
 // Leave ends the work of a call; a is what Enter gave.
 func (a *Address) Leave() {
 	if a != nil {
-		a.running.Add(-1)
+		a.visitor.end(1)
 	}
 }
 
@@ -191,7 +200,7 @@ func (b *bounded) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := newConn(secured, p, who, p.paceOf(who))
+	c := newConn(secured, p, who, p.visitorOf(who))
 	p.conns[c] = struct{}{}
 	return c, info, nil
 }

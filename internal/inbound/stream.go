@@ -15,6 +15,7 @@ const (
 
 // stream is how far the current message of a stream has come.
 type stream struct {
+	unary  bool
 	began  int64 // The tick when it was awaited; 0: nothing is awaited.
 	have   int   // Of its prefix.
 	prefix [prefixBytes]byte
@@ -56,7 +57,6 @@ func (s *stream) more(payload []byte) (rest []byte) {
 type streams struct {
 	mu     sync.Mutex // guards the fields below
 	open   map[uint32]stream
-	slots  int64 // Taken from the quota for them.
 	closed bool
 }
 
@@ -67,38 +67,30 @@ func (s *streams) has(id uint32) bool {
 	return ok
 }
 
-// change changes a stream, if it is open, and keeps it or not.
-func (s *streams) change(id uint32, change func(*stream) (keep bool, err error)) error {
+// change changes a stream, if it is open. It is removed unless it is kept.
+func (s *streams) change(id uint32, change func(*stream) (keep bool, err error)) (kept bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.open[id]
 	if !ok {
-		return nil
+		return true, nil // Nothing was removed.
 	}
-	keep, err := change(&one)
-	if keep || one.taken > 0 {
+	if kept, err = change(&one); kept {
 		s.open[id] = one
 	} else {
 		delete(s.open, id)
 	}
-	return err
+	return kept, err
 }
 
-// add adds a stream; take is called when that needs more slots.
-func (s *streams) add(id uint32, one stream, take func() error) error {
+// add adds a stream, unless the connection is closed.
+func (s *streams) add(id uint32, one stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil
+	if !s.closed {
+		s.open[id] = one
 	}
-	if int64(len(s.open)) == s.slots {
-		if err := take(); err != nil {
-			return err
-		}
-		s.slots += slots
-	}
-	s.open[id] = one
-	return nil
+	return !s.closed
 }
 
 func (s *streams) remove(id uint32) (stream, bool) {
@@ -137,14 +129,15 @@ func (s *streams) any(late func(began int64) bool) bool {
 	return false
 }
 
-// close returns what is to be given back, and whether it is the first time.
-func (s *streams) close() (bytes, slots int64, first bool) {
+// close returns how much of messages is to be given back, the number of calls, and
+// whether it is the first time.
+func (s *streams) close() (bytes int64, calls int, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.open {
 		bytes += one.taken
 	}
-	slots, first = s.slots, !s.closed
-	s.open, s.slots, s.closed = nil, 0, true
-	return bytes, slots, first
+	calls, first = len(s.open), !s.closed
+	s.open, s.closed = nil, true
+	return bytes, calls, first
 }

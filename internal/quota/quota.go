@@ -45,6 +45,13 @@ func (q *Quota) Take(who string, n int64) error {
 	return nil
 }
 
+// Refusal is the error of a caller who was refused.
+func (q *Quota) Refusal(who string, n int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.refusal(who, q.by[who], n)
+}
+
 func (q *Quota) refusal(who string, mine, n int64) error {
 	return &refusal.Error{
 		Reason: kvv1.ErrorReason_ERROR_REASON_TOO_MANY,
