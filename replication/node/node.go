@@ -38,6 +38,7 @@ type Node struct {
 	answers  *peerService
 	server   *peer.Server
 	services []func(grpc.ServiceRegistrar) // beside answers
+	denials  denials
 }
 
 // fate is how this member's part may end.
@@ -84,7 +85,7 @@ func Open(ctx context.Context, o replication.Options) (*Node, error) {
 // services that were registered meanwhile: gRPC takes none while it serves, and
 // a pod must answer Inspect long before it has a database. Callers reconnect.
 func (n *Node) serveCalls() {
-	server := peer.StartServer(n.port, func(r grpc.ServiceRegistrar) {
+	server := peer.StartServer(n.port, n.guards(), func(r grpc.ServiceRegistrar) {
 		peerv1.RegisterPeerServiceServer(r, n.answers)
 		for _, register := range n.services {
 			register(r)
@@ -111,6 +112,8 @@ func (n *Node) Start(sm replication.StateMachine) error {
 		return err
 	}
 	n.engine.Store(e)
+	// Those that were made before this pod knew its cluster say so.
+	n.calls.Renew()
 	e.run(n)
 	n.serveCalls()
 	return nil

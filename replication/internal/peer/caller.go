@@ -16,6 +16,8 @@ type Caller struct {
 	Member replication.MemberID
 	// Proven: a certificate proves its pod. The rest of the id is what it says.
 	Proven bool
+	// SameCluster: it says that it belongs to this pod's cluster, which has one.
+	SameCluster bool
 }
 
 // CallerOf is who makes a call to the peer port's gRPC server; false: it came

@@ -19,6 +19,9 @@ import (
 
 const (
 	maxMessage = 8 << 20
+	// maxHeader is many times what pods send, and maxCalls of one pod, on one
+	// connection, may be under way; further ones wait there.
+	maxHeader, maxCalls = 16 << 10, 4096
 	// callWindow lets a stream of commands or of a clone fill the wire.
 	callWindow = 4 << 20
 	// silence is how long a connection may say nothing before it is asked
@@ -134,6 +137,17 @@ func (c *Calls) Conn(pod string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
+// Renew ends all connections; the next call to each pod makes another, which greets as
+// what this pod is now.
+func (c *Calls) Renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for pod, conn := range c.conns {
+		conn.Close()
+		delete(c.conns, pod)
+	}
+}
+
 // Close ends all connections.
 func (c *Calls) Close() {
 	c.mu.Lock()
@@ -157,14 +171,15 @@ type Server struct {
 	ended    chan struct{}
 }
 
-// StartServer serves what register registers, instead of an earlier one.
-func StartServer(p *Port, register func(grpc.ServiceRegistrar)) *Server {
-	s := &Server{ended: make(chan struct{}), server: grpc.NewServer(
+// StartServer serves what register registers, behind guards, instead of an earlier one.
+func StartServer(p *Port, guards []grpc.ServerOption, register func(grpc.ServiceRegistrar)) *Server {
+	s := &Server{ended: make(chan struct{}), server: grpc.NewServer(append(guards,
 		grpc.Creds(greeted{}),
+		grpc.MaxHeaderListSize(maxHeader), grpc.MaxConcurrentStreams(maxCalls),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(callWindow), grpc.InitialConnWindowSize(callWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: silence / 2, PermitWithoutStream: true}),
-	)}
+	)...)}
 	register(s.server)
 	s.listener = p.Listen(handshake.Calls)
 	go func() {

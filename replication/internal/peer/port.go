@@ -19,8 +19,6 @@ const (
 	// connectTimeout is short: an address that DNS still gives for a pod that has
 	// moved answers nothing, and the next attempt may have the right one.
 	connectTimeout = time.Second
-	// maxGreeting bounds the connections that have not said who they are.
-	maxGreeting = 256
 	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
 	refusalLogEvery = 10 * time.Second
 )
@@ -34,7 +32,7 @@ type Port struct {
 	refusals refusals
 
 	recentAddresses *recentAddresses
-	greeting        chan struct{}
+	greetings       *greetings
 	// Left gets a member when its last Raft connection has ended.
 	Left chan replication.MemberID
 	wg   sync.WaitGroup
@@ -60,7 +58,7 @@ type refusals struct {
 func NewPort(o *replication.Options, identity func() volume.Identity, countRefusal func(string, handshake.Reason)) *Port {
 	p := &Port{
 		opts: o, identity: identity, logger: o.Logger,
-		recentAddresses: &recentAddresses{ips: map[string]string{}}, greeting: make(chan struct{}, maxGreeting),
+		recentAddresses: &recentAddresses{ips: map[string]string{}}, greetings: &greetings{},
 		listeners: map[handshake.Kind]*Listener{}, conns: map[*Conn]struct{}{},
 		callers: map[replication.MemberID]int{}, closed: make(chan struct{}), Left: make(chan replication.MemberID, 16),
 		refusals: refusals{count: countRefusal, said: map[handshake.Reason]time.Time{}},
@@ -133,49 +131,26 @@ func (p *Port) accept() {
 			time.Sleep(50 * time.Millisecond) // out of file descriptors: do not spin
 			continue
 		}
-		select {
-		case p.greeting <- struct{}{}:
-			p.wg.Go(func() {
-				defer func() { <-p.greeting }()
-				p.greet(conn)
-			})
-		default:
-			conn.Close()
-		}
+		done := p.greetings.enter(conn)
+		p.wg.Go(func() { p.greet(conn, done) })
 	}
 }
 
-// greet is the listening side of the handshake.
-func (p *Port) greet(conn net.Conn) {
+// greet is the listening side of the handshake; done is called when it is over. There is
+// one deadline for all of it, and for the bytes of TLS and of the handshake there are
+// bounds.
+func (p *Port) greet(conn net.Conn, done func()) {
 	tracked := &Conn{Conn: conn, raw: conn, port: p}
 	if !p.track(tracked) {
 		conn.Close()
+		done()
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-	defer cancel()
-	conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	if err := p.secure(ctx, tracked, ""); err != nil {
-		p.refused("in", reasonOf(err), err.Error(), conn)
+	to, hello, err := p.welcome(tracked)
+	if done(); err != nil {
 		tracked.Close()
 		return
 	}
-	hello, err := handshake.ReadHello(tracked.Conn)
-	to, answer := p.judge(hello, tracked.proved, err)
-	if answer.Reason != handshake.Accepted {
-		p.refused("in", answer.Reason, answer.Message, conn)
-	}
-	sent := handshake.WriteWelcome(tracked.Conn, answer)
-	if answer.Reason != handshake.Accepted || sent != nil {
-		tracked.Close()
-		return
-	}
-	conn.SetDeadline(time.Time{})
-	keepAlive(conn)
-	if hello.Cluster != "" && hello.Cluster == answer.Cluster {
-		p.recentAddresses.note(hello.Pod, conn.RemoteAddr())
-	}
-	tracked.caller = Caller{Member: replication.MemberID(hello.Member), Proven: tracked.proved != ""}
 	if hello.Kind != handshake.Calls {
 		p.count(tracked, replication.MemberID(hello.Member))
 	}
@@ -184,6 +159,39 @@ func (p *Port) greet(conn net.Conn) {
 	case <-to.done:
 		tracked.Close()
 	}
+}
+
+// errRefused is told to nobody: the other side has been told why.
+var errRefused = errors.New("refused")
+
+func (p *Port) welcome(tracked *Conn) (*Listener, handshake.Hello, error) {
+	conn := tracked.raw
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	if err := p.secure(ctx, tracked, ""); err != nil {
+		p.refused("in", reasonOf(err), err.Error(), conn)
+		return nil, handshake.Hello{}, err
+	}
+	hello, err := handshake.ReadHello(tracked.Conn)
+	to, answer := p.judge(hello, tracked.proved, err)
+	if answer.Reason != handshake.Accepted {
+		p.refused("in", answer.Reason, answer.Message, conn)
+	}
+	if err := handshake.WriteWelcome(tracked.Conn, answer); err != nil {
+		return nil, hello, err
+	}
+	if answer.Reason != handshake.Accepted {
+		return nil, hello, errRefused
+	}
+	conn.SetDeadline(time.Time{})
+	keepAlive(conn)
+	member := hello.Cluster != "" && hello.Cluster == answer.Cluster
+	if member {
+		p.recentAddresses.note(hello.Pod, conn.RemoteAddr())
+	}
+	tracked.caller = Caller{Member: replication.MemberID(hello.Member), Proven: tracked.proved != "", SameCluster: member}
+	return to, hello, nil
 }
 
 // judge decides about a caller, who has proved to be a pod, or nothing.

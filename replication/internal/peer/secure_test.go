@@ -291,7 +291,7 @@ func TestTrustThatEnds(t *testing.T) {
 		return conn, <-accepted
 	}
 	conn, end := dial()
-	if end.caller != (Caller{Member: replication.MemberID(calling.identity().MemberID), Proven: true}) {
+	if end.caller != (Caller{Member: replication.MemberID(calling.identity().MemberID), Proven: true, SameCluster: true}) {
 		t.Errorf("the caller is %+v", end.caller)
 	}
 	change := func(pod string, from *pki.CA, trusted ...*pki.CA) {
@@ -341,5 +341,5 @@ func TestSilentHandshake(t *testing.T) {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		t.Error("the connection stays")
 	}
-	p.eventually("its place is free", func() bool { return len(called.greeting) == 0 })
+	p.eventually("its place is free", func() bool { return called.greetings.count() == 0 })
 }

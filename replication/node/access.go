@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/peer"
+)
+
+// need is what a method of the peer port asks of its caller, who is a pod of the same
+// StatefulSet, or in the list of peers, for any.
+type need struct {
+	// cluster: the caller belongs to this pod's cluster already. Who has no data yet
+	// does not, and has to find out, to clone and to join.
+	cluster bool
+	// own is what must be the caller's own of a request; nil: nothing is.
+	own func(req any, caller replication.MemberID) bool
+}
+
+// needs are the methods of the peer port. Any other is denied: a test has the list of
+// those that there are.
+var needs = map[string]need{
+	peerv1.PeerService_Inspect_FullMethodName:   {},
+	peerv1.PeerService_PodStatus_FullMethodName: {},
+	peerv1.PeerService_Clone_FullMethodName:     {},
+	peerv1.PeerService_KeepLog_FullMethodName:   {own: ownMember},
+	peerv1.PeerService_Join_FullMethodName:      {own: ownMember, cluster: true},
+	peerv1.PeerService_Leave_FullMethodName:     {own: ownMember, cluster: true},
+	peerv1.PeerService_Compare_FullMethodName:   {own: ownPod, cluster: true},
+	peerv1.PeerService_Forward_FullMethodName:   {cluster: true},
+	peerv1.PeerService_ReadIndex_FullMethodName: {cluster: true},
+	peerv1.PeerService_HandOver_FullMethodName:  {cluster: true},
+	// What followers ask for their clients.
+	kvv1.LeaseService_KeepAlive_FullMethodName:  {cluster: true},
+	kvv1.LeaseService_TimeToLive_FullMethodName: {cluster: true},
+}
+
+func ownMember(req any, caller replication.MemberID) bool {
+	r, ok := req.(interface{ GetMemberId() string })
+	return ok && r.GetMemberId() == string(caller)
+}
+
+func ownPod(req any, caller replication.MemberID) bool {
+	r, ok := req.(interface{ GetPod() string })
+	return ok && r.GetPod() == caller.Pod()
+}
+
+// deniedEvery keeps a caller that is denied all the time out of the log.
+const deniedEvery = 10 * time.Second
+
+// denials says now and then that there are some.
+type denials struct {
+	mu   sync.Mutex // guards said
+	said time.Time
+}
+
+func (d *denials) due() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.said.IsZero() && time.Since(d.said) < deniedEvery {
+		return false
+	}
+	d.said = time.Now()
+	return true
+}
+
+// allow says why a call is denied; nil: it is not. req is nil of a stream.
+func (n *Node) allow(ctx context.Context, method string, req any) error {
+	needs, listed := needs[method]
+	caller, known := peer.CallerOf(ctx)
+	because := ""
+	switch {
+	case !listed:
+		because = "it is no call between pods"
+	case !known || !n.related(caller.Member.Pod()):
+		because = "it is no pod of this cluster"
+	case needs.cluster && !caller.SameCluster:
+		because = "it is no member of this cluster"
+	case needs.own != nil && !needs.own(req, caller.Member):
+		because = "it is only for the caller itself"
+	default:
+		return nil
+	}
+	if n.denials.due() {
+		n.logger.Warn("a call of another pod was denied", "method", method, "from", string(caller.Member), "because", because)
+	}
+	return status.Errorf(codes.PermissionDenied, "%s of %s is denied: %s", method, caller.Member, because)
+}
+
+// related says whether a pod may be one of this cluster, by its name.
+func (n *Node) related(pod string) bool {
+	return slices.Contains(n.opts.Peers, pod) || setOf(pod) == setOf(n.opts.Name)
+}
+
+// setOf is the name of a pod's StatefulSet.
+func setOf(pod string) string { return pod[:max(0, strings.LastIndexByte(pod, '-'))] }
+
+// guards ask allow before each call, and before each stream.
+func (n *Node) guards() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			if err := n.allow(ctx, info.FullMethod, req); err != nil {
+				return nil, err
+			}
+			return handle(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			if err := n.allow(stream.Context(), info.FullMethod, nil); err != nil {
+				return err
+			}
+			return handle(service, stream)
+		}),
+	}
+}

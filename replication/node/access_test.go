@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
+	"github.com/batondb/baton/replication"
+)
+
+// Every method between pods is in the list of what each needs, and nothing else is; the
+// lease service's are those that followers ask the master.
+func TestEveryMethodIsListed(t *testing.T) {
+	server := grpc.NewServer()
+	peerv1.RegisterPeerServiceServer(server, peerv1.UnimplementedPeerServiceServer{})
+	kvv1.RegisterLeaseServiceServer(server, kvv1.UnimplementedLeaseServiceServer{})
+	there := map[string]bool{}
+	for service, info := range server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			there["/"+service+"/"+m.Name] = true
+		}
+	}
+	for _, denied := range []string{
+		kvv1.LeaseService_Grant_FullMethodName, kvv1.LeaseService_Revoke_FullMethodName, kvv1.LeaseService_ListLeases_FullMethodName,
+	} {
+		if _, listed := needs[denied]; listed {
+			t.Errorf("%s is not for pods", denied)
+		}
+		delete(there, denied)
+	}
+	for method := range there {
+		if _, listed := needs[method]; !listed {
+			t.Errorf("%s is not in the list: say what it needs", method)
+		}
+	}
+	for method := range needs {
+		if !there[method] {
+			t.Errorf("%s is in the list, and there is no such method", method)
+		}
+	}
+}
+
+func denied(err error) bool { return status.Code(err) == codes.PermissionDenied }
+
+// A pod that proves who it is speaks for itself only.
+func TestAPodSpeaksForItself(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	c.served("before")
+	m, followers := c.master(), c.followers()
+	p, other := followers[0], followers[1]
+	conn, err := p.node.PeerConn(m.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls, leases := peerv1.NewPeerServiceClient(conn), kvv1.NewLeaseServiceClient(conn)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	victim := string(other.node.MemberID())
+	for name, call := range map[string]func() error{
+		"a live voter's removal": func() error {
+			_, err := calls.Leave(ctx, &peerv1.LeaveRequest{MemberId: victim})
+			return err
+		},
+		"a live voter's new disk": func() error {
+			_, err := calls.Leave(ctx, &peerv1.LeaveRequest{MemberId: victim, Reclone: true})
+			return err
+		},
+		"another's admission": func() error {
+			_, err := calls.Join(ctx, &peerv1.JoinRequest{MemberId: victim, Address: victim})
+			return err
+		},
+		"a log that is kept for another": func() error {
+			_, err := calls.KeepLog(ctx, &peerv1.KeepLogRequest{MemberId: victim})
+			return err
+		},
+		"another's doubt": func() error {
+			_, err := calls.Compare(ctx, &peerv1.CompareRequest{Pod: other.name})
+			return err
+		},
+		"a lease": func() error {
+			_, err := leases.Grant(ctx, &kvv1.GrantRequest{TtlSeconds: 1})
+			return err
+		},
+		"a method that there is not": func() error {
+			return conn.Invoke(ctx, "/baton.peer.v1.PeerService/Nothing", &peerv1.InspectRequest{}, &peerv1.InspectResponse{})
+		},
+	} {
+		if err := call(); !denied(err) && status.Code(err) != codes.Unimplemented {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := calls.Join(ctx, &peerv1.JoinRequest{MemberId: string(p.node.MemberID()), Address: string(p.node.MemberID())}); err != nil {
+		t.Errorf("its own admission: %v", err)
+	}
+	c.served("after")
+	if n := len(m.node.Members()); n != 3 {
+		t.Errorf("%d members", n)
+	}
+}
+
+// A pod of another cluster, or of another StatefulSet, that gets to the port at all
+// writes nothing, reads nothing and moves nothing.
+func TestAStrangersCalls(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	c.served("before")
+	m := c.master()
+	for name, stranger := range map[string]struct{ pod string }{"no data yet": {"kv-7"}, "another set": {"other-0"}} {
+		p := &pod{c: c, name: stranger.pod, dir: t.TempDir()}
+		c.pods[stranger.pod] = p
+		ctx, cancel := context.WithTimeout(t.Context(), patient)
+		defer cancel()
+		o := p.options()
+		o.Founding = func(context.Context, replication.MemberID, bool, []string) (string, bool, error) {
+			panic("it does not arrive")
+		}
+		var err error
+		if p.node, err = Open(ctx, o); err != nil {
+			t.Fatal(err)
+		}
+		p.cancel, p.started = cancel, make(chan error)
+		close(p.started)
+		conn, err := p.node.PeerConn(m.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := peerv1.NewPeerServiceClient(conn)
+		if _, err := calls.ReadIndex(ctx, &peerv1.ReadIndexRequest{}); !denied(err) {
+			t.Errorf("%s: a read: %v", name, err)
+		}
+		if _, err := calls.HandOver(ctx, &peerv1.HandOverRequest{}); !denied(err) {
+			t.Errorf("%s: a hand-over: %v", name, err)
+		}
+		forwards, err := calls.Forward(ctx)
+		if err == nil {
+			_, err = forwards.Recv()
+		}
+		if !denied(err) {
+			t.Errorf("%s: a write: %v", name, err)
+		}
+		clones, err := calls.Clone(ctx, &peerv1.CloneRequest{})
+		if err == nil {
+			_, err = clones.Recv()
+		}
+		if denied(err) != (stranger.pod == "other-0") {
+			t.Errorf("%s: a clone: %v", name, err)
+		}
+		p.kill()
+		delete(c.pods, stranger.pod)
+	}
+	c.served("after")
+	if c.master() != m {
+		t.Log("the master is another one: a busy machine may hold an election at any time")
+	}
+}
