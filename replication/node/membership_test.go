@@ -185,11 +185,7 @@ func TestRemovedWhileDown(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	m := c.master()
-	conn, err := c.pods["kv-0"].node.PeerConn(m.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := peerv1.NewPeerServiceClient(conn).Leave(ctx, &peerv1.LeaveRequest{MemberId: string(old)}); err != nil {
+	if _, err := m.node.answers.Leave(ctx, &peerv1.LeaveRequest{MemberId: string(old)}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(m.node.Members()); n != 2 {

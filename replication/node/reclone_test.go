@@ -326,11 +326,7 @@ func TestNobodyIsOutByAnOldMastersWord(t *testing.T) {
 	}
 	c.net.heal()
 	c.awaitReady()
-	conn, err := c.follower().node.PeerConn(c.master().name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if answer, err := peerv1.NewPeerServiceClient(conn).Join(ctx, joined); err != nil || !answer.GetRemoved() {
+	if answer, err := c.master().node.answers.Join(ctx, joined); err != nil || !answer.GetRemoved() {
 		t.Errorf("with a quorum: %v, %v", answer, err)
 	}
 }
