@@ -31,7 +31,14 @@ func (s *statefulSet) hostile(name string) (conn func(to string) *grpc.ClientCon
 		s.t.Fatal(err)
 	}
 	ports := &ports{client: listener, peer: listener, http: listener}
-	n, err := node.Open(s.t.Context(), c.replicationOptions(logger, registry, listener, server.New(c.serverOptions(logger, registry, ports))))
+	p := &pod{config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)), kubernetes: c.inKubernetes(logger)}
+	tls, err := p.obtainPeerTLS(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	options := c.replicationOptions(logger, registry, listener, p.server)
+	options.Security = tls.security()
+	n, err := node.Open(s.t.Context(), options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
