@@ -316,3 +316,22 @@ func TestPace(t *testing.T) {
 		t.Errorf("a pause of %s after one", pause)
 	}
 }
+
+// What ordinary clients send does not slow them down: window updates and pings by the
+// ten thousand.
+func TestUsefulFrames(t *testing.T) {
+	for _, test := range []struct {
+		kind   http2.FrameType
+		flags  http2.Flags
+		length int
+		most   float64
+	}{
+		{http2.FrameHeaders, 0, 50, 0}, {http2.FrameContinuation, 0, 50, 0}, {http2.FrameData, 0, 5, 0}, {http2.FrameData, http2.FlagDataEndStream, 0, 0},
+		{http2.FramePing, 0, 8, 0.01}, {http2.FrameWindowUpdate, 0, 4, 0.01},
+		{http2.FrameData, 0, 0, 1}, {http2.FrameRSTStream, 0, 4, 1}, {http2.FrameSettings, 0, 0, 1}, {http2.FramePriority, 0, 5, 1},
+	} {
+		if cost := useless(test.kind, test.flags, test.length); cost > test.most || (cost == 0) != (test.most == 0) {
+			t.Errorf("%s of %d bytes, flags %d: %f", test.kind, test.length, test.flags, cost)
+		}
+	}
+}
