@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -76,17 +78,16 @@ func (c *config) makesCertificates() bool {
 // ownCerts is where a pod keeps the certificate that it makes.
 const ownCerts = "peer-certs"
 
-// obtainPeerTLS returns when the pod has the certificate that it makes for itself. Without
-// access to the API it goes on with the one on its volume.
-func (p *pod) obtainPeerTLS(ctx context.Context) (*peerTLS, error) {
-	tls := &peerTLS{migrate: p.config.peerTLS.migrate}
-	dir := filepath.Join(p.config.dataDir, ownCerts)
-	if p.kubernetes != nil {
-		service, _, _ := strings.Cut(p.config.service, ".")
-		own := &issuer.Issuer{
-			Pod: p.kubernetes.Pod, Names: pki.PodNames(p.config.name, service, p.kubernetes.Namespace()), Dir: dir, Logger: p.logger,
-		}
-		if err := own.Obtain(ctx, p.server.Wait); err != nil {
+// ownPeerTLS returns when the pod has the certificate that it makes for itself; say is
+// told why it waits. Without access to the API, o is nil, it goes on with the one on
+// its volume.
+func (c *config) ownPeerTLS(ctx context.Context, o *kubernetesPod, logger *slog.Logger, say func(because string)) (*peerTLS, error) {
+	tls := &peerTLS{migrate: c.peerTLS.migrate}
+	dir := filepath.Join(c.dataDir, ownCerts)
+	if o != nil {
+		service, _, _ := strings.Cut(c.service, ".")
+		own := &issuer.Issuer{Pod: o.Pod, Names: pki.PodNames(c.name, service, o.Namespace()), Dir: dir, Logger: logger}
+		if err := own.Obtain(ctx, say); err != nil {
 			return nil, err
 		}
 		tls.renew = func(ctx context.Context) {
@@ -94,11 +95,32 @@ func (p *pod) obtainPeerTLS(ctx context.Context) (*peerTLS, error) {
 		}
 	}
 	var err error
-	tls.files, err = pki.Open(dir, pki.Options{Pod: p.config.name, Logger: p.logger})
+	tls.files, err = pki.Open(dir, pki.Options{Pod: c.name, Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("%w: let the pod mount its service account's token, so that it can make a certificate, or set --certs", err)
 	}
 	return tls, nil
+}
+
+// askOwn bounds how long a command waits for a certificate.
+const askOwn = 10 * time.Second
+
+// commandTLS is what a command needs to talk to the other pods; nil: they use no TLS.
+func (c *config) commandTLS(ctx context.Context, o *kubernetesPod, logger *slog.Logger) (*peerTLS, error) {
+	if !c.makesCertificates() {
+		if err := c.checkPeers(); err != nil && !c.world.plainPeers {
+			return nil, err
+		}
+		return c.openPeerTLS(logger)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askOwn)
+	defer cancel()
+	because := ""
+	tls, err := c.ownPeerTLS(ctx, o, logger, func(why string) { because = cmp.Or(why, because) })
+	if err != nil && because != "" {
+		err = fmt.Errorf("%w: %s", err, because)
+	}
+	return tls, err
 }
 
 // openPeerTLS reads the certificates that are configured; nil: there are none.

@@ -153,7 +153,7 @@ func (c *peeked) Read(b []byte) (int, error) { return c.from.Read(b) }
 func (p *pod) secure(ctx context.Context, registry prometheus.Registerer) error {
 	if p.peerTLS == nil && p.config.makesCertificates() {
 		var err error
-		if p.peerTLS, err = p.obtainPeerTLS(ctx); err != nil {
+		if p.peerTLS, err = p.config.ownPeerTLS(ctx, p.kubernetes, p.logger, p.server.Wait); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,9 @@ func recoverCommand() *cobra.Command {
 // recoverPod asks the running pod, or recovers the data itself if none runs.
 func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 	logger := slog.New(slog.DiscardHandler)
+	inKubernetes := c.inKubernetes(logger)
+	// Without it nobody answers, and silence is a reason to recover.
+	tls, unsafe := c.commandTLS(ctx, inKubernetes, logger)
 	listener, err := c.world.complete().listen("tcp", "127.0.0.1:0") // Nobody is to find it.
 	if err != nil {
 		return "", err
@@ -70,16 +73,19 @@ func recoverPod(ctx context.Context, c *config, lost []string) (string, error) {
 	options := replication.Options{
 		Dir: c.dataDir, Name: c.name, Resolver: newResolver(c).resolve, Listener: listener, Peers: c.peers, Dial: c.world.dial,
 		Receive: func(io.Reader) (replication.Position, error) { return replication.Position{}, errRecover },
-		Timing:  replication.Timing{LockWait: time.Second}, Logger: logger,
+		Timing:  replication.Timing{LockWait: time.Second}, Logger: logger, Security: tls.security(),
 	}
 	node, err := node.Open(ctx, options)
 	if errors.Is(err, replication.ErrLocked) {
 		return recovery.Request(ctx, c.dataDir, lost)
 	}
+	if err == nil && unsafe != nil {
+		err = errors.Join(unsafe, node.Close(ctx))
+	}
 	if err != nil {
 		return "", err
 	}
-	api := c.inKubernetes(logger).api()
+	api := inKubernetes.api()
 	r := c.recovery(lost, api, logger)
 	r.Cluster, err = recovery.Decide(ctx, node, r, api)
 	if err := errors.Join(err, node.Close(ctx)); err != nil {

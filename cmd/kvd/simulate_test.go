@@ -184,6 +184,8 @@ func simulatedConfig(e simulate.Environment) (config, error) {
 				free, total := e.Space()
 				return server.Space{Free: free, Total: total}, nil
 			},
+			// What the network does to a connection, saying again what it heard before for
+			// example, is to reach what is above TLS.
 			plainPeers: true,
 			committed:  e.Committed,
 			observe:    e.Observe,

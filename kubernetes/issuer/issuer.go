@@ -53,12 +53,12 @@ type Issuer struct {
 }
 
 // Obtain returns when the pod has a certificate: the one on its volume if that will
-// do, or a new one. say is told why it waits.
+// do, without asking, or a new one. say is told why it waits.
 func (i *Issuer) Obtain(ctx context.Context, say func(because string)) error {
 	defer say("")
-	for {
+	for !i.usable() {
 		err := i.Renew(ctx)
-		if err == nil || i.usable() {
+		if err == nil {
 			return ctx.Err()
 		}
 		say("it has no certificate for the other pods yet: " + err.Error())
@@ -67,12 +67,13 @@ func (i *Issuer) Obtain(ctx context.Context, say func(because string)) error {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 // Run renews the certificate in time until ctx ends. changed is called when there is
 // another one, or another CA, on the volume.
 func (i *Issuer) Run(ctx context.Context, changed func()) {
-	for sleep.For(ctx, look) {
+	for more := true; more; more = sleep.For(ctx, look) {
 		before := i.onDisk()
 		err := i.Renew(ctx)
 		i.log(err)
