@@ -26,7 +26,7 @@ type peerConfig struct {
 
 func (c *peerConfig) register(f *pflag.FlagSet) {
 	f.StringVar(&c.certs, "certs", "", "a directory with this pod's tls.crt and tls.key, and the CAs to trust in ca.crt, for the connections between pods; "+
-		"the files are read again when they change (default: in Kubernetes the pods make their own; elsewhere see `kvctl pki`)")
+		"the files are read again when they change (default: in Kubernetes the pods make their own; elsewhere see kvctl pki)")
 	f.BoolVar(&c.migrate, "certs-migrate", false, "talk without TLS to pods that do not know it yet: for one roll-out from a version or a configuration without TLS, then roll out again without this")
 	f.BoolVar(&c.insecure, "insecure-peers", false, "no TLS between pods; only where all of them are on loopback")
 }
