@@ -92,7 +92,11 @@ func (c *Cluster) dialEtcd(n int, pods ...int) ([]*clientv3.Client, func(), erro
 		}
 	}
 	for i := range n {
-		client, err := clientv3.New(clientv3.Config{Endpoints: []string{c.Pods[pods[i%len(pods)]].Client}, Logger: zap.NewNop()})
+		config := clientv3.Config{Endpoints: []string{c.Pods[pods[i%len(pods)]].Client}, Logger: zap.NewNop(), TLS: c.security.tls}
+		if c.security.token != "" {
+			config.Username, config.Password = benchUser, benchPassword
+		}
+		client, err := clientv3.New(config)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

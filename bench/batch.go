@@ -109,7 +109,7 @@ func batcherLoads(ctx context.Context, lab *Lab, c *Cluster, round Round) error 
 	for _, p := range c.Pods {
 		endpoints = append(endpoints, p.Client)
 	}
-	database, err := client.New(client.Options{Endpoints: endpoints})
+	database, err := client.New(client.Options{Endpoints: endpoints, TLS: c.security.tls, DialOptions: c.security.options()})
 	if err != nil {
 		return err
 	}

@@ -24,20 +24,29 @@ type Cluster struct {
 	System System
 	Pods   []*cluster.Pod
 	dir    string
+	// security is the zero value without -secure.
+	security security
 }
 
 // startCluster starts three pods on empty disks under dir, and returns when
 // every pod serves.
-func startCluster(ctx context.Context, system System, dir string) (*Cluster, error) {
+func startCluster(ctx context.Context, system System, dir string, secure bool) (*Cluster, error) {
 	c := &Cluster{System: system, dir: filepath.Join(dir, system.Name())}
 	if err := errors.Join(c.Remove(), os.MkdirAll(c.dir, 0o700)); err != nil {
 		return nil, err
+	}
+	if secure {
+		var err error
+		if c.security, err = newSecurity(c.dir); err != nil {
+			return nil, err
+		}
 	}
 	for i := range podCount {
 		pod, err := cluster.NewPod(c.dir, "kv-"+strconv.Itoa(i))
 		if err != nil {
 			return nil, err
 		}
+		pod.TLS, pod.Env = c.security.tls, c.security.environment()
 		c.Pods = append(c.Pods, pod)
 	}
 	if err := cluster.Certify(c.dir, c.Pods...); err != nil {
@@ -49,7 +58,11 @@ func startCluster(ctx context.Context, system System, dir string) (*Cluster, err
 	if err := c.StartAll(); err != nil {
 		return nil, err
 	}
-	if err := c.WaitServing(ctx); err != nil {
+	err := c.WaitServing(ctx)
+	if err == nil && secure {
+		err = c.logIn(ctx)
+	}
+	if err != nil {
 		err = c.explain(err)
 		c.KillAll()
 		return nil, err
@@ -80,7 +93,7 @@ func (c *Cluster) Remove() error {
 
 // Dial opens one connection to a pod.
 func (c *Cluster) Dial(i int) (Client, func(), error) {
-	conn, err := cluster.Dial(c.Pods[i].Client)
+	conn, err := cluster.DialTLS(c.Pods[i].Client, c.security.tls, c.security.options()...)
 	if err != nil {
 		return nil, nil, err
 	}

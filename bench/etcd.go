@@ -26,20 +26,24 @@ func (e *Etcd) Version() string { return e.version }
 
 // Command leaves everything at etcd's defaults but addresses and the quota.
 func (e *Etcd) Command(pods []*cluster.Pod, i int) []string {
+	scheme := "http://"
+	if pods[i].TLS != nil {
+		scheme = "https://"
+	}
 	var members []string
 	for _, p := range pods {
-		members = append(members, p.Name+"=http://"+p.Peer)
+		members = append(members, p.Name+"="+scheme+p.Peer)
 	}
 	p := pods[i]
 	return []string{
 		e.binary,
 		"--name", p.Name,
 		"--data-dir", p.Dir,
-		"--listen-client-urls", "http://" + p.Client,
-		"--advertise-client-urls", "http://" + p.Client,
-		"--listen-client-http-urls", "http://" + p.HTTP, // on one port with gRPC is "not recommended for production"
-		"--listen-peer-urls", "http://" + p.Peer,
-		"--initial-advertise-peer-urls", "http://" + p.Peer,
+		"--listen-client-urls", scheme + p.Client,
+		"--advertise-client-urls", scheme + p.Client,
+		"--listen-client-http-urls", scheme + p.HTTP, // on one port with gRPC is "not recommended for production"
+		"--listen-peer-urls", scheme + p.Peer,
+		"--initial-advertise-peer-urls", scheme + p.Peer,
 		"--initial-cluster", strings.Join(members, ","),
 		"--initial-cluster-token", "bench",
 		"--initial-cluster-state", "new",

@@ -18,7 +18,7 @@ import (
 // settings are the command line.
 type settings struct {
 	only, systems      string
-	quick              bool
+	quick, secure      bool
 	rounds             int
 	duration           time.Duration
 	out, dir, profiles string
@@ -58,7 +58,7 @@ func run(ctx context.Context, arguments []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	lab := &Lab{Plan: plan, Dir: dir, Profiles: s.profiles}
+	lab := &Lab{Plan: plan, Dir: dir, Profiles: s.profiles, Secure: s.secure}
 	systems, err := build(ctx, dir, s.systems)
 	if err != nil {
 		return err
@@ -113,6 +113,7 @@ func parse(arguments []string) (settings, error) {
 	flags.StringVar(&s.only, "only", "", "run only these measurements, with commas between (default all)")
 	flags.StringVar(&s.systems, "systems", "etcd,baton", "run only these systems; without both there are no ratios")
 	flags.BoolVar(&s.quick, "quick", false, "a short run with a small store: rough numbers in three minutes")
+	flags.BoolVar(&s.secure, "secure", false, "callers speak TLS and log in as a user with rights on their keys, in both systems;\nfor the measurements "+strings.Join(secureMeasurements, ", "))
 	flags.IntVar(&s.rounds, "rounds", 0, "how often each system is measured; medians are taken over the rounds\n(default 5, or 1 with -quick)")
 	flags.DurationVar(&s.duration, "duration", 0, "how long each load is counted (default 10s, or 2s with -quick)")
 	flags.StringVar(&s.out, "out", "", "also write the page to this file, for example ../docs/benchmarks.md")
@@ -131,6 +132,17 @@ func parse(arguments []string) (settings, error) {
 	if s.rounds < 0 || s.duration < 0 {
 		return s, errors.New("-rounds and -duration cannot be negative")
 	}
+	if s.secure && s.only == "" {
+		s.only = strings.Join(secureMeasurements, ",")
+	}
+	for _, name := range strings.Split(s.only, ",") {
+		if s.secure && !slices.Contains(secureMeasurements, name) {
+			return s, fmt.Errorf("-secure is not for the measurement %q", name)
+		}
+	}
+	if s.secure && s.profiles != "" {
+		return s, errors.New("-profile cannot be taken with -secure")
+	}
 	return s, nil
 }
 
@@ -141,6 +153,7 @@ fsync on. It prints tables of ratios, and writes them to a page with -out.
 
   go run . -quick                        rough numbers of everything
   go run . -only put,kill -quick         of two measurements
+  go run . -secure -rounds 3             with TLS and access control
   go run . -out ../docs/benchmarks.md    the full run (what "make bench" does)
   go run . -only put -systems baton -rounds 1 -duration 30s -profile profiles
                                          where Baton's processor time goes

@@ -83,6 +83,8 @@ type Lab struct {
 	Plan Plan
 	// Dir holds the pods' data.
 	Dir string
+	// Secure: callers speak TLS and log in.
+	Secure bool
 	// Profiles is a directory for processor profiles of Baton's pods, or empty.
 	Profiles string
 	// Notes are sentences for the report, such as calls that failed.
@@ -98,7 +100,7 @@ func (l *Lab) note(measurement string, system System, s Sample) {
 
 // with runs f on a fresh cluster and leaves nothing behind.
 func (l *Lab) with(ctx context.Context, system System, f func(*Cluster) error) error {
-	c, err := startCluster(ctx, system, l.Dir)
+	c, err := startCluster(ctx, system, l.Dir, l.Secure)
 	if err != nil {
 		return err
 	}

@@ -57,10 +57,10 @@ this project, and runs them on the same machine in the same run: three pods each
 loopback, with fsync on and every setting at its default (only etcd's quota is raised, so that a million keys fit).
 
 The rounds alternate: etcd, Baton, etcd, Baton, and so on. Each round starts three pods on empty disks, measures, and
-ends them, so that only one of the two ever runs. Both are called through the stubs that protoc generates, over gRPC
-without TLS; no client library is part of the numbers, except where the text says so. The callers run on the same
-machine and take their share of it, the same in both; their garbage collector runs rarely (as with GOGC=800), so that the
-share is small.
+ends them, so that only one of the two ever runs. Both are called through the stubs that protoc generates, over gRPC; no
+client library is part of the numbers, except where the text says so. Callers have neither TLS nor a user, unless the command
+below has ` + "`-secure`" + `: then they have both, with rights on their keys. The callers run on the same machine and take
+their share of it, the same in both; their garbage collector runs rarely (as with GOGC=800), so that the share is small.
 
 Run it again with ` + "`make bench`" + ` on a machine that has nothing else to do; it takes about forty minutes.
 ` + "`cd bench && go run . -quick`" + ` takes three minutes and prints rough numbers, ` + "`-only put`" + ` runs one measurement, and

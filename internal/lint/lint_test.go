@@ -82,7 +82,7 @@ var allowed = map[string][]string{
 	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki", "internal/rawgrpc"},
 	"test/oracle":       {},
 	"test/cluster":      {"proto", "internal/pki"},
-	"bench":             {"client", "proto", "store", "test/cluster"},
+	"bench":             {"client", "proto", "store", "test/cluster", "internal/pki"},
 }
 
 // forTests are what the tests of a package may import as well: what knows none

@@ -175,19 +175,20 @@ func (p *Pod) Conn() *grpc.ClientConn {
 // Dial connects to a pod's client port.
 func Dial(address string) (*grpc.ClientConn, error) { return DialTLS(address, nil) }
 
-// DialTLS is Dial to a port that speaks TLS; nil: it is plain.
-func DialTLS(address string, config *tls.Config) (*grpc.ClientConn, error) {
+// DialTLS is Dial to a port that speaks TLS; nil: it is plain. More options go beside
+// its own.
+func DialTLS(address string, config *tls.Config, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	if config != nil {
 		transport = credentials.NewTLS(config)
 	}
-	return grpc.NewClient("passthrough:///"+address,
+	return grpc.NewClient("passthrough:///"+address, append(more,
 		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond},
 			MinConnectTimeout: time.Second,
-		}))
+		}))...)
 }
 
 // Close ends the process and the connection, for good. The files stay.
