@@ -343,3 +343,27 @@ func TestSilentHandshake(t *testing.T) {
 	}
 	p.eventually("its place is free", func() bool { return called.greetings.count() == 0 })
 }
+
+// Handshakes of TLS that do not go on lock no pod out.
+func TestHalfOpenHandshakes(t *testing.T) {
+	p := newPods(t)
+	called, calling := p.open("kv-0", p.files("kv-0", p.ca)), p.open("kv-1", p.files("kv-1", p.ca))
+	for _, kind := range kinds {
+		called.Listen(kind)
+	}
+	for range 256 {
+		raw, err := net.Dial("tcp", p.addresses["kv-0"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		raw.Write([]byte{0x16, 3, 1, 2, 0})
+	}
+	for _, kind := range kinds {
+		conn, err := calling.Dial(t.Context(), kind, "kv-0", replication.MemberID(called.identity().MemberID))
+		if err != nil {
+			t.Fatalf("kind %d: %v", kind, err)
+		}
+		conn.Close()
+	}
+}
