@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// Backdated is how long ago what is issued became valid: the clocks of two machines
-// differ.
-const Backdated = 5 * time.Minute
+// Backdated is how long ago what is issued became valid. A machine whose clock is
+// slow is not to be cut off, and nothing is gained by a narrow beginning.
+const Backdated = 24 * time.Hour
 
 // Types of PEM blocks.
 const (

@@ -217,12 +217,7 @@ func (i *Issuer) authority(ctx context.Context) (authority, error) {
 // judge says what the Secret should be, and whether that is a change.
 func (i *Issuer) judge(secret *kubernetes.Secret) (a authority, change bool, err error) {
 	if len(secret.Data[pki.FileCA]) == 0 && len(secret.Data[pki.FileCAKey]) == 0 {
-		// The CAs of this volume stay trusted if this pod was one of this cluster.
-		var old []*x509.Certificate
-		if i.usable() {
-			old, _ = pki.ParseCertificates(i.onDisk().bundle) //nolint:errcheck // usable has read it.
-		}
-		a, err = i.found(old)
+		a, err = i.found(i.trusted())
 		return a, true, err
 	}
 	all, err := pki.ParseCertificates(secret.Data[pki.FileCA])
@@ -237,12 +232,40 @@ func (i *Issuer) judge(secret *kubernetes.Secret) (a authority, change bool, err
 		a, err = i.found(all)
 		return a, true, err
 	}
-	// Nobody has a certificate of an older CA any more.
-	kept := slices.DeleteFunc(slices.Clone(all), func(c *x509.Certificate) bool {
-		return !c.Equal(a.ca.Certificate) && (i.age(a.ca.Certificate) > life+day || !c.NotAfter.After(i.now()))
-	})
+	var kept []*x509.Certificate
+	for _, c := range i.withOwn(all, a.ca.Certificate) {
+		// Nobody has a certificate of an older CA any more after some time.
+		if c.Equal(a.ca.Certificate) || i.age(a.ca.Certificate) <= life+day && c.NotAfter.After(i.now()) {
+			kept = append(kept, c)
+		}
+	}
 	a.bundle = pki.EncodeCertificates(kept...)
-	return a, len(kept) != len(all), nil
+	return a, !slices.EqualFunc(kept, all, (*x509.Certificate).Equal), nil
+}
+
+// withOwn adds the CAs that this pod has trusted so far to those that are trusted, as
+// long as the one that issues is new: whoever made it may have come without a volume,
+// and known of none.
+func (i *Issuer) withOwn(all []*x509.Certificate, issues *x509.Certificate) []*x509.Certificate {
+	if i.age(issues) >= settle {
+		return all
+	}
+	all = slices.Clone(all)
+	for _, c := range i.trusted() {
+		if !slices.ContainsFunc(all, c.Equal) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// trusted are the CAs on the volume, if this pod was one of this cluster.
+func (i *Issuer) trusted() []*x509.Certificate {
+	if !i.usable() {
+		return nil
+	}
+	all, _ := pki.ParseCertificates(i.onDisk().bundle) //nolint:errcheck // usable has read it.
+	return all
 }
 
 // found makes a CA, and goes on trusting others.

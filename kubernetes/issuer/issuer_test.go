@@ -130,11 +130,23 @@ func (c *cluster) trusting() {
 	c.t.Helper()
 	for n := range c.pods {
 		for other := range c.pods {
-			chain := []*x509.Certificate{c.material(other).Certificate.Leaf}
-			if err := c.material(n).Verify(chain, x509.ExtKeyUsageClientAuth, "", c.now); err != nil {
-				c.t.Errorf("kv-%d does not trust kv-%d: %v", n, other, err)
-			}
+			c.trust(n, other)
 		}
+	}
+}
+
+func (c *cluster) trust(n, other int) {
+	c.t.Helper()
+	chain := []*x509.Certificate{c.material(other).Certificate.Leaf}
+	if err := c.material(n).Verify(chain, x509.ExtKeyUsageClientAuth, "", c.now); err != nil {
+		c.t.Errorf("kv-%d does not trust kv-%d: %v", n, other, err)
+	}
+}
+
+func (c *cluster) mustRenew(n int) {
+	c.t.Helper()
+	if err := c.pods[n].Renew(c.t.Context()); err != nil {
+		c.t.Fatalf("kv-%d: %v", n, err)
 	}
 }
 
@@ -237,6 +249,28 @@ func TestNextCA(t *testing.T) {
 		if m := c.material(0); len(m.CAs) != 1 || m.CAs[0].Equal(old) {
 			t.Errorf("%s: the old CA is still trusted", name)
 		}
+	}
+}
+
+// The Secret and a volume are lost at once, and the pod without a volume comes first:
+// the CA that it makes does not set those apart that have the old one.
+func TestNextCAByANewcomer(t *testing.T) {
+	c := newCluster(t, 3)
+	c.renew()
+	c.put(nil)
+	c.pods[1].Dir = t.TempDir()
+	c.mustRenew(1)
+	for _, n := range []int{0, 2} {
+		c.mustRenew(n)
+		c.trust(0, 2)
+		c.trust(2, 0)
+	}
+	c.renew()
+	c.trusting()
+	c.now = c.now.Add(settle)
+	for n := range c.pods {
+		c.mustRenew(n)
+		c.trusting()
 	}
 }
 
