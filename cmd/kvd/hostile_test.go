@@ -32,7 +32,7 @@ func (s *statefulSet) hostile(name string) (conn func(to string) *grpc.ClientCon
 	}
 	ports := &ports{client: listener, peer: listener, http: listener}
 	p := &pod{config: &c, logger: logger, server: server.New(c.serverOptions(logger, registry, ports)), kubernetes: c.inKubernetes(logger)}
-	tls, err := p.obtainPeerTLS(s.t.Context())
+	tls, err := c.ownPeerTLS(s.t.Context(), p.kubernetes, logger, p.server.Wait)
 	if err != nil {
 		s.t.Fatal(err)
 	}
