@@ -85,8 +85,9 @@ func (a *attempts) ended(user, address string, good bool) {
 		a.forget()
 	}
 	for key, limit := range keysOf(user, address) {
+		// Below 0, too: many may have been tried at the same time.
 		left := a.refill(key, limit)
-		left.left = max(left.left-1, 0)
+		left.left--
 		a.left[key] = left
 	}
 }

@@ -57,7 +57,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 }
 
 func (b *bounds) all() []*quota.Quota {
-	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving, b.answers, b.leases}
+	return []*quota.Quota{b.connections, b.handshakes, b.webConnections, b.streams, b.watches, b.calls, b.arriving, b.answers, b.leases, b.passwords.waiting}
 }
 
 var (

@@ -7,21 +7,22 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/batondb/baton/internal/quota"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/replication"
 )
 
 // maxPasswordBytes is all that bcrypt looks at.
 const maxPasswordBytes = 72
 
-// maxHashing is how many wait for passwords to be hashed: more would time out.
+// maxHashing is how many wait for passwords to be hashed, shared by who calls: more
+// would time out.
 const maxHashing = 64
 
 // passwords hashes and compares passwords, a few at a time: each takes a processor
 // about 50 ms, on purpose, and the rest of the pod goes on meanwhile.
 type passwords struct {
-	waiting  chan struct{} // Has room for those that wait or run.
+	waiting  *quota.Quota  // Of those that wait or run.
 	running  chan struct{} // Has room for those that run.
 	attempts *attempts
 }
@@ -32,19 +33,18 @@ const decoy = "$2a$10$CaxtCdqQ5NvEbfgGpFQzKuiieDc2fiz/7SywO3gWDeFaPIBV3ibRO"
 
 func newPasswords() *passwords {
 	return &passwords{
-		waiting: make(chan struct{}, maxHashing), running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		waiting: quota.New("passwords to look at", maxHashing), running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		attempts: newAttempts(time.Now),
 	}
 }
 
 // do runs work when it is its turn.
 func (p *passwords) do(ctx context.Context, work func()) error {
-	select {
-	case p.waiting <- struct{}{}:
-		defer func() { <-p.waiting }()
-	default:
-		return replication.ErrOverloaded
+	who := whoCalls(ctx)
+	if err := p.waiting.Take(who, 1); err != nil {
+		return err
 	}
+	defer p.waiting.Give(who, 1)
 	select {
 	case p.running <- struct{}{}:
 		defer func() { <-p.running }()
