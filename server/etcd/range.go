@@ -202,6 +202,9 @@ func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kv
 	default:
 		rest.RangeEnd = last
 	}
+	if empty(rest) {
+		return found, nil // Its beginning may be beyond what the caller may read.
+	}
 	page, err := st.Range(ctx, rest)
 	found.count += page.GetCount()
 	return found, err
@@ -212,6 +215,11 @@ var firstKey = []byte{0}
 
 // after is the first possible key after another one.
 func after(key []byte) []byte { return append(bytes.Clone(key), 0) }
+
+// empty says that no key can be in a range that has an end.
+func empty(r *kvv1.RangeRequest) bool {
+	return !bytes.Equal(r.GetRangeEnd(), firstKey) && bytes.Compare(r.GetKey(), r.GetRangeEnd()) >= 0
+}
 
 // withoutValues: only a sort by value needs values that are not asked for.
 func withoutValues(req *pb.RangeRequest) bool {

@@ -78,6 +78,9 @@ func (r *rangeStream) run(ctx context.Context) (*pb.RangeResponse, error) {
 		return last, nil
 	}
 	native.Key = after(part.kvs[len(part.kvs)-1].GetKey())
+	if empty(native) {
+		return last, nil
+	}
 	return r.count(ctx, native, last)
 }
 
