@@ -40,6 +40,36 @@ func (s *Store) mayRead(ctx context.Context, req *kvv1.RangeRequest) error {
 	return state.Read(caller.From(ctx), req.GetKey(), req.GetRangeEnd())
 }
 
+// For says who watches: while access control is on, a watcher that is nobody's fails.
+// It comes before everything else.
+func (w *Watcher) For(who caller.Caller) { w.caller = who }
+
+// mayRead fails once the watcher's caller may no longer read all of its keys. It comes
+// after the changes were read: what they have was written before.
+func (w *Watcher) mayRead() error {
+	state := w.store.Access()
+	if state == w.allowed {
+		return nil
+	}
+	if err := state.Read(w.caller, w.request.GetKey(), w.request.GetRangeEnd()); err != nil {
+		return err
+	}
+	w.allowed = state
+	return nil
+}
+
+// withhold ends a watcher, for good, where it was before something was read that its
+// caller does not get.
+func (w *Watcher) withhold(err error) {
+	hub := w.store.watches
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	w.err = err
+	if w.reading != 0 {
+		w.pending = w.reading
+	}
+}
+
 // permitted runs a command that the caller may give. What the caller may do is the
 // same on every pod here, whatever it was where the command came in.
 func (a *applier) permitted(command *kvv1.Command) (*kvv1.Result, error) {

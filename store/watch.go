@@ -41,6 +41,7 @@ type Watcher struct {
 
 	// Under watches.mu:
 	pending int64 // The first revision that may have events to return; 0: none.
+	reading int64 // What pending was when the last Poll began.
 	wake    chan struct{}
 	ready   func() // Instead of wake; see OnReady.
 	err     error
@@ -244,24 +245,6 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 	}
 }
 
-// For says who watches: while access control is on, a watcher that is nobody's fails.
-// It comes before everything else.
-func (w *Watcher) For(who caller.Caller) { w.caller = who }
-
-// mayRead fails once the watcher's caller may no longer read all of its keys. It comes
-// after the changes were read: what they have was written before.
-func (w *Watcher) mayRead() error {
-	state := w.store.Access()
-	if state == w.allowed {
-		return nil
-	}
-	if err := state.Read(w.caller, w.request.GetKey(), w.request.GetRangeEnd()); err != nil {
-		return err
-	}
-	w.allowed = state
-	return nil
-}
-
 // recheck wakes every watcher, because rights have changed.
 func (w *watches) recheck() {
 	w.mu.Lock()
@@ -277,7 +260,9 @@ func (w *watches) recheck() {
 // be changed.
 func (w *Watcher) Poll(ctx context.Context) (response *kvv1.WatchResponse, more bool, err error) {
 	if response, more, err = w.poll(ctx); err == nil {
-		err = w.mayRead()
+		if err = w.mayRead(); err != nil {
+			w.withhold(err)
+		}
 	}
 	if err != nil {
 		return nil, false, err
@@ -306,6 +291,7 @@ func (w *Watcher) due() (from, upTo int64, shared *kvv1.WatchResponse, err error
 	hub := w.store.watches
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
+	w.reading = w.pending
 	if w.err != nil || w.pending == 0 || w.pending > hub.notified {
 		return 0, 0, nil, w.err
 	}
