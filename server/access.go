@@ -53,6 +53,23 @@ func (c *core) allow(ctx context.Context, needs need) error {
 	})
 }
 
+// rightsPatience is how long an order waits for this pod's rights to be the newest. What
+// it is for, such as a master that applies nothing more, may be why they cannot be.
+const rightsPatience = 2 * time.Second
+
+// mayOrder refuses a caller who is no administrator by the rights that there are now, on
+// any pod: for what does not go through the log, where the master would see to that.
+func (c *core) mayOrder(ctx context.Context) error {
+	log, err := c.needLog()
+	if err != nil {
+		return err
+	}
+	reading, cancel := context.WithTimeout(ctx, rightsPatience)
+	defer cancel()
+	_ = log.LinearizableRead(reading) // Without it this pod's rights have to do.
+	return c.allow(ctx, administrator)
+}
+
 var errDenied error = &refusal.Error{
 	Reason:  kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
 	Message: "nobody may call this method",

@@ -64,6 +64,9 @@ func (b *Backend) Roles(ctx context.Context, name string) ([]*kvv1.AuthRole, *kv
 // Admin refuses a caller of ctx without the role "root".
 func (b *Backend) Admin(ctx context.Context) error { return b.core.allow(ctx, administrator) }
 
+// MayOrder is Admin by rights as new as any pod's, for what does not go through the log.
+func (b *Backend) MayOrder(ctx context.Context) error { return b.core.mayOrder(ctx) }
+
 // MayReadLeases refuses a caller of ctx who may not read the keys of all leases.
 func (b *Backend) MayReadLeases(ctx context.Context, st *store.Store, leases []*kvv1.Lease) error {
 	return b.core.mayReadLeases(ctx, st, leases)

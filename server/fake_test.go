@@ -79,6 +79,7 @@ type fakeLog struct {
 	mark     replication.Mark
 	server   *Server
 	readErr  error
+	reading  func() // Called by each linearizable read; nil: nothing.
 	recloned string
 	awaits   bool
 	slow     time.Duration // To be compared with.
@@ -101,6 +102,9 @@ func (l *fakeLog) LinearizableRead(ctx context.Context) error {
 	defer l.mu.Unlock()
 	deadline, _ := ctx.Deadline()
 	l.deadline = time.Until(deadline)
+	if l.reading != nil {
+		l.reading()
+	}
 	return l.readErr
 }
 

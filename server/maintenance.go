@@ -54,6 +54,9 @@ func (s *maintenanceService) HandOver(ctx context.Context, req *kvv1.HandOverReq
 	if err != nil {
 		return nil, err
 	}
+	if err := s.core.mayOrder(ctx); err != nil {
+		return nil, err
+	}
 	master, err := log.HandOver(ctx, req.GetTo())
 	if err == nil {
 		return &kvv1.HandOverResponse{Master: master}, nil

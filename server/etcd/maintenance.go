@@ -153,6 +153,9 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, req *pb.MoveLeaderR
 	case s.pod.Pod():
 		return &pb.MoveLeaderResponse{}, nil
 	}
+	if err := s.pod.MayOrder(ctx); err != nil {
+		return nil, s.pod.fail(ctx, err)
+	}
 	master, err := log.HandOver(ctx, successor)
 	if err == nil && master != successor {
 		err = ours(codes.Unknown, master+" became the leader instead: try again")
