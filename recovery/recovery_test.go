@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -94,4 +95,19 @@ func TestRequestThatNobodyTakes(t *testing.T) {
 			t.Errorf("%+v, %t, %v", said, taken, err)
 		}
 	})
+}
+
+// A link in the place of a request or an answer is not followed.
+func TestFollowsNoLink(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim")
+	path := filepath.Join(t.TempDir(), answerName)
+	if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink(victim, path+".tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(path, answer{}); !errors.Is(err, syscall.ELOOP) {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(victim); err != nil || string(content) != "precious" {
+		t.Errorf("the file behind the link has %q, %v", content, err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/batondb/baton/internal/sleep"
@@ -103,7 +104,15 @@ func write(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(path+".tmp", raw, 0o600), os.Rename(path+".tmp", path))
+	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(raw)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 // take reads a file and removes it. A file that is not there, or cannot be removed,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -74,9 +75,14 @@ func careful(f func() error) (err error) {
 	return f()
 }
 
+// openBolt follows no link in the place of the file.
 func openBolt(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	own := *options
+	own.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		return os.OpenFile(name, flag|syscall.O_NOFOLLOW, mode)
+	}
 	err = careful(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, options)
+		db, err = bbolt.Open(path, 0o600, &own)
 		return err
 	})
 	// Another version of bbolt's format is none: one flipped bit has it in one of two places.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -263,7 +264,7 @@ func Receive(dir string, r io.Reader) (replication.Position, error) {
 }
 
 func receive(path string, read func(io.Writer) error) (state, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return state{}, fmt.Errorf("store: receive: %w", err)
 	}

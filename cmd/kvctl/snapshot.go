@@ -29,17 +29,29 @@ func newSnapshotSave(a *app) *cobra.Command {
 		Long: `Save a snapshot of the database to FILE. It is read from a follower if there is
 one, while the cluster goes on. FILE appears, or is replaced, only when all of
 it is on the disk; until then there is FILE.NUMBER.part. A FILE that is a link, a
-device or a directory is refused.`,
+device or a directory is refused. With - it goes to standard output, and is whole
+only if the exit code is 0.`,
 		Example: `  kvctl snapshot save backup.db
+  kvctl snapshot save - | gzip > backup.db.gz
   kvctl snapshot save "/backups/$(date +%F).db" --timeout 30s`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case args[0] != toStdout:
+			case a.outTerminal:
+				return usagef(cmd, "a snapshot on a terminal is of no use: name a file, or pipe it into a program")
+			case a.json():
+				return usagef(cmd, "-o json would be in the snapshot: leave it out, or name a file")
+			}
 			return a.withIdle(cmd, func(ctx context.Context, c *client.Client, alive func()) error {
 				return a.saveSnapshot(ctx, c, args[0], alive)
 			})
 		},
 	}
 }
+
+// toStdout is the name of standard output.
+const toStdout = "-"
 
 func (a *app) saveSnapshot(ctx context.Context, c *client.Client, name string, alive func()) error {
 	snapshot, total, err := c.Snapshot(ctx)
@@ -49,12 +61,17 @@ func (a *app) saveSnapshot(ctx context.Context, c *client.Client, name string, a
 	defer snapshot.Close()
 	bar := a.newProgress("saving", total)
 	defer bar.end()
-	written, err := writeFile(name, func(w io.Writer) (int64, error) {
+	read := func(w io.Writer) (int64, error) {
 		return io.Copy(w, &counting{Reader: snapshot, count: func(n int) {
 			alive()
 			bar.add(int64(n))
 		}})
-	})
+	}
+	if name == toStdout {
+		_, err = read(a.out)
+		return err
+	}
+	written, err := writeFile(name, read)
 	if err != nil {
 		return err
 	}

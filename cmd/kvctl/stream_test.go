@@ -187,6 +187,26 @@ func TestSnapshotSaveFollowsNoLink(t *testing.T) {
 	}
 }
 
+// Standard output gets the snapshot and nothing else; a terminal, and a wish for
+// JSON, get nothing of it.
+func TestSnapshotSaveToStdout(t *testing.T) {
+	fake := startCluster(t)
+	t.Chdir(t.TempDir())
+	if got := kvctl(t, fake.Endpoints(), "snapshot", "save", "-"); got != "not a database\n" {
+		t.Errorf("%q", got)
+	}
+	if got := kvctl(t, fake.Endpoints(), "-o", "json", "snapshot", "save", "-"); !strings.Contains(got, "leave it out") {
+		t.Errorf("%q", got)
+	}
+	got := runKvctl(fake.Endpoints(), []string{"snapshot", "save", "-"}, "", func(a *app) { a.outTerminal = true })
+	if !strings.Contains(got, "pipe it") || strings.Contains(got, "database") {
+		t.Errorf("%q", got)
+	}
+	if left, err := os.ReadDir("."); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestSnapshotRestoreNames(t *testing.T) {
 	for _, pod := range []string{"../../x", "../../x-0", "kv", "/kv-0", "KV-0", "", "kv-0/"} {
 		dir := filepath.Join(t.TempDir(), "data")

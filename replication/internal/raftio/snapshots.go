@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -138,7 +139,7 @@ func (s *spool) ID() string { return s.id }
 
 func (s *spool) Write(p []byte) (int, error) {
 	if s.file == nil {
-		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_TRUNC|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return 0, err
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -54,7 +56,11 @@ var _ raft.StableStore = (*Votes)(nil)
 // OpenVotes opens the file at path. settle is called before a term is stored:
 // it makes durable what the log got in the term before.
 func OpenVotes(path string, hang time.Duration, failed func(error), settle func() error) (*Votes, error) {
-	db, err := bbolt.Open(path, 0o600, nil)
+	options := *bbolt.DefaultOptions
+	options.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		return os.OpenFile(name, flag|syscall.O_NOFOLLOW, mode)
+	}
+	db, err := bbolt.Open(path, 0o600, &options)
 	if err != nil {
 		return nil, orDamaged(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,5 +149,20 @@ func TestVotesOfAnotherFormat(t *testing.T) {
 	}
 	if !errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, replication.ErrDamaged) {
 		t.Error(err)
+	}
+}
+
+// A link in the place of the votes is not followed.
+func TestVotesFollowNoLink(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim")
+	link := filepath.Join(t.TempDir(), "votes")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Symlink(victim, link)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := OpenVotes(link, time.Minute, func(err error) { t.Error(err) }, func() error { return nil }); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("%v, %v", v, err)
+	}
+	if content, err := os.ReadFile(victim); err != nil || len(content) != 0 {
+		t.Errorf("the file behind the link has %q, %v", content, err)
 	}
 }

@@ -102,7 +102,7 @@ func Open(ctx context.Context, dir, pod string, wait time.Duration, log *slog.Lo
 }
 
 func acquire(ctx context.Context, path string, wait time.Duration, log *slog.Logger) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock file: %w", err)
 	}
@@ -316,7 +316,7 @@ func writeMarker(dir string, id Identity) error {
 	}
 	path := filepath.Join(dir, markerName)
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", markerName, err)
 	}
