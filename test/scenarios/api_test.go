@@ -125,6 +125,15 @@ func (a *api) cluster() string {
 	return fmt.Sprint(a.record["data"].(map[string]any)["cluster"])
 }
 
+// emptySecret is a person who wants another CA.
+func (a *api) emptySecret() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.secret, "data")
+	a.version++
+	a.secret["metadata"].(map[string]any)["resourceVersion"] = strconv.Itoa(a.version)
+}
+
 func (a *api) scale(replicas int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -153,6 +153,35 @@ func TestS27CertificatesRotate(t *testing.T) {
 	s.verify(0, 1, 2)
 }
 
+// S27: a person empties the Secret with the CA that the pods have made: they make the
+// next one, and trust both.
+func TestS27CAOfThePods(t *testing.T) {
+	t.Parallel()
+	s := newCluster(t, 3)
+	s.startLoad()
+	stop := s.strict()
+	s.api.emptySecret()
+	for _, p := range s.pods {
+		s.eventually(p.Name+" trusts the next CA as well", 2*whole, func() error {
+			if !strings.Contains(p.Printed(), "cas=2") {
+				return errors.New("it does not say so")
+			}
+			return nil
+		})
+	}
+	time.Sleep(4 * time.Second) // what is no longer trusted would be closed within 3 s
+	_, errs := stop()
+	for _, err := range errs[:min(len(errs), 5)] {
+		t.Error(err)
+	}
+	for _, p := range s.pods {
+		if text := p.Printed(); strings.Contains(text, "untrusted") {
+			t.Errorf("%s refused somebody: %s", p.Name, text)
+		}
+	}
+	s.verify(0, 1, 2)
+}
+
 // callWith makes a TLS connection as kv-0.
 func callWith(from *pki.CA, address string, trusted *pki.CA) error {
 	pair, err := from.Issue(pki.Request{Names: []string{"kv-0"}, Now: time.Now(), Life: time.Hour, Client: true})

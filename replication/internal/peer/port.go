@@ -343,7 +343,8 @@ type Conn struct {
 	once     sync.Once
 
 	proved string       // the other side's pod; set before it is given out
-	trust  func() error // guarded by port.mu; nil: nothing to check
+	trust  func() error // set once, under port.mu; nil: nothing to check
+	called bool         // this side has; as trust
 }
 
 // Close closes the connection. It may be called again.

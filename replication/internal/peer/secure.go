@@ -40,7 +40,7 @@ func (p *Port) secure(ctx context.Context, c *Conn, pod string) error {
 		return &handshake.Refused{Reason: handshake.WrongCertificate, Message: "it has the certificate of " + c.proved}
 	}
 	p.mu.Lock()
-	c.trust = secured.Recheck
+	c.trust, c.called = secured.Recheck, pod != ""
 	p.mu.Unlock()
 	select {
 	case <-changed: // perhaps after the check, and before recheck could see it
@@ -71,9 +71,9 @@ func (p *Port) recheck() {
 		case <-p.closed:
 			return
 		}
-		for c, trust := range p.trusts() {
-			if err := trust(); err != nil {
-				p.refused("in", handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)
+		for c, side := range p.trusted() {
+			if err := c.trust(); err != nil {
+				p.refused(side, handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)
 				c.raw.Close()
 			}
 		}
@@ -85,13 +85,17 @@ func (p *Port) recheck() {
 	}
 }
 
-func (p *Port) trusts() map[*Conn]func() error {
+// trusted are the connections whose trust may end, and which side was called.
+func (p *Port) trusted() map[*Conn]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := map[*Conn]func() error{}
+	all := map[*Conn]string{}
 	for c := range p.conns {
 		if c.trust != nil {
-			all[c] = c.trust
+			all[c] = "in"
+			if c.called {
+				all[c] = "out"
+			}
 		}
 	}
 	return all
