@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -61,5 +62,52 @@ func TestOneAddressHashes(t *testing.T) {
 	}
 	if used, _ := p.waiting.Used(); used != 0 {
 		t.Errorf("%d wait", used)
+	}
+}
+
+// What guessing costs whom, by a clock of the test's.
+func TestAttempts(t *testing.T) {
+	now := time.Now()
+	a := newAttempts(func() time.Time { return now })
+	fail := func(user, address string, times int) (allowed int) {
+		for range times {
+			if a.may(user, address) {
+				a.ended(user, address, false)
+				allowed++
+			}
+		}
+		return allowed
+	}
+	if got := fail("alice", "1", 50); got != 10 {
+		t.Errorf("%d guesses from one address, want 10", got)
+	}
+	if !a.may("bob", "1") || !a.may("alice", "2") {
+		t.Error("others, or elsewhere, are refused as well")
+	}
+	now = now.Add(failuresTogether.every)
+	if got := fail("alice", "1", 50); got != 1 {
+		t.Errorf("%d guesses a moment later, want 1", got)
+	}
+	a.ended("alice", "home", true)
+	for i := range 100 {
+		fail("alice", fmt.Sprint("botnet", i), 10)
+	}
+	if a.may("alice", "elsewhere") {
+		t.Error("guessing from everywhere goes on")
+	}
+	if !a.may("alice", "home") {
+		t.Error("the user is shut out of where it has logged in")
+	}
+	for i := range 20 {
+		fail(fmt.Sprint("user", i), "spray", 10)
+	}
+	if a.may("carol", "spray") {
+		t.Error("one address goes on trying users")
+	}
+	for i := range 3 * maxAttempts {
+		a.ended(fmt.Sprint("u", i), fmt.Sprint("a", i), false)
+		if len(a.left) > maxAttempts+3 {
+			t.Fatalf("%d entries", len(a.left))
+		}
 	}
 }
