@@ -163,6 +163,9 @@ func (c *core) checkKeys(ctx context.Context, keys [][]byte, may func(s *access.
 // mayWatch refuses a watch of what the caller may not read, and one by a token whose
 // time is over: the stream that it came on may be older than that.
 func (c *core) mayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
+	if err := unproved(ctx); err != nil {
+		return err
+	}
 	if !c.access().Enabled() {
 		return nil
 	}
@@ -171,6 +174,21 @@ func (c *core) mayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
 		return errTokenExpired
 	}
 	return c.checked(ctx, func(state *access.State) error { return state.Read(who, req.GetKey(), req.GetRangeEnd()) })
+}
+
+type unprovedKey struct{}
+
+// withUnproved keeps why a caller is not who it says, for the answers to its requests.
+func withUnproved(ctx context.Context, err error) context.Context {
+	if err == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, unprovedKey{}, err)
+}
+
+func unproved(ctx context.Context) error {
+	err, _ := ctx.Value(unprovedKey{}).(error)
+	return err
 }
 
 // asPod is the context of what the pod does itself.

@@ -72,6 +72,11 @@ func (b *Backend) MayReadLeases(ctx context.Context, st *store.Store, leases []*
 	return b.core.mayReadLeases(ctx, st, leases)
 }
 
+// MayWatch refuses a watch of what the caller of ctx may not read; so does Watch.
+func (b *Backend) MayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
+	return b.core.mayWatch(ctx, req)
+}
+
 // Log fails with NOT_READY while the pod starts.
 func (b *Backend) Log() (Log, error) { return b.core.needLog() }
 

@@ -15,6 +15,9 @@ const (
 	// itsKeys: any user, with rights on the keys of the request, which are looked at
 	// where they are read or written: in the store, or where the command is applied.
 	itsKeys
+	// eachMessage: as itsKeys, but a stream begins also for a caller who has proved
+	// nothing, and is told so in the answer to each of its requests.
+	eachMessage
 	// administrator: a user with the role "root".
 	administrator
 	// aPod: only the pods of the cluster reach the port, and what they ask for was
@@ -62,7 +65,7 @@ var needs = map[string]need{
 	"/etcdserverpb.KV/Txn":         itsKeys,
 	"/etcdserverpb.KV/Compact":     administrator,
 
-	"/etcdserverpb.Watch/Watch": itsKeys,
+	"/etcdserverpb.Watch/Watch": eachMessage, // Clients log in and watch again, where an error of the stream would end the watch.
 
 	"/etcdserverpb.Lease/LeaseGrant":      someone,
 	"/etcdserverpb.Lease/LeaseRevoke":     itsKeys,

@@ -48,6 +48,13 @@ func TestRightsToWatch(t *testing.T) {
 			t.Errorf("watching %q to %q: %v", test.key, test.end, first)
 		}
 	}
+	if _, first := watchAs(t, s, s.nobody, "k", ""); first.GetCancelReason() != rpctypes.ErrGRPCUserEmpty.Error() {
+		t.Errorf("watching as nobody: %v", first)
+	}
+	expired := metadata.AppendToOutgoingContext(t.Context(), "token", "baton-AAAA")
+	if _, first := watchAs(t, s, expired, "k", ""); first.GetCancelReason() != rpctypes.ErrGRPCInvalidAuthToken.Error() {
+		t.Errorf("watching with a token that is none: %v", first)
+	}
 }
 
 // When its user may no longer read the keys, a watch ends, with nothing that was written

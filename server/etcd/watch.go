@@ -166,6 +166,9 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 		return err
 	}
 	w := newWatch(req)
+	if reason := refusal.Reason(s.pod.MayWatch(ctx, w.changes)); barred[reason] {
+		return s.refuse(newest, errorOf[reason].Error())
+	}
 	if why := s.check(w, req); why != "" {
 		return s.refuse(newest, why)
 	}

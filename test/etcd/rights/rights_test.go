@@ -1,0 +1,176 @@
+package rights
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/authpb"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/test/etcd/servers"
+)
+
+var (
+	seed     = flag.Uint64("seed", 0, "of the requests; 0: one of the clock")
+	requests = flag.Int("requests", 3_000, "how many")
+)
+
+// patience bounds one request.
+const patience = 20 * time.Second
+
+// comparison is one run.
+type comparison struct {
+	*testing.T
+	*generator
+	etcd    *grpc.ClientConn
+	baton   []*grpc.ClientConn
+	tokens  map[string][2]string // A user's at etcd and at Baton; they may have ended.
+	refused map[string]int
+}
+
+func (c *comparison) context(user string, system int) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(c.Context(), patience)
+	if token := c.tokens[user][system]; token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "token", token)
+	}
+	return ctx, cancel
+}
+
+// send sends a request of a user to both systems.
+func (c *comparison) send(user string, request proto.Message) (etcd, baton answer) {
+	ctx, cancel := c.context(user, 0)
+	defer cancel()
+	etcd = send(ctx, c.etcd, request)
+	ctx, cancel = c.context(user, 1)
+	defer cancel()
+	conn := c.baton[c.IntN(len(c.baton))]
+	switch request.(type) {
+	case *pb.TxnRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest, *pb.WatchCreateRequest:
+		// The pod may be a moment behind what was written through another one.
+		_ = send(ctx, conn, &pb.RangeRequest{Key: []byte("a")})
+	}
+	return etcd, send(ctx, conn, request)
+}
+
+// login gets a token of both systems for a user, whose password the model knows.
+func (c *comparison) login(user string) {
+	u := c.model.users[user]
+	if u == nil || u.password == "" || !c.model.enabled {
+		return
+	}
+	etcd, baton := c.send("", &pb.AuthenticateRequest{Name: user, Password: u.password})
+	if etcd.err != nil || baton.err != nil {
+		c.Fatalf("seed %d: %s cannot log in: %v, %v", *seed, user, etcd.err, baton.err)
+	}
+	c.tokens[user] = [2]string{etcd.message.(*pb.AuthenticateResponse).GetToken(), baton.message.(*pb.AuthenticateResponse).GetToken()}
+}
+
+// step sends one request, of a user of its own choosing, and compares.
+func (c *comparison) step(n int) {
+	user := pick(c.generator, append(names, ""))
+	request := c.request()
+	if c.isChange(request) && c.chance(85) {
+		user = root // Others are refused.
+	}
+	etcd, baton := c.send(user, request)
+	etcd.normalize()
+	baton.normalize()
+	what := fmt.Sprintf("request %d, seed %d, of %q:\n%T{%v}", n, *seed, user, request, request)
+	if !etcd.equal(baton) && !named(request, etcd, baton) {
+		c.Fatalf("%s\netcd:  %v\nbaton: %v", what, etcd, baton)
+	}
+	if etcd.err != nil {
+		c.refused[etcd.String()]++
+	}
+	c.judge(what, user, request, etcd)
+	if etcd.err == nil {
+		c.model.change(request)
+	}
+	if sameError(etcd.err, rpctypes.ErrGRPCInvalidAuthToken) || c.tokens[user][0] == "" {
+		c.login(user)
+	}
+}
+
+// named is a difference that docs/etcd.md names: of a request that is wrong, or of
+// nothing, and of nobody, Baton says the latter; it does not look at the token of who
+// asks whether access control is on.
+func named(request proto.Message, etcd, baton answer) bool {
+	if _, status := request.(*pb.AuthStatusRequest); status {
+		return sameError(etcd.err, rpctypes.ErrGRPCInvalidAuthToken)
+	}
+	nobody := sameError(baton.err, rpctypes.ErrGRPCUserEmpty) || sameError(baton.err, rpctypes.ErrGRPCInvalidAuthToken)
+	_, txn := request.(*pb.TxnRequest)
+	all, _ := claims(request)
+	return nobody && txn && (len(all) == 0 || sameError(etcd.err, rpctypes.ErrGRPCDuplicateKey))
+}
+
+func (c *comparison) isChange(request proto.Message) bool {
+	switch request.(type) {
+	case *pb.AuthenticateRequest, *pb.AuthStatusRequest, *pb.AuthUserGetRequest, *pb.AuthRoleGetRequest, *pb.AuthUserListRequest, *pb.AuthRoleListRequest:
+		return false
+	}
+	return strings.HasPrefix(methods[string(request.ProtoReflect().Descriptor().Name())].name, "Auth/")
+}
+
+// judge compares with the model whether the request was permitted.
+func (c *comparison) judge(what, user string, request proto.Message, got answer) {
+	all, known := claims(request)
+	denied := sameError(got.err, rpctypes.ErrGRPCPermissionDenied)
+	refused := got.err != nil
+	if created, ok := got.message.(*pb.WatchResponse); ok {
+		denied = created.GetCancelReason() == rpctypes.ErrGRPCPermissionDenied.Error()
+		refused = created.GetCanceled()
+	}
+	if !known || refused && !denied {
+		return
+	}
+	permitted := true
+	for _, claim := range all {
+		permitted = permitted && c.model.may(user, claim)
+	}
+	if permitted == denied {
+		c.Fatalf("%s\nto the model it is permitted: %v\nanswer: %v", what, permitted, got)
+	}
+}
+
+func sameError(err, want error) bool { return rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(want) }
+
+func TestSameRights(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-seed %d -requests %d", *seed, *requests)
+	c := &comparison{
+		T: t, tokens: map[string][2]string{}, refused: map[string]int{},
+		generator: &generator{Rand: rand.New(rand.NewPCG(*seed, 0)), model: &model{users: map[string]*user{}, roles: map[string][]*authpb.Permission{}}},
+	}
+	c.etcd = servers.Etcd(t, "--bcrypt-cost", "4").Pods[0].Conn()
+	for _, p := range servers.Baton(t, 3).Pods {
+		c.baton = append(c.baton, p.Conn())
+	}
+	for _, request := range []proto.Message{
+		&pb.AuthUserAddRequest{Name: root, Password: "roots"}, &pb.AuthRoleAddRequest{Name: root},
+		&pb.AuthUserGrantRoleRequest{User: root, Role: root}, &pb.AuthEnableRequest{},
+	} {
+		if etcd, baton := c.send("", request); etcd.err != nil || baton.err != nil {
+			t.Fatalf("%v: %v, %v", request, etcd.err, baton.err)
+		}
+		c.model.change(request)
+	}
+	c.login(root)
+	for n := range *requests {
+		c.step(n)
+	}
+	for why, times := range c.refused {
+		t.Logf("%6d times %s", times, why)
+	}
+}
