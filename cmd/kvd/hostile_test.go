@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -149,4 +153,68 @@ func TestForwardedAttacks(t *testing.T) {
 	for _, name := range all {
 		s.mustHave(name, "good", "v")
 	}
+}
+
+// spendTerm gives a pod that is down the last term that there is, as a message did to a
+// version that believed it.
+func (s *statefulSet) spendTerm(name string) {
+	s.t.Helper()
+	db, err := bbolt.Open(filepath.Join(s.volume(name), "raft", "vote.db"), 0o600, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("conf")).Put([]byte("CurrentTerm"), bytes.Repeat([]byte{0xff}, 8))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Three volumes whose terms are used up have no master, though all pods answer. A
+// person can begin a new history from the one with most.
+func TestRecoverFromSpentTerms(t *testing.T) {
+	t.Parallel()
+	s := newStatefulSet(t, 3)
+	all := []string{"kv-0", "kv-1", "kv-2"}
+	s.start(all...)
+	s.awaitReady(all...)
+	s.awaitVoters("kv-0", all...)
+	s.mustPut("kv-0", "k")
+	for _, name := range all {
+		s.mustHave(name, "k", "v")
+	}
+	s.stopAll(all...)
+	for _, name := range all {
+		s.spendTerm(name)
+	}
+	s.start(all...)
+	recovered := ""
+	s.eventually("one recovers", func() error {
+		var refused error
+		for _, name := range all {
+			c := s.config(name)
+			if _, err := recoverPod(t.Context(), &c, nil); err != nil {
+				refused = errors.Join(refused, err)
+				continue
+			}
+			recovered = name
+			return nil
+		}
+		return refused
+	})
+	for _, name := range all {
+		if name != recovered {
+			s.pods[name].cancel()
+			t.Log(<-s.pods[name].ended)
+			delete(s.pods, name)
+			s.wipe(name)
+			s.start(name)
+		}
+	}
+	s.awaitReady(all...)
+	for _, name := range all {
+		s.mustHave(name, "k", "v")
+	}
+	s.mustPut("kv-1", "after")
 }

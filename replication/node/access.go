@@ -25,6 +25,9 @@ type need struct {
 	cluster bool
 	// own is what must be the caller's own of a request; nil: nothing is.
 	own func(req any, caller replication.MemberID) bool
+	// streams are how many of one pod may be open, for a stream that holds something.
+	// More than one: an earlier connection may not be known to be cut yet.
+	streams int
 }
 
 // needs are the methods of the peer port. Any other is denied: a test has the list of
@@ -32,16 +35,16 @@ type need struct {
 var needs = map[string]need{
 	peerv1.PeerService_Inspect_FullMethodName:   {},
 	peerv1.PeerService_PodStatus_FullMethodName: {},
-	peerv1.PeerService_Clone_FullMethodName:     {},
+	peerv1.PeerService_Clone_FullMethodName:     {streams: 4},
 	peerv1.PeerService_KeepLog_FullMethodName:   {own: ownMember},
 	peerv1.PeerService_Join_FullMethodName:      {own: ownMember, cluster: true},
 	peerv1.PeerService_Leave_FullMethodName:     {own: ownMember, cluster: true},
 	peerv1.PeerService_Compare_FullMethodName:   {own: ownPod, cluster: true},
-	peerv1.PeerService_Forward_FullMethodName:   {cluster: true},
+	peerv1.PeerService_Forward_FullMethodName:   {cluster: true, streams: 64},
 	peerv1.PeerService_ReadIndex_FullMethodName: {cluster: true},
 	peerv1.PeerService_HandOver_FullMethodName:  {cluster: true},
 	// What followers ask for their clients.
-	kvv1.LeaseService_KeepAlive_FullMethodName:  {cluster: true},
+	kvv1.LeaseService_KeepAlive_FullMethodName:  {cluster: true, streams: 64},
 	kvv1.LeaseService_TimeToLive_FullMethodName: {cluster: true},
 }
 
@@ -58,10 +61,31 @@ func ownPod(req any, caller replication.MemberID) bool {
 // deniedEvery keeps a caller that is denied all the time out of the log.
 const deniedEvery = 10 * time.Second
 
-// denials says now and then that there are some.
+// denials says now and then that there are some, and counts what may not be too many.
 type denials struct {
-	mu   sync.Mutex // guards said
+	mu   sync.Mutex // guards the fields below
 	said time.Time
+	open map[string]int // streams, by pod and method
+}
+
+// enter counts a stream of most, until leave is called.
+func (d *denials) enter(of string, most int) (leave func(), ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open[of] >= most {
+		return nil, false
+	}
+	if d.open == nil {
+		d.open = map[string]int{}
+	}
+	d.open[of]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.open[of]--; d.open[of] == 0 {
+			delete(d.open, of)
+		}
+	}, true
 }
 
 func (d *denials) due() bool {
@@ -118,6 +142,12 @@ func (n *Node) guards() []grpc.ServerOption {
 			if err := n.allow(stream.Context(), info.FullMethod, nil); err != nil {
 				return err
 			}
+			caller, _ := peer.CallerOf(stream.Context())
+			leave, ok := n.denials.enter(caller.Member.Pod()+" "+info.FullMethod, needs[info.FullMethod].streams)
+			if !ok {
+				return status.Errorf(codes.ResourceExhausted, "%s has as many streams of %s as it can", caller.Member.Pod(), info.FullMethod)
+			}
+			defer leave()
 			return handle(service, stream)
 		}),
 	}

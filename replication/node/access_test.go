@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"io"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -11,6 +13,7 @@ import (
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
+	"github.com/batondb/baton/replication/internal/machinetest"
 )
 
 // Every method between pods is in the list of what each needs, and nothing else is; the
@@ -22,7 +25,11 @@ func TestEveryMethodIsListed(t *testing.T) {
 	there := map[string]bool{}
 	for service, info := range server.GetServiceInfo() {
 		for _, m := range info.Methods {
-			there["/"+service+"/"+m.Name] = true
+			name := "/" + service + "/" + m.Name
+			there[name] = true
+			if streams := needs[name].streams; streams > 0 != (m.IsClientStream || m.IsServerStream) {
+				t.Errorf("%s may have %d streams of one pod", name, streams)
+			}
 		}
 	}
 	for _, denied := range []string{
@@ -155,5 +162,46 @@ func TestAStrangersCalls(t *testing.T) {
 	c.served("after")
 	if c.master() != m {
 		t.Log("the master is another one: a busy machine may hold an election at any time")
+	}
+}
+
+// A pod that asks again and again for what holds something gets so much of it, and no
+// other pod less.
+func TestStreamsOfOnePod(t *testing.T) {
+	c := newCluster(t, 3).boot()
+	c.served("before")
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	forward := func(from *pod) error {
+		conn, err := from.node.PeerConn(c.master().name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := peerv1.NewPeerServiceClient(conn).Forward(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&peerv1.ForwardRequest{Id: 1, Command: machinetest.PutCommand("k", "v")}); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		_, err = stream.Recv()
+		return err
+	}
+	p := c.follower()
+	refused := 0
+	for range 2 * needs[peerv1.PeerService_Forward_FullMethodName].streams {
+		switch err := forward(p); status.Code(err) {
+		case codes.OK:
+		case codes.ResourceExhausted:
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("none was refused")
+	}
+	if err := forward(c.followers()[1]); err != nil {
+		t.Errorf("the other pod: %v", err)
 	}
 }

@@ -131,3 +131,39 @@ func TestSharesOfGreetings(t *testing.T) {
 		t.Error("the newest was closed")
 	}
 }
+
+// A pod that connects again and again has so many connections, the newest.
+func TestConnectionsOfOnePod(t *testing.T) {
+	called := onLoopback(t, "kv-0", calledByNobody)
+	at := called.opts.Listener.Addr().String()
+	resolve := func(string) (string, error) { return at, nil }
+	p, other := onLoopback(t, "kv-1", resolve), onLoopback(t, "kv-2", resolve)
+	answers := called.Listen(handshake.Calls)
+	var accepted []net.Conn
+	open := func(p *Port) {
+		t.Helper()
+		conn, err := p.Dial(t.Context(), handshake.Calls, "kv-0", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		end, err := answers.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { end.Close() })
+		accepted = append(accepted, end)
+	}
+	open(other)
+	for range maxConns + 1 {
+		open(p)
+	}
+	ended := func(c net.Conn) bool {
+		c.SetReadDeadline(time.Unix(1, 0))
+		_, err := c.Read(make([]byte, 1))
+		return errors.Is(err, net.ErrClosed)
+	}
+	if ended(accepted[0]) || !ended(accepted[1]) || ended(accepted[2]) || ended(accepted[maxConns+1]) {
+		t.Error("another one than the oldest of the pod with too many was closed")
+	}
+}

@@ -19,6 +19,9 @@ const (
 	// connectTimeout is short: an address that DNS still gives for a pod that has
 	// moved answers nothing, and the next attempt may have the right one.
 	connectTimeout = time.Second
+	// maxConns of one kind a pod may have; with all that breaks and is made anew it
+	// needs some ten.
+	maxConns = 64
 	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
 	refusalLogEvery = 10 * time.Second
 )
@@ -151,6 +154,7 @@ func (p *Port) greet(conn net.Conn, done func()) {
 		tracked.Close()
 		return
 	}
+	p.makeRoom(tracked, hello.Kind)
 	if hello.Kind != handshake.Calls {
 		p.count(tracked, replication.MemberID(hello.Member))
 	}
@@ -158,6 +162,25 @@ func (p *Port) greet(conn net.Conn, done func()) {
 	case to.conns <- tracked:
 	case <-to.done:
 		tracked.Close()
+	}
+}
+
+// makeRoom closes a pod's oldest connection of a kind when it has too many.
+func (p *Port) makeRoom(tracked *Conn, kind handshake.Kind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	tracked.kind, tracked.since = kind, time.Now()
+	pod, held, oldest := tracked.caller.Member.Pod(), 0, (*Conn)(nil)
+	for c := range p.conns {
+		if c.kind != kind || c.caller.Member.Pod() != pod {
+			continue
+		}
+		if held++; oldest == nil || c.since.Before(oldest.since) {
+			oldest = c
+		}
+	}
+	if held > maxConns {
+		oldest.raw.Close()
 	}
 }
 
@@ -345,6 +368,9 @@ type Conn struct {
 	proved string       // the other side's pod; set before it is given out
 	trust  func() error // set once, under port.mu; nil: nothing to check
 	called bool         // this side has; as trust
+	// Of an accepted one what it is for, and since when; guarded by port.mu.
+	kind  handshake.Kind
+	since time.Time
 }
 
 // Close closes the connection. It may be called again.

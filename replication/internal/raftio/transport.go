@@ -18,18 +18,18 @@ import (
 
 // streams is the library's way to the peer port. An address is a member id.
 type streams struct {
-	port *peer.Port
-	addr net.Addr
-	ctx  context.Context // ends Accept
+	port   *peer.Port
+	addr   net.Addr
+	closed chan struct{} // by Close, which is called once
 }
 
 // Accept implements net.Listener. There is never anything: see Transport.accept.
 func (s *streams) Accept() (net.Conn, error) {
-	<-s.ctx.Done()
+	<-s.closed
 	return nil, net.ErrClosed
 }
 
-func (s *streams) Close() error   { return nil }
+func (s *streams) Close() error   { close(s.closed); return nil }
 func (s *streams) Addr() net.Addr { return s.addr }
 
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
@@ -74,7 +74,7 @@ func newTransport(o Config, r *Replica, p *proven) *Transport {
 	t.ending.ctx, t.ending.cancel = context.WithCancel(context.Background())
 	messages, pipelines := o.Port.Listen(handshake.Raft), o.Port.Listen(handshake.Append)
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: &streams{o.Port, messages.Addr(), t.ending.ctx}, Logger: slogger.New(o.Logger),
+		Stream: &streams{o.Port, messages.Addr(), make(chan struct{})}, Logger: slogger.New(o.Logger),
 		MaxPool: 3, Timeout: o.Options.Timing.Transport,
 	})
 	// At least 64 KiB in each Timeout while a snapshot is sent.
