@@ -47,6 +47,8 @@ func as(t *testing.T, pods *kvd.Cluster, user string) *client.Client {
 
 // A client logs in by itself, also after its token has ended, and goes on through a
 // change of master; so do its watches and batches.
+//
+// Scenario: S47
 func TestLogin(t *testing.T) {
 	pods, nobody := startKvd(t)
 	master := awaitWhole(t, pods)

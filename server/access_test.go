@@ -1,6 +1,11 @@
 package server
 
 import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -35,5 +40,87 @@ func TestOrdersOnAPodThatLags(t *testing.T) {
 	_, err := kvv1.NewMaintenanceServiceClient(p.conn).HandOver(within5s(t), &kvv1.HandOverRequest{})
 	if status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a stranger hands the baton over: %v", err)
+	}
+}
+
+// The first user is refused until every member is known to have a version with users: one
+// without would stop at the change. Those after it are not.
+//
+// Scenario: S26
+func TestTheFirstUserNeedsAllVersions(t *testing.T) {
+	one, other := newPod(t, "kv-0"), newPod(t, "kv-1")
+	wire(one, other)
+	add := func(name string) error {
+		change := &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: name, NoPassword: true}}}
+		_, err := kvv1.NewAuthServiceClient(one.conn).ChangeAuth(within5s(t), &kvv1.ChangeAuthRequest{Change: change})
+		return err
+	}
+	other.log.old = true
+	if code, reason, _ := info(add("a")); reason != "VERSION_TOO_OLD" {
+		t.Errorf("with an old pod: %v %s", code, reason)
+	}
+	if one.store.Access() != nil {
+		t.Error("it was added all the same")
+	}
+	other.log.old = false
+	if err := add("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.peer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := add("b"); err != nil {
+		t.Errorf("later, with a pod that does not answer: %v", err)
+	}
+}
+
+// No password reaches the log, and no hash a client.
+func TestPasswordsStayHere(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	applied := ""
+	propose := p.log.propose
+	p.log.propose = func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+		applied += command.String()
+		return propose(ctx, command)
+	}
+	client := kvv1.NewAuthServiceClient(p.conn)
+	add := &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: "a", PasswordHash: []byte("chosen")}}}
+	if _, err := client.ChangeAuth(within5s(t), &kvv1.ChangeAuthRequest{Change: add, Password: "geheim"}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(applied, "geheim") || strings.Contains(applied, "chosen") || !strings.Contains(applied, "$2a$") {
+		t.Errorf("the log has %s", applied)
+	}
+	users, err := client.ListUsers(within5s(t), &kvv1.ListUsersRequest{})
+	if err != nil || len(users.GetUsers()) != 1 || users.GetUsers()[0].GetPasswordHash() != nil {
+		t.Errorf("clients get %v, %v", users, err)
+	}
+	long := &kvv1.ChangeAuthRequest{Change: add, Password: strings.Repeat("p", maxPasswordBytes+1)}
+	if _, err := client.ChangeAuth(within5s(t), long); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a password that bcrypt would cut: %v", err)
+	}
+}
+
+// What is not in the table is denied, whether access control is on or not.
+func TestAnUnlistedMethodIsDenied(t *testing.T) {
+	i := instrumented{core: newPod(t, "kv-0").use().core}
+	i.identify = i.core.identify
+	if _, err := i.admitted(t.Context(), needs["/baton.kv.v1.KVService/Forgotten"]); !errors.Is(err, errDenied) {
+		t.Errorf("a method that is not in the table: %v", err)
+	}
+}
+
+// A path that is not in the table is not served, even to this machine.
+func TestAnUnlistedPathIsNotServed(t *testing.T) {
+	mux := listedMux{http.NewServeMux()}
+	for _, pattern := range []string{"GET /livez", "GET /forgotten"} {
+		mux.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
+	}
+	for path, want := range map[string]int{"/livez": http.StatusOK, "/forgotten": http.StatusNotFound} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
 	}
 }

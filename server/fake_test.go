@@ -82,6 +82,7 @@ type fakeLog struct {
 	reading  func() // Called by each linearizable read; nil: nothing.
 	recloned string
 	awaits   bool
+	old      bool          // Its version does not know users and roles.
 	slow     time.Duration // To be compared with.
 	deadline time.Duration // Of the last read.
 }
@@ -223,6 +224,7 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 		s.Role = kvv1.PodStatus_ROLE_MASTER
 	}
 	l.server.CompleteStatus(s)
+	s.AccessControl = s.AccessControl && !l.old
 	return s
 }
 

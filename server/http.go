@@ -13,7 +13,7 @@ import (
 
 // handler is the HTTP port: probes, metrics, profiles and a page for people.
 func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
+	mux := listedMux{http.NewServeMux()}
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{
@@ -23,6 +23,19 @@ func (s *Server) handler() http.Handler {
 	newProfiles().register(mux)
 	mux.HandleFunc("GET /{$}", s.page)
 	return answerSoon(mux)
+}
+
+// listedMux serves what the table of needs has, and nothing else.
+type listedMux struct{ *http.ServeMux }
+
+func (m listedMux) Handle(pattern string, handler http.Handler) {
+	if needs[pattern] != denied {
+		m.ServeMux.Handle(pattern, handler)
+	}
+}
+
+func (m listedMux) HandleFunc(pattern string, handle func(http.ResponseWriter, *http.Request)) {
+	m.Handle(pattern, http.HandlerFunc(handle))
 }
 
 // answerSoon ends connections whose clients do not read their answers.

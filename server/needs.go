@@ -121,12 +121,16 @@ var needs = map[string]need{
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      nothing,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": nothing,
 
-	"GET /livez":      nothing,
-	"GET /readyz":     nothing,
-	"GET /metrics":    nothing,
-	"GET /{$}":        nothing,
-	"/debug/pprof/":   thisMachine,
-	peerPort + leases: aPod,
+	"GET /livez":           nothing,
+	"GET /readyz":          nothing,
+	"GET /metrics":         nothing,
+	"GET /{$}":             nothing,
+	"/debug/pprof/":        thisMachine,
+	"/debug/pprof/cmdline": thisMachine,
+	"/debug/pprof/profile": thisMachine,
+	"/debug/pprof/symbol":  thisMachine,
+	"/debug/pprof/trace":   thisMachine,
+	peerPort + leases:      aPod,
 }
 
 // The lease service is on the peer port, too: the master answers for all pods.

@@ -22,7 +22,7 @@ func newProfiles() *profiles {
 	return &profiles{running: make(chan struct{}, maxProfiles), began: time.Now()}
 }
 
-func (p *profiles) register(mux *http.ServeMux) {
+func (p *profiles) register(mux listedMux) {
 	for path, show := range map[string]http.HandlerFunc{
 		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
 		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,

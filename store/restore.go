@@ -50,6 +50,7 @@ func (s *Store) restore(r io.Reader) error {
 	}
 	s.flusher.start()
 	s.watches.reread(s.visible.revision.Load())
+	s.watches.recheck() // The rights are others, too.
 	s.revised.broadcast()
 	return nil
 }

@@ -59,6 +59,8 @@ func TestRightsToWatch(t *testing.T) {
 
 // When its user may no longer read the keys, a watch ends, with nothing that was written
 // afterwards; one of somebody else goes on.
+//
+// Scenario: S47
 func TestRevokingEndsWatches(t *testing.T) {
 	s := newSecured(t, permission(reading, "k", ""))
 	hers, _ := watchAs(t, s, s.alice, "k", "")

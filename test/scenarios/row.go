@@ -55,7 +55,7 @@ var rows = []row{
 	{"S34", "CPU throttled", "fewer than one election an hour under load", "P", nil},
 	{"S35", "values at and over the limit", "a typed error at the door", "P", nil},
 	{"S36", "compaction of a large store", "the 99th percentile of writes stays under 1 s", "P", nil},
-	{"S37", "clocks jump", "a lease never ends early; only certificates, which begin a day early, depend on a wall clock", "P", nil},
+	{"S37", "clocks jump", "a lease never ends early; only certificates, which begin a day early, and tokens depend on a wall clock", "P", nil},
 	{"S38", "clients hold on to the old master; unknown outcomes", "working within 3 s; refused and unknown differ; deadlines hold", "P", nil},
 	{"S39", "a write sent to a follower", "forwarded, one hop; each acknowledged one applied once", "P", nil},
 	{"S40", "stale reads", "linearizable by default; the bounds of the others hold", "P", nil},
@@ -65,4 +65,5 @@ var rows = []row{
 	{"S44", "damage is found in two pods within one clone's time", "never more data given up than the rest can commit without; a master all the time", "P", nil},
 	{"S45", "a person runs recover in a pod that is only cut off", "refused; with the lost members named wrongly, too, the healthy majority never yields", "P", nil},
 	{"S46", "the first entry after a clone conflicts with the next master's", "heals within 10 s", "P", nil},
+	{"S47", "access control is turned on under clients; rights and passwords change, and the master", "nobody reads or writes without the right; tokens live on; who loses a right loses open watches", "P", nil},
 }
