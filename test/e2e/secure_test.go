@@ -43,13 +43,8 @@ func TestSecureOverlay(t *testing.T) {
 	}
 	client := strings.NewReplacer("kv-client.databases.svc", "kv-client."+c.namespace+".svc", "image: "+defaultImage, "image: "+*image).
 		Replace(readFile(t, "client.yaml"))
-	if _, err := kubectl(shop, client, "apply", "-f", "-"); err != nil {
-		t.Fatal(err)
-	}
-	_, err := kubectl(shop, "", "wait", "pod/kv-example", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-	logs, _ := kubectl(shop, "", "logs", "kv-example")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, logs)
+	if logs, ended := runClient(t, shop, client); ended != "Succeeded" {
+		t.Fatalf("it has %s: %s", ended, logs)
 	}
 	// As a person looks at it, by the environment that the overlay gives.
 	if got := c.kubectl("exec", "kv-1", "--", "kvctl", "get", "greeting"); !strings.Contains(got, "hello") {
@@ -57,6 +52,52 @@ func TestSecureOverlay(t *testing.T) {
 	}
 	if out, err := kubectl(c.namespace, "", "exec", "kv-0", "--", "kvctl", "--endpoints", "127.0.0.1:7400", "--cacert", "", "--timeout", "3s", "get", "greeting"); err == nil {
 		t.Errorf("without TLS it says %q", out)
+	}
+	c.accessControl(shop, client)
+}
+
+// runClient runs the client to its end.
+func runClient(t *testing.T, namespace, client string) (logs, ended string) {
+	t.Helper()
+	if _, err := kubectl(namespace, client, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(settlePatience); ended != "Succeeded" && ended != "Failed" && time.Now().Before(deadline); time.Sleep(poll) {
+		ended, _ = kubectl(namespace, "", "get", "pod", "kv-example", "-o", "jsonpath={.status.phase}")
+	}
+	logs, _ = kubectl(namespace, "", "logs", "kv-example")
+	if _, err := kubectl(namespace, "", "delete", "pod", "kv-example", "--force", "--grace-period=0"); err != nil {
+		t.Fatal(err)
+	}
+	return logs, ended
+}
+
+// accessControl turns it on: the client's ServiceAccount may write what its role
+// says, and nobody without a name anything.
+func (c *Cluster) accessControl(shop, client string) {
+	c.t.Helper()
+	account := "system:serviceaccount:" + shop + ":default"
+	if _, err := kubectl(c.namespace, "a password for root\n", "exec", "-i", "kv-0", "--", "kvctl", "auth", "user", "add", "root"); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"user", "grant", "root", "root"},
+		{"role", "add", "shop"},
+		{"user", "add", "--no-password", account},
+		{"user", "grant", account, "shop"},
+		{"enable"},
+	} {
+		c.kubectl(append([]string{"exec", "kv-0", "--", "kvctl", "auth"}, args...)...)
+	}
+	if logs, ended := runClient(c.t, shop, client); ended != "Failed" || !strings.Contains(strings.ToLower(logs), "permi") {
+		c.t.Errorf("without a right it has %s: %s", ended, logs)
+	}
+	if out, err := kubectl(c.namespace, "", "exec", "kv-0", "--", "kvctl", "get", "greeting"); err == nil {
+		c.t.Errorf("nobody reads %q", out)
+	}
+	c.kubectl("exec", "kv-0", "--", "kvctl", "--user", "root", "--password", "a password for root", "auth", "role", "grant", "shop", "readwrite", "greeting")
+	if logs, ended := runClient(c.t, shop, client); ended != "Succeeded" {
+		c.t.Errorf("with the right it has %s: %s", ended, logs)
 	}
 }
 
