@@ -34,6 +34,19 @@ func (c *core) checked(ctx context.Context, check func(*access.State) error) err
 	return check(st.Access())
 }
 
+// enabledSince says whether access control is on in what this pod has yet to apply: the
+// sender of a token has heard so, perhaps from another pod.
+func (c *core) enabledSince(ctx context.Context) bool {
+	log, err := c.needLog()
+	if err != nil || log.IsMaster() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
+	defer cancel()
+	st, err := c.prepareRead(ctx, nil)
+	return err == nil && st.Access().Enabled()
+}
+
 // allow refuses a call whose caller does not have what its method needs. It returns
 // the context to go on with.
 func (c *core) allow(ctx context.Context, needs need) error {

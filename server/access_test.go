@@ -6,9 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/batondb/baton/internal/access"
@@ -40,6 +43,23 @@ func TestOrdersOnAPodThatLags(t *testing.T) {
 	_, err := kvv1.NewMaintenanceServiceClient(p.conn).HandOver(within5s(t), &kvv1.HandOverRequest{})
 	if status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a stranger hands the baton over: %v", err)
+	}
+}
+
+// Nor does it take a token for nothing.
+func TestATokenOnAPodThatLags(t *testing.T) {
+	p, master := newPod(t, "kv-1"), newPod(t, "kv-0")
+	wire(master, p)
+	var once sync.Once
+	p.log.reading = func() { once.Do(p.store.enable) }
+	p.log.propose = func(_ context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+		once.Do(p.store.enable) // By the time it is applied, at the latest.
+		return p.store.apply(command), nil
+	}
+	token := newToken([]byte("key"), access.Root, 2, time.Now()) // The first change is at the auth revision 2.
+	ctx := metadata.AppendToOutgoingContext(within5s(t), etcdTokenKey, token)
+	if _, err := p.kv().Put(ctx, &kvv1.PutRequest{Key: []byte("k")}); err != nil {
+		t.Errorf("a put by root: %v", err)
 	}
 }
 
