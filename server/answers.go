@@ -15,6 +15,7 @@ import (
 
 	"github.com/batondb/baton/internal/inbound"
 	"github.com/batondb/baton/internal/quota"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // An answer is in memory until its client has read it, and gRPC takes in all of a
@@ -102,8 +103,8 @@ type counted struct {
 // counted counts a message if it is large. It fails with TOO_MANY.
 func (c *core) counted(ctx context.Context, message any) (any, error) {
 	m, ok := message.(proto.Message)
-	if !ok {
-		return message, nil // It is counted already.
+	if !ok || isSmall(message) {
+		return message, nil // It is counted already, or need not be.
 	}
 	size := proto.Size(m)
 	if size <= maxUncountedBytes {
@@ -115,6 +116,17 @@ func (c *core) counted(ctx context.Context, message any) (any, error) {
 	}
 	sent.stop = inbound.AfterClose(ctx, sent.give)
 	return sent, nil
+}
+
+// isSmall knows without a look at its fields that most answers are small.
+func isSmall(message any) bool {
+	switch m := message.(type) {
+	case *kvv1.PutResponse:
+		return m.GetPrevKv() == nil
+	case *kvv1.RangeResponse:
+		return len(m.GetKvs()) == 0 || len(m.GetKvs()) == 1 && len(m.GetKvs()[0].GetValue()) < maxUncountedBytes/2
+	}
+	return false
 }
 
 // uncount gives back what a message took that was not sent.

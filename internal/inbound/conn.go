@@ -222,7 +222,7 @@ func body(payload []byte, flags http2.Flags) []byte {
 
 // open follows the stream whose headers were read last.
 func (c *conn) open(of Method) error {
-	if c.ends {
+	if c.ends || c.isWhole() {
 		return nil
 	}
 	s := stream{unary: of == Unary}
@@ -236,6 +236,19 @@ func (c *conn) open(of Method) error {
 		c.address.visitor.end(1)
 	}
 	return nil
+}
+
+// isWhole says that all that the client sends in the call is here, as it mostly is: then
+// there is nothing to follow.
+func (c *conn) isWhole() bool {
+	n := c.in.Buffered()
+	if n < headerBytes {
+		return false
+	}
+	header, _ := c.in.Peek(headerBytes) // It is there.
+	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
+	return http2.FrameType(header[3]) == http2.FrameData && http2.Flags(header[4]).Has(http2.FlagDataEndStream) &&
+		binary.BigEndian.Uint32(header[5:])&(1<<31-1) == c.opening && n >= headerBytes+length
 }
 
 func (c *conn) giveBytes(taken int64) {

@@ -55,12 +55,17 @@ func (s *stream) more(payload []byte) (rest []byte) {
 
 // streams are those of a connection that their client has not ended.
 type streams struct {
+	followed int // As many as open has; for the goroutine that reads.
+
 	mu     sync.Mutex // guards the fields below
 	open   map[uint32]stream
 	closed bool
 }
 
 func (s *streams) has(id uint32) bool {
+	if s.followed == 0 {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.open[id]
@@ -79,6 +84,7 @@ func (s *streams) change(id uint32, change func(*stream) (keep bool, err error))
 		s.open[id] = one
 	} else {
 		delete(s.open, id)
+		s.followed--
 	}
 	return kept, err
 }
@@ -89,15 +95,22 @@ func (s *streams) add(id uint32, one stream) bool {
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.open[id] = one
+		s.followed++
 	}
 	return !s.closed
 }
 
 func (s *streams) remove(id uint32) (stream, bool) {
+	if s.followed == 0 {
+		return stream{}, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.open[id]
-	delete(s.open, id)
+	if ok {
+		delete(s.open, id)
+		s.followed--
+	}
 	return one, ok
 }
 
@@ -112,6 +125,7 @@ func (s *streams) removeIf(is func(stream) bool) map[uint32]stream {
 			}
 			removed[id] = one
 			delete(s.open, id)
+			s.followed--
 		}
 	}
 	return removed
