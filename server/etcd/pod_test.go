@@ -100,7 +100,7 @@ func newSolo(t testing.TB, change ...func(*server.Options)) *solo {
 		t.Fatal(err)
 	}
 	s := &solo{registry: prometheus.NewRegistry(), log: &soloLog{store: st, master: "kv-0"}, store: st}
-	options := server.Options{Name: "kv-0", Registry: s.registry}
+	options := server.Options{Name: "kv-0", HashInterval: time.Hour, Registry: s.registry}
 	for _, c := range change {
 		c(&options)
 	}
