@@ -96,8 +96,9 @@ func (c *core) permit(ctx context.Context, command *kvv1.Command) error {
 		return err
 	}
 	who := caller.From(ctx)
-	attached := func(lease int64) ([][]byte, error) { return c.leaseKeys(st, lease) }
-	if err := c.checked(ctx, func(state *access.State) error { return state.Permit(who, command, attached) }); err != nil {
+	if err := c.checked(ctx, func(state *access.State) error {
+		return state.Permit(who, command, func(lease int64) (int, error) { return st.MayWriteLease(state, who, lease) })
+	}); err != nil {
 		return err
 	}
 	identity := access.Identity(who)
@@ -132,11 +133,14 @@ func (c *core) mayKeepAlive(ctx context.Context, lease int64) error {
 	if err != nil {
 		return err
 	}
-	keys, err := c.leaseKeys(st, lease)
-	if err != nil {
+	who := caller.From(ctx)
+	return c.checked(ctx, func(state *access.State) error {
+		if err := state.Known(who); err != nil {
+			return err
+		}
+		_, err := st.MayWriteLease(state, who, lease)
 		return err
-	}
-	return c.mayWriteKeys(ctx, keys)
+	})
 }
 
 // leaseKeys are none for a lease that is not there.
@@ -150,22 +154,13 @@ func (c *core) leaseKeys(st *store.Store, lease int64) ([][]byte, error) {
 
 // mayReadKeys refuses a caller who may not read all of some keys.
 func (c *core) mayReadKeys(ctx context.Context, keys [][]byte) error {
-	return c.checkKeys(ctx, keys, (*access.State).Read)
-}
-
-// mayWriteKeys refuses a caller who may not write all of some keys.
-func (c *core) mayWriteKeys(ctx context.Context, keys [][]byte) error {
-	return c.checkKeys(ctx, keys, (*access.State).Write)
-}
-
-func (c *core) checkKeys(ctx context.Context, keys [][]byte, may func(s *access.State, who caller.Caller, key, end []byte) error) error {
 	if !c.access().Enabled() {
 		return nil
 	}
 	who := caller.From(ctx)
 	return c.checked(ctx, func(state *access.State) error {
 		for _, key := range keys {
-			if err := may(state, who, key, nil); err != nil {
+			if err := state.Read(who, key, nil); err != nil {
 				return err
 			}
 		}

@@ -17,6 +17,7 @@ import (
 type rights struct {
 	state   atomic.Pointer[access.State] // nil before the first change.
 	changed signal                       // Broadcast for every change.
+	leases  leaseRights
 }
 
 func (r *rights) replace(state *access.State) {
@@ -74,7 +75,7 @@ func (w *Watcher) withhold(err error) {
 // same on every pod here, whatever it was where the command came in.
 func (a *applier) permitted(command *kvv1.Command) (*kvv1.Result, error) {
 	if state := a.store.Access(); state.Enabled() {
-		if err := state.Permit(a.caller, command, a.attached); err != nil {
+		if err := state.Permit(a.caller, command, a.mayWriteLease); err != nil {
 			return nil, err
 		}
 	}
@@ -89,14 +90,6 @@ func (a *applier) identify(command *kvv1.Command) (user string, err error) {
 	}
 	a.caller = access.Of(command.GetIdentity())
 	return a.caller.User, state.Known(a.caller)
-}
-
-// attached returns the keys of a lease.
-func (a *applier) attached(lease int64) ([][]byte, error) {
-	if !a.store.leases.has(lease) {
-		return nil, nil
-	}
-	return a.view.attached(lease, a.st.Revision, 0)
 }
 
 func (a *applier) changeAuth(change *kvv1.AuthChange) (*kvv1.ChangeAuthResponse, error) {

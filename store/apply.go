@@ -310,11 +310,15 @@ func (a *applier) deleteAlone(req *kvv1.DeleteRequest) (*kvv1.DeleteResponse, er
 
 // batch applies independent writes, each at a revision of its own.
 func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
-	writes := req.GetWrites()
+	writes, permitted := req.GetWrites(), a.store.Access().Writes(a.caller, a.mayWriteLease)
 	results := make([]kvv1.WriteResult, len(writes))
 	resp := &kvv1.WriteBatchResult{Results: make([]*kvv1.WriteResult, len(writes))}
 	for i, write := range writes {
-		if err := a.batched(write, &results[i]); err != nil {
+		err := permitted.Permit(write)
+		if err == nil {
+			err = a.batched(write, &results[i])
+		}
+		if err != nil {
 			refused := refusal.Of(err)
 			if refused == nil || !refused.Everywhere() {
 				return nil, err
@@ -329,11 +333,6 @@ func (a *applier) batch(req *kvv1.WriteBatch) (*kvv1.WriteBatchResult, error) {
 }
 
 func (a *applier) batched(write *kvv1.Write, result *kvv1.WriteResult) error {
-	if state := a.store.Access(); state.Enabled() {
-		if err := state.PermitWrite(a.caller, write, a.attached); err != nil {
-			return err
-		}
-	}
 	switch w := write.GetWrite().(type) {
 	case *kvv1.Write_Put:
 		prev, err := a.putAlone(w.Put)

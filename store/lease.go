@@ -216,6 +216,7 @@ func (a *applier) moveLease(key []byte, from, to int64) {
 	if to != 0 {
 		a.table.setLeaseKey(to, key, true)
 	}
+	a.store.rights.leases.moved(a.store.Access(), key, from, to)
 }
 
 func (a *applier) grant(req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
@@ -235,6 +236,7 @@ func (a *applier) grant(req *kvv1.GrantRequest) (*kvv1.GrantResponse, error) {
 // setLease is the one place where leases change; nil ends one.
 func (a *applier) setLease(id int64, lease *kvv1.Lease) {
 	a.store.leases.set(id, lease)
+	a.store.rights.leases.forget(id)
 	a.table.leases[id] = lease
 }
 

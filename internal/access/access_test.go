@@ -209,3 +209,36 @@ func TestTokensEndWithTheirPassword(t *testing.T) {
 		t.Errorf("after the password was changed: %v", err)
 	}
 }
+
+// However many writes of a batch attach keys to a lease, it is looked at once, and the
+// leases of one command have a limit together: meanwhile everybody waits.
+func TestABatchLooksAtALeaseOnce(t *testing.T) {
+	s := must(t, enabled(t), &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: "a"}}})
+	s = must(t, s, &kvv1.AuthChange{Change: &kvv1.AuthChange_AddRole{AddRole: &kvv1.AddRole{Name: "a"}}})
+	s = must(t, s, &kvv1.AuthChange{Change: &kvv1.AuthChange_GrantRole{GrantRole: &kvv1.GrantRole{User: "a", Role: "a"}}})
+	s = must(t, s, &kvv1.AuthChange{Change: &kvv1.AuthChange_GrantPermission{GrantPermission: &kvv1.GrantPermission{
+		Role: "a", Permission: &kvv1.Permission{Kind: kvv1.Permission_KIND_WRITE, Key: []byte("k")},
+	}}})
+	denied := refused(kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, "no")
+	looks := 0
+	writes := s.Writes(caller.Caller{User: "a"}, func(lease int64) (int, error) {
+		if looks++; lease == 1 {
+			return 0, denied
+		}
+		return maxLeaseKeys / 3, nil
+	})
+	for lease, want := range []string{1: "ERROR_REASON_PERMISSION_DENIED", 2: "", 3: "", 4: "", 5: "ERROR_REASON_TOO_LARGE"} {
+		if lease == 0 {
+			continue
+		}
+		for range 100 {
+			err := writes.Permit(&kvv1.Write{Write: &kvv1.Write_Put{Put: &kvv1.PutRequest{Key: []byte("k"), Lease: int64(lease)}}})
+			if err == nil && want != "" || err != nil && reasonOf(err) != want {
+				t.Fatalf("lease %d: %v", lease, err)
+			}
+		}
+	}
+	if looks != 5 {
+		t.Errorf("it looked %d times", looks)
+	}
+}

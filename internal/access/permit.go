@@ -91,9 +91,8 @@ func Identity(c caller.Caller) *kvv1.Identity {
 }
 
 // Permit refuses a command that its caller may not give, whatever is nested in it,
-// and in whichever branch. attached gives the keys of a lease. The writes of a batch
-// stand for themselves: see PermitWrite.
-func (s *State) Permit(c caller.Caller, command *kvv1.Command, attached func(lease int64) ([][]byte, error)) error {
+// and in whichever branch. The writes of a batch stand for themselves: see Writes.
+func (s *State) Permit(c caller.Caller, command *kvv1.Command, lease MayWriteLease) error {
 	if !s.Enabled() || c.By == caller.Pod {
 		return nil
 	}
@@ -101,7 +100,7 @@ func (s *State) Permit(c caller.Caller, command *kvv1.Command, attached func(lea
 	if err != nil || u.root {
 		return err
 	}
-	p := permit{state: s, caller: c, attached: attached}
+	p := permit{state: s, caller: c, mayWriteLease: lease}
 	for _, r := range command.GetIdentity().GetReads() {
 		if err := s.Read(c, r.GetKey(), r.GetRangeEnd()); err != nil {
 			return err
@@ -117,18 +116,29 @@ func (s *State) Permit(c caller.Caller, command *kvv1.Command, attached func(lea
 	case *kvv1.Command_Batch, *kvv1.Command_Grant:
 		return nil
 	case *kvv1.Command_Revoke:
-		_, err := p.lease(m.Revoke.GetId())
-		return err
+		return p.lease(m.Revoke.GetId())
 	}
 	return s.Admin(c) // The history, users and roles, and what comes later.
 }
 
-// PermitWrite is Permit for one write of a batch.
-func (s *State) PermitWrite(c caller.Caller, write *kvv1.Write, attached func(lease int64) ([][]byte, error)) error {
-	if !s.Enabled() || c.By == caller.Pod {
+// MayWriteLease says how many keys a lease has, if the caller may write all of them; a
+// lease that is not there has none.
+type MayWriteLease func(lease int64) (keys int, err error)
+
+// Writes is Permit for the writes of a batch, one after the other.
+type Writes struct{ permit permit }
+
+// Writes permits those of a batch.
+func (s *State) Writes(c caller.Caller, lease MayWriteLease) *Writes {
+	return &Writes{permit{state: s, caller: c, mayWriteLease: lease}}
+}
+
+// Permit refuses a write that the caller may not do.
+func (w *Writes) Permit(write *kvv1.Write) error {
+	p := &w.permit
+	if !p.state.Enabled() || p.caller.By == caller.Pod {
 		return nil
 	}
-	p := permit{state: s, caller: c, attached: attached}
 	switch w := write.GetWrite().(type) {
 	case *kvv1.Write_Put:
 		return p.put(w.Put)
@@ -146,36 +156,35 @@ func (s *State) ReadTxn(c caller.Caller, txn *kvv1.TxnRequest) error {
 	if !s.Enabled() || c.By == caller.Pod {
 		return nil
 	}
-	p := permit{state: s, caller: c, attached: func(int64) ([][]byte, error) { return nil, nil }}
+	p := permit{state: s, caller: c, mayWriteLease: func(int64) (int, error) { return 0, nil }}
 	return p.txn(txn)
 }
 
 // permit walks a request.
 type permit struct {
-	state    *State
-	caller   caller.Caller
-	attached func(lease int64) ([][]byte, error)
-	lastPut  int64 // The lease whose keys the last put was checked for.
+	state         *State
+	caller        caller.Caller
+	mayWriteLease MayWriteLease
+	leases        map[int64]error // Those that were looked at, and what was said.
+	leaseKeys     int             // They have so many, when they were.
 }
 
-// maxLeaseKeys is how many keys a lease may have for a user without the role "root" to
-// attach another one: each time all of them are looked at, while everybody waits.
+// maxLeaseKeys is how many keys the leases may have to which a command attaches others,
+// of a user without the role "root": all of them are looked at, while everybody waits.
 const maxLeaseKeys = 10_000
 
 func (p *permit) put(req *kvv1.PutRequest) error {
 	if err := p.state.Write(p.caller, req.GetKey(), nil); err != nil {
 		return err
 	}
-	if lease := req.GetLease(); lease != 0 && lease != p.lastPut {
+	if lease := req.GetLease(); lease != 0 {
 		// Whoever may not end the lease must not hang a key on it either.
-		keys, err := p.lease(lease)
-		if err != nil {
+		if err := p.lease(lease); err != nil {
 			return err
 		}
-		if keys >= maxLeaseKeys {
-			return tooLarge("keys of the lease", maxLeaseKeys, keys)
+		if p.leaseKeys >= maxLeaseKeys {
+			return tooLarge("keys of the leases", maxLeaseKeys, p.leaseKeys)
 		}
-		p.lastPut = lease
 	}
 	if req.GetPrevKv() {
 		return p.state.Read(p.caller, req.GetKey(), nil)
@@ -228,19 +237,20 @@ func (p *permit) op(op *kvv1.Op) error {
 	return nil // It is refused for that.
 }
 
-// lease needs write on every key of a lease, and says how many there are.
-func (p *permit) lease(id int64) (int, error) {
+// lease needs write on every key of a lease. It looks once: what the caller may not write
+// it cannot take off the lease meanwhile, and what it attaches it may write.
+func (p *permit) lease(id int64) error {
 	if u, err := p.state.find(p.caller); err != nil || u.root {
-		return 0, err
+		return err
 	}
-	keys, err := p.attached(id)
-	if err != nil {
-		return 0, err
+	if said, looked := p.leases[id]; looked {
+		return said
 	}
-	for _, key := range keys {
-		if err := p.state.Write(p.caller, key, nil); err != nil {
-			return 0, err
-		}
+	keys, err := p.mayWriteLease(id)
+	if p.leases == nil {
+		p.leases = map[int64]error{}
 	}
-	return len(keys), nil
+	p.leases[id] = err
+	p.leaseKeys += keys
+	return err
 }
