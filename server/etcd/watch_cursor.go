@@ -6,6 +6,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/refusal"
@@ -139,10 +140,18 @@ func (s *watchStream) deliver(ctx context.Context) error {
 	return nil
 }
 
+// errTokenEnded ends a stream whose client is to log in again and go on where it was: the
+// code tells it so. Of a watch that is canceled it would only close the channel.
+var errTokenEnded = ours(codes.Unavailable, "the token of this stream has ended: log in again")
+
 // lose ends a watch that compaction has overtaken, or whose caller may no longer read
 // its keys. Any other error ends the stream.
 func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
-	if reason := refusal.Reason(err); barred[reason] {
+	reason := refusal.Reason(err)
+	switch reason {
+	case kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:
+		return errTokenEnded
+	case kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:
 		s.drop(w)
 		return s.both.Send(&pb.WatchResponse{
 			Header: s.pod.header(w.cursor.Progress()), WatchId: w.id, Canceled: true, CancelReason: errorOf[reason].Error(),
