@@ -276,7 +276,8 @@ func (c *conn) data(id uint32, payload []byte) error {
 				}
 				continue
 			}
-			prefix, ready := payload, false
+			prefix := payload
+			var ready bool
 			if payload, ready = s.begin(payload, c.port.ticks.Load()); !ready {
 				continue
 			}
