@@ -345,17 +345,6 @@ func (p *Port) refused(side string, r handshake.Reason, message string, conn net
 	}
 }
 
-// due says whether a refusal is worth a line in the log again.
-func (s *refusals) due(r handshake.Reason) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Since(s.said[r]) < refusalLogEvery {
-		return false
-	}
-	s.said[r] = time.Now()
-	return true
-}
-
 // Conn is a connection that the port can close.
 type Conn struct {
 	net.Conn          // what Security made of raw
