@@ -65,7 +65,8 @@ func (c *core) identify(ctx context.Context) (context.Context, error) {
 	}
 	if shown, ok := from.AuthInfo.(certified); ok && shown.caller != (caller.Caller{}) {
 		if time.Now().After(shown.until) {
-			return ctx, errUnauthenticated("the client certificate of this connection expired at %s: connect with the new one", shown.until.UTC().Format(time.RFC3339))
+			// Its client is to connect again, with the certificate that it has by now.
+			return ctx, errNotReady("the client certificate of this connection has expired; whoever has a new one connects again")
 		}
 		return caller.With(ctx, shown.caller), nil
 	}

@@ -125,8 +125,9 @@ const (
 	greetingTimeout = 10 * time.Second
 	// lingerTimeout is how long a client may take to read why it is refused.
 	lingerTimeout = 250 * time.Millisecond
-	// trustInterval is how often it is looked whether client certificates have expired.
-	trustInterval = 10 * time.Second
+	// trustInterval is how often it is looked whether client certificates have expired:
+	// for so long their clients repeat calls on connections that are about to end.
+	trustInterval = time.Second
 	// sayAgain: what strangers cause comes into the log no more often than that.
 	sayAgain = 10 * time.Second
 	// webHeaderTimeout is for the headers of a request to the HTTP port, webTimeout

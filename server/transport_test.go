@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -273,23 +274,42 @@ func TestTLSRotation(t *testing.T) {
 	}
 }
 
-// A certificate that expires while its connection is open proves nothing from then on.
+// A certificate that expires while its connection is open proves nothing from then on;
+// a client that has got a new one goes on with it, and was told nothing worse than to
+// repeat its call.
 func TestTLSCertificateExpires(t *testing.T) {
 	ca := newTestCA(t)
 	p := newSecuredPod(t, ca)
 	brief := pki.Request{Names: []string{webPrincipal}, Client: true, Now: time.Now(), Life: 2 * time.Second}
-	kv := p.dial(t, trusting(t, []*pki.CA{ca}, issueFor(t, ca, brief)))
+	var shown atomic.Pointer[tls.Certificate]
+	use := func(pair pki.Pair) {
+		c, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown.Store(&c)
+	}
+	use(issueFor(t, ca, brief))
+	config := trusting(t, []*pki.CA{ca})
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.Load(), nil }
+	kv := p.dial(t, config)
 	if who, err := p.put(t, kv); err != nil || who.User != webPrincipal {
 		t.Fatalf("%+v, %v", who, err)
 	}
 	await(t, "the certificate expires", func() bool {
 		_, err := p.put(t, kv)
-		return status.Code(err) == codes.Unauthenticated
+		if err != nil && status.Code(err) != codes.Unavailable {
+			t.Errorf("while it expires: %v", err)
+		}
+		return err != nil && strings.Contains(err.Error(), "bad certificate")
 	})
-	p.transport.sweep(false)
-	await(t, "the connection is ended, and no other one is let in", func() bool {
+	use(issueFor(t, ca, pki.Request{Names: []string{webPrincipal}, Client: true}))
+	await(t, "the new certificate is used", func() bool {
 		_, err := p.put(t, kv)
-		return status.Code(err) == codes.Unavailable
+		if err != nil && status.Code(err) != codes.Unavailable {
+			t.Errorf("with a new one: %v", err)
+		}
+		return err == nil
 	})
 }
 

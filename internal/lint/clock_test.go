@@ -22,7 +22,6 @@ var wallClock = map[string]string{
 	"cmd/kvd/peertls.go":                      "certificates end by the wall clock, and a person reads when",
 	"server/audit/record.go":                  "a person reads it",
 	"server/audit/trail.go":                   "a person reads it",
-	"server/callers.go":                       "certificates end by the wall clock",
 	"server/tokens.go":                        "every pod must tell when a token ends: a clock that is set ends some early or late, and its user logs in again",
 	"server/leaseids.go":                      "ids only grow within a process, and one that there is already is refused",
 }
