@@ -53,7 +53,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/secrets/kv-peer-ca"):
 		status, object = a.serveKept(r, &a.secret)
 	case strings.Contains(path, "/pods/"):
-		object = a.servePod(r, path[strings.LastIndexByte(path, '/')+1:])
+		object = a.servePod(r, strings.TrimSuffix(path[strings.LastIndex(path, "/pods/")+len("/pods/"):], "/status"))
 	}
 	if a.away {
 		status = http.StatusServiceUnavailable

@@ -156,7 +156,9 @@ func TestS09AddressOfAnotherPod(t *testing.T) {
 	other.startLoad()
 	host := s.pods[moved].host
 	term, otherTerm := s.term(s.master()), other.term(moved)
-	for reason, led := range map[string]*pod{"wrong_cluster": other.pods[moved], "wrong_pod": s.pods[s.master()]} {
+	// Who calls sees at once that the certificate is not that of the pod it wants, and says
+	// nothing more.
+	for reason, led := range map[string]*pod{"not_secured": other.pods[moved], "malformed": s.pods[s.master()]} {
 		s.kill(moved)
 		names.set(host, led.ip)
 		before := led.refused(reason)

@@ -275,8 +275,9 @@ func TestS19LowestVolumeLost(t *testing.T) {
 	lose()
 	s.api.setAway(true)
 	s.start(0)
-	s.awaitWhole(0, 1, 2)
+	s.awaitUnready(0, "it has no certificate for the other pods yet")
 	s.api.setAway(false)
+	s.awaitWhole(0, 1, 2)
 
 	lose()
 	s.kill(1, 2)
