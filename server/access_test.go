@@ -144,3 +144,34 @@ func TestAnUnlistedPathIsNotServed(t *testing.T) {
 		}
 	}
 }
+
+// Access control is not enabled if nobody could disable it again.
+func TestEnablingLocksNobodyOut(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	auth := kvv1.NewAuthServiceClient(p.conn)
+	change := func(change *kvv1.AuthChange, password string) error {
+		_, err := auth.ChangeAuth(within5s(t), &kvv1.ChangeAuthRequest{Change: change, Password: password})
+		return err
+	}
+	add := func(user string, without bool) *kvv1.AuthChange {
+		return &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: user, NoPassword: without}}}
+	}
+	grant := func(user string) *kvv1.AuthChange {
+		return &kvv1.AuthChange{Change: &kvv1.AuthChange_GrantRole{GrantRole: &kvv1.GrantRole{User: user, Role: access.Root}}}
+	}
+	enable := &kvv1.AuthChange{Change: &kvv1.AuthChange_Enable{Enable: &kvv1.EnableAuth{}}}
+	for _, step := range []struct {
+		change *kvv1.AuthChange
+		want   codes.Code
+	}{
+		{enable, codes.FailedPrecondition}, // There is no root.
+		{add(access.Root, true), codes.OK}, {grant(access.Root), codes.OK}, {add("alice", false), codes.OK},
+		{enable, codes.InvalidArgument},
+		{grant("alice"), codes.OK},
+		{enable, codes.OK},
+	} {
+		if err := change(step.change, "secret"); status.Code(err) != step.want {
+			t.Errorf("%v: %v, want %s", step.change, err, step.want)
+		}
+	}
+}

@@ -148,6 +148,7 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 	case *kvv1.AuthChange_Enable:
 		m.Enable.TokenKey = make([]byte, tokenKeyBytes)
 		_, _ = rand.Read(m.Enable.TokenKey) // Never fails.
+		err = c.somebodyAdministers(ctx)
 	case *kvv1.AuthChange_AddUser:
 		if m.AddUser.PasswordHash = nil; !m.AddUser.GetNoPassword() {
 			m.AddUser.PasswordHash, err = c.bounds.passwords.hash(ctx, password)
@@ -165,6 +166,26 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 }
 
 const tokenKeyBytes = 32
+
+// somebodyAdministers refuses to enable access control if it is known of nobody that
+// they could change anything afterwards, not even disable it: of those with the role
+// "root" one must have a password, or have made this call.
+func (c *core) somebodyAdministers(ctx context.Context) error {
+	st, err := c.prepareRead(ctx, nil)
+	if err != nil {
+		return err
+	}
+	state := st.Access()
+	if state.User(access.Root) == nil || state.HasRole(caller.From(ctx), access.Root) {
+		return nil // It is refused for that, or it is the caller.
+	}
+	for _, u := range state.Users() {
+		if slices.Contains(u.GetRoles(), access.Root) && !u.GetNoPassword() && len(u.GetPasswordHash()) > 0 {
+			return nil
+		}
+	}
+	return errInvalid("enable", "nobody with the role %q has a password, and this call is by none of them: it would lock everybody out", access.Root)
+}
 
 // everyPodKnowsUsers refuses the first change of users and roles until every member
 // says that its version has them: another one would stop at the change. Later it would
