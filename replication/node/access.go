@@ -25,27 +25,36 @@ type need struct {
 	cluster bool
 	// own is what must be the caller's own of a request; nil: nothing is.
 	own func(req any, caller replication.MemberID) bool
-	// streams are how many of one pod may be open, for a stream that holds something.
-	// More than one: an earlier connection may not be known to be cut yet.
-	streams int
+	// most is how many calls of one pod may be under way. More than one stream: an
+	// earlier connection may not be known to be cut yet.
+	most int
 }
+
+const (
+	// mostCalls of a kind that a pod makes one at a time, or for a person.
+	mostCalls = 256
+	// mostForwarded are those that it makes for its clients, each of whom waits.
+	mostForwarded = 4096
+	// callTimeout bounds a call that is no stream: longer than any pod waits.
+	callTimeout = 30 * time.Second
+)
 
 // needs are the methods of the peer port. Any other is denied: a test has the list of
 // those that there are.
 var needs = map[string]need{
-	peerv1.PeerService_Inspect_FullMethodName:   {},
-	peerv1.PeerService_PodStatus_FullMethodName: {},
-	peerv1.PeerService_Clone_FullMethodName:     {streams: 4},
-	peerv1.PeerService_KeepLog_FullMethodName:   {own: ownMember},
-	peerv1.PeerService_Join_FullMethodName:      {own: ownMember, cluster: true},
-	peerv1.PeerService_Leave_FullMethodName:     {own: ownMember, cluster: true},
-	peerv1.PeerService_Compare_FullMethodName:   {own: ownPod, cluster: true},
-	peerv1.PeerService_Forward_FullMethodName:   {cluster: true, streams: 64},
-	peerv1.PeerService_ReadIndex_FullMethodName: {cluster: true},
-	peerv1.PeerService_HandOver_FullMethodName:  {cluster: true},
+	peerv1.PeerService_Inspect_FullMethodName:   {most: mostCalls},
+	peerv1.PeerService_PodStatus_FullMethodName: {most: mostCalls},
+	peerv1.PeerService_Clone_FullMethodName:     {most: 4},
+	peerv1.PeerService_KeepLog_FullMethodName:   {most: mostCalls, own: ownMember},
+	peerv1.PeerService_Join_FullMethodName:      {most: mostCalls, own: ownMember, cluster: true},
+	peerv1.PeerService_Leave_FullMethodName:     {most: mostCalls, own: ownMember, cluster: true},
+	peerv1.PeerService_Compare_FullMethodName:   {most: mostCalls, own: ownPod, cluster: true},
+	peerv1.PeerService_Forward_FullMethodName:   {most: 64, cluster: true},
+	peerv1.PeerService_ReadIndex_FullMethodName: {most: mostCalls, cluster: true},
+	peerv1.PeerService_HandOver_FullMethodName:  {most: mostCalls, cluster: true},
 	// What followers ask for their clients.
-	kvv1.LeaseService_KeepAlive_FullMethodName:  {cluster: true, streams: 64},
-	kvv1.LeaseService_TimeToLive_FullMethodName: {cluster: true},
+	kvv1.LeaseService_KeepAlive_FullMethodName:  {most: 64, cluster: true},
+	kvv1.LeaseService_TimeToLive_FullMethodName: {most: mostForwarded, cluster: true},
 }
 
 func ownMember(req any, caller replication.MemberID) bool {
@@ -65,10 +74,10 @@ const deniedEvery = 10 * time.Second
 type denials struct {
 	mu   sync.Mutex // guards the fields below
 	said time.Time
-	open map[string]int // streams, by pod and method
+	open map[string]int // calls under way, by pod and method
 }
 
-// enter counts a stream of most, until leave is called.
+// enter counts one call of most, until leave is called.
 func (d *denials) enter(of string, most int) (leave func(), ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -129,23 +138,37 @@ func (n *Node) related(pod string) bool {
 // setOf is the name of a pod's StatefulSet.
 func setOf(pod string) string { return pod[:max(0, strings.LastIndexByte(pod, '-'))] }
 
-// guards ask allow before each call, and before each stream.
+// admit counts a call that is allowed, until leave is called.
+func (n *Node) admit(ctx context.Context, method string, req any) (leave func(), err error) {
+	if err := n.allow(ctx, method, req); err != nil {
+		return nil, err
+	}
+	caller, _ := peer.CallerOf(ctx)
+	pod := caller.Member.Pod()
+	leave, ok := n.denials.enter(pod+" "+method, needs[method].most)
+	if !ok {
+		return nil, status.Errorf(codes.ResourceExhausted, "%s has as many calls of %s under way as it can", pod, method)
+	}
+	return leave, nil
+}
+
+// guards ask admit before each call, and before each stream.
 func (n *Node) guards() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			if err := n.allow(ctx, info.FullMethod, req); err != nil {
+			leave, err := n.admit(ctx, info.FullMethod, req)
+			if err != nil {
 				return nil, err
 			}
+			defer leave()
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
 			return handle(ctx, req)
 		}),
 		grpc.StreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-			if err := n.allow(stream.Context(), info.FullMethod, nil); err != nil {
+			leave, err := n.admit(stream.Context(), info.FullMethod, nil)
+			if err != nil {
 				return err
-			}
-			caller, _ := peer.CallerOf(stream.Context())
-			leave, ok := n.denials.enter(caller.Member.Pod()+" "+info.FullMethod, needs[info.FullMethod].streams)
-			if !ok {
-				return status.Errorf(codes.ResourceExhausted, "%s has as many streams of %s as it can", caller.Member.Pod(), info.FullMethod)
 			}
 			defer leave()
 			return handle(service, stream)

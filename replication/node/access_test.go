@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
@@ -27,8 +29,8 @@ func TestEveryMethodIsListed(t *testing.T) {
 		for _, m := range info.Methods {
 			name := "/" + service + "/" + m.Name
 			there[name] = true
-			if streams := needs[name].streams; streams > 0 != (m.IsClientStream || m.IsServerStream) {
-				t.Errorf("%s may have %d streams of one pod", name, streams)
+			if listed := needs[name]; listed.most == 0 && (listed.cluster || listed.own != nil) {
+				t.Errorf("%s lets no call through", name)
 			}
 		}
 	}
@@ -189,7 +191,7 @@ func TestStreamsOfOnePod(t *testing.T) {
 	}
 	p := c.follower()
 	refused := 0
-	for range 2 * needs[peerv1.PeerService_Forward_FullMethodName].streams {
+	for range 2 * needs[peerv1.PeerService_Forward_FullMethodName].most {
 		switch err := forward(p); status.Code(err) {
 		case codes.OK:
 		case codes.ResourceExhausted:
@@ -204,4 +206,50 @@ func TestStreamsOfOnePod(t *testing.T) {
 	if err := forward(c.followers()[1]); err != nil {
 		t.Errorf("the other pod: %v", err)
 	}
+}
+
+// Whatever a pod sends in a call, the pod that is called answers, and goes on.
+func FuzzPeerCalls(f *testing.F) {
+	c := newCluster(f, 1).boot()
+	m := c.pods["kv-0"]
+	requests := []proto.Message{
+		&peerv1.JoinRequest{MemberId: "kv-1/0b7d6b2e-64ab-4e6b-8d0e-7e0a3f1c9a11", Address: "kv-1/0b7d6b2e-64ab-4e6b-8d0e-7e0a3f1c9a11", Index: 1 << 63, Returning: true},
+		&peerv1.LeaveRequest{MemberId: "../../x/0b7d6b2e-64ab-4e6b-8d0e-7e0a3f1c9a11", Reclone: true},
+		&peerv1.KeepLogRequest{MemberId: string(m.node.MemberID())},
+		&peerv1.CompareRequest{Pod: "kv-0", Own: &peerv1.Mark{Index: 1 << 63, Revision: -1}},
+		&peerv1.HandOverRequest{To: "kv-0"},
+	}
+	for i, req := range requests {
+		raw, err := proto.Marshal(req)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(byte(i), raw)
+	}
+	f.Fuzz(func(t *testing.T, which byte, raw []byte) {
+		req := proto.Clone(requests[int(which)%len(requests)])
+		if proto.Unmarshal(raw, req) != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		s := m.node.answers
+		switch r := req.(type) {
+		case *peerv1.JoinRequest:
+			s.Join(ctx, r)
+		case *peerv1.LeaveRequest:
+			s.Leave(ctx, r)
+		case *peerv1.KeepLogRequest:
+			s.KeepLog(ctx, r)
+		case *peerv1.CompareRequest:
+			s.Compare(ctx, r)
+		case *peerv1.HandOverRequest:
+			s.HandOver(ctx, r)
+		}
+		select {
+		case err := <-m.node.Failed():
+			t.Fatal(err)
+		default:
+		}
+	})
 }

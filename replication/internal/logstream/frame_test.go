@@ -124,3 +124,17 @@ func FuzzReadRequest(f *testing.F) {
 		}
 	})
 }
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add(appendAnswer(nil, &raft.AppendEntriesResponse{Term: 3, LastLog: 9, Success: true}))
+	f.Add(make([]byte, answerBytes))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var resp raft.AppendEntriesResponse
+		if readAnswer(bufio.NewReader(bytes.NewReader(data)), &resp) != nil {
+			return
+		}
+		if again := appendAnswer(nil, &resp); !bytes.Equal(again[:16], data[:16]) {
+			t.Errorf("%x is sent again as %x", data, again)
+		}
+	})
+}
