@@ -86,6 +86,9 @@ func TestLogin(t *testing.T) {
 	if _, err := alice.Put(ctx, "alice/k", []byte("2")); err != nil {
 		t.Errorf("with the next master: %v", err)
 	}
+	if _, err := batch.Put(ctx, "alice/k", []byte("2")); err != nil {
+		t.Errorf("in a batch, with the next master: %v", err)
+	}
 	// The password is the same, but the tokens end.
 	set := &kvv1.AuthChange{Change: &kvv1.AuthChange_SetPassword{SetPassword: &kvv1.SetPassword{Name: "alice"}}}
 	if _, err := root.ChangeAuth(ctx, set, "alices"); err != nil {

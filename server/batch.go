@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -14,10 +15,15 @@ func (s *kvService) Batch(both grpc.BidiStreamingServer[kvv1.BatchRequest, kvv1.
 	return p.run(both.Context())
 }
 
-// answerBatch never fails: the error of one list does not touch the others.
+// answerBatch fails when the stream's caller is nobody any more, who logs in and goes on
+// with another stream. Otherwise the error of one list does not touch the others.
 func (s *kvService) answerBatch(ctx context.Context, req *kvv1.BatchRequest) (*kvv1.BatchResponse, error) {
 	response := &kvv1.BatchResponse{Id: req.GetId()}
 	result, err := s.batch(ctx, req.GetBatch())
+	switch refusal.Reason(err) {
+	case kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:
+		return nil, err
+	}
 	if err != nil {
 		response.Outcome = &kvv1.BatchResponse_Error{Error: s.core.errorOf(err)}
 	} else {
