@@ -74,13 +74,10 @@ func (m *model) covers(u *user, k string, write bool) bool {
 }
 
 // claims are what a request needs; known is false if that depends on more, such as a
-// lease's keys, or if its range is one that has no keys.
+// lease's keys.
 func claims(request any) (all []claim, known bool) {
 	known = true
 	need := func(key, end []byte, write bool) {
-		if len(end) > 0 && string(end) != "\x00" && string(key) >= string(end) {
-			known = false
-		}
 		all = append(all, claim{string(key), string(end), write})
 	}
 	var visit func(request any)
