@@ -26,7 +26,8 @@ func (p *Port) secure(ctx context.Context, c *Conn, pod string) error {
 		return nil
 	}
 	changed := security.Changed()
-	secured, err := replication.Secured{}, error(nil)
+	var secured replication.Secured
+	var err error
 	if pod == "" {
 		secured, err = security.Accept(ctx, c.raw)
 	} else {
