@@ -345,44 +345,6 @@ func (p *Port) refused(side string, r handshake.Reason, message string, conn net
 	}
 }
 
-// Conn is a connection that the port can close.
-type Conn struct {
-	net.Conn          // what Security made of raw
-	raw      net.Conn // never changes: the port closes it at any moment
-	port     *Port
-	From     replication.MemberID // of an accepted Raft connection; set before it is given out
-	caller   Caller               // of an accepted one; as From
-	once     sync.Once
-
-	proved string       // the other side's pod; set before it is given out
-	trust  func() error // set once, under port.mu; nil: nothing to check
-	called bool         // this side has; as trust
-	// Of an accepted one what it is for, and since when; guarded by port.mu.
-	kind  handshake.Kind
-	since time.Time
-}
-
-// Close closes the connection. It may be called again.
-func (c *Conn) Close() error {
-	c.once.Do(func() {
-		p := c.port
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.conns, c)
-		if c.From == "" {
-			return
-		}
-		if p.callers[c.From]--; p.callers[c.From] == 0 {
-			delete(p.callers, c.From)
-			select {
-			case p.Left <- c.From:
-			default:
-			}
-		}
-	})
-	return c.Conn.Close()
-}
-
 func (p *Port) count(c *Conn, from replication.MemberID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
