@@ -308,6 +308,30 @@ func TestRecordIsWrittenBack(t *testing.T) {
 	}
 }
 
+// The ConfigMap of the record is deleted, and nobody may make it: the cluster goes on,
+// and writes the record again once a person has applied the manifest.
+func TestRecordIsMissing(t *testing.T) {
+	t.Parallel()
+	s := newStatefulSet(t, 1)
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	cluster := s.status("kv-0").GetClusterId()
+	if err := s.api.Tracker().Delete(recordsResource, namespace, "kv-cluster"); err != nil {
+		t.Fatal(err)
+	}
+	s.stopAll("kv-0")
+	s.start("kv-0")
+	s.awaitReady("kv-0")
+	s.mustPut("kv-0", "k")
+	s.applyRecord()
+	s.eventually("the record is back", func() error {
+		if got := s.recorded(); got != cluster {
+			return fmt.Errorf("it names %q", got)
+		}
+		return nil
+	})
+}
+
 // The record is deleted, the first volume is lost, and all other pods are silent
 // at once: nobody founds a second cluster, whether the record was made again, empty,
 // or not.
