@@ -64,7 +64,7 @@ func (n *nemesis) command(ctx context.Context, m *machine) {
 	switch {
 	case err == nil:
 		n.fail("recover", "kvd %s in %s, which nothing asks for, was not refused", name, m.name)
-	case name == "recover" && ctx.Err() == nil && !strings.HasPrefix(err.Error(), errs):
+	case name == "recover" && ctx.Err() == nil && p.running() && !strings.HasPrefix(err.Error(), errs):
 		n.fail("recover", "kvd recover in %s: %v", m.name, err)
 	}
 }
