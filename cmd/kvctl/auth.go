@@ -48,7 +48,7 @@ func (a *app) changeAuth(cmd *cobra.Command, change *kvv1.AuthChange, password, 
 }
 
 // authVerb is a verb with so many arguments that makes one change.
-func authVerb(a *app, cmd *cobra.Command, count int, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+func authVerb(cmd *cobra.Command, count int, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	cmd.Args = usageArgs(cobra.ExactArgs(count))
 	if cmd.ValidArgsFunction == nil {
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -58,7 +58,7 @@ func authVerb(a *app, cmd *cobra.Command, count int, run func(cmd *cobra.Command
 }
 
 func newAuthEnable(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "enable", Short: "Turn access control on",
 		Long:    "Turn access control on: from then on every call but a login needs a user.",
 		Example: `  kvctl auth enable`,
@@ -68,7 +68,7 @@ func newAuthEnable(a *app) *cobra.Command {
 }
 
 func newAuthDisable(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "disable", Short: "Turn access control off",
 		Long:    "Turn access control off. Users and roles stay; tokens end.",
 		Example: `  kvctl --user root auth disable`,
@@ -78,7 +78,7 @@ func newAuthDisable(a *app) *cobra.Command {
 }
 
 func newAuthStatus(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "status", Short: "Say whether access control is on",
 		Example: `  kvctl auth status
   kvctl auth status -o json`,
@@ -102,7 +102,7 @@ func newAuthStatus(a *app) *cobra.Command {
 }
 
 func newAuthLogin(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "login", Short: "Get a token for the password of --user",
 		Long: `Get a token for the password of --user, and print it. Other programs send it as
 the metadata "token"; in a file it is for --token-file. kvctl itself needs none:
@@ -137,7 +137,7 @@ func newAuthUser(a *app) *cobra.Command {
 
 func newUserAdd(a *app) *cobra.Command {
 	none := false
-	cmd := authVerb(a, &cobra.Command{
+	cmd := authVerb(&cobra.Command{
 		Use: "add NAME", Short: "Add a user",
 		Long: `Add a user, with a password that is asked for or is the first line of the input.
 With --no-password the user proves who it is by a certificate or by a token of
@@ -162,7 +162,7 @@ system:serviceaccount:NAMESPACE:NAME.`,
 }
 
 func newUserPassword(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "passwd NAME", Short: "Give a user another password",
 		Long: `Give a user another password, which is asked for or is the first line of the
 input. The user's tokens end.`,
@@ -178,7 +178,7 @@ input. The user's tokens end.`,
 }
 
 func newUserDelete(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "delete NAME", Short: "Delete a user",
 		Example: `  kvctl auth user delete alice`,
 	}, 1, func(cmd *cobra.Command, args []string) error {
@@ -188,7 +188,7 @@ func newUserDelete(a *app) *cobra.Command {
 }
 
 func newUserGrant(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "grant USER ROLE", Short: "Give a user a role",
 		Example: `  kvctl auth user grant alice shop`,
 	}, 2, func(cmd *cobra.Command, args []string) error {
@@ -198,7 +198,7 @@ func newUserGrant(a *app) *cobra.Command {
 }
 
 func newUserRevoke(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "revoke USER ROLE", Short: "Take a role from a user",
 		Example: `  kvctl auth user revoke alice shop`,
 	}, 2, func(cmd *cobra.Command, args []string) error {
@@ -215,7 +215,7 @@ type jsonUser struct {
 }
 
 func newUserList(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "list", Short: "Show the users",
 		Example: `  kvctl auth user list
   kvctl auth user list -o json`,

@@ -19,7 +19,7 @@ func newAuthRole(a *app) *cobra.Command {
 }
 
 func newRoleAdd(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "add NAME", Short: "Add a role",
 		Example: `  kvctl auth role add shop`,
 	}, 1, func(cmd *cobra.Command, args []string) error {
@@ -29,7 +29,7 @@ func newRoleAdd(a *app) *cobra.Command {
 }
 
 func newRoleDelete(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "delete NAME", Short: "Delete a role, also of those who have it",
 		Example: `  kvctl auth role delete shop`,
 	}, 1, func(cmd *cobra.Command, args []string) error {
@@ -180,7 +180,7 @@ func kindName(kind kvv1.Permission_Kind) string {
 }
 
 func newRoleList(a *app) *cobra.Command {
-	return authVerb(a, &cobra.Command{
+	return authVerb(&cobra.Command{
 		Use: "list", Short: "Show the roles, and what they permit",
 		Long: `Show the roles, a line for each permission. With -o json "range_end" is as in the
 API: none is the key alone, a zero byte is to the end of all keys.`,

@@ -181,8 +181,8 @@ func refused(reason kvv1.ErrorReason, format string, args ...any) *refusal.Error
 	return &refusal.Error{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-func invalid(field, format string, args ...any) *refusal.Error {
-	e := refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, field+": "+format, args...)
+func invalid(field, what string) *refusal.Error {
+	e := refused(kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "%s: %s", field, what)
 	e.Metadata = map[string]string{"field": field}
 	return e
 }
