@@ -117,6 +117,9 @@ func (i *Issuer) Renew(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := i.check(pair, a.bundle); err != nil {
+			return fmt.Errorf("a certificate of the CA in the Secret would not do: %w; compare the clocks of the machines", err)
+		}
 		i.Logger.Debug("a new certificate for the other pods", slog.String("because", why))
 	}
 	now := files{pair: pair, bundle: a.bundle}
@@ -155,9 +158,19 @@ func (i *Issuer) age(c *x509.Certificate) time.Duration {
 // usable says that the pod can begin with what is on its volume.
 func (i *Issuer) usable() bool {
 	old := i.onDisk()
-	m, err := pki.ParseMaterial(old.pair, old.bundle)
-	return err == nil && slices.Equal(m.Certificate.Leaf.DNSNames, i.Names) &&
-		m.Verify([]*x509.Certificate{m.Certificate.Leaf}, x509.ExtKeyUsageClientAuth, "", i.now()) == nil
+	return i.check(old.pair, old.bundle) == nil
+}
+
+// check says why the pod cannot begin with a certificate; nil: it can.
+func (i *Issuer) check(pair pki.Pair, bundle []byte) error {
+	m, err := pki.ParseMaterial(pair, bundle)
+	if err != nil {
+		return err
+	}
+	if leaf := m.Certificate.Leaf; !slices.Equal(leaf.DNSNames, i.Names) {
+		return fmt.Errorf("it is for %v, and not for %v", leaf.DNSNames, i.Names)
+	}
+	return m.Verify([]*x509.Certificate{m.Certificate.Leaf}, x509.ExtKeyUsageClientAuth, "", i.now())
 }
 
 // files are what is on the volume.

@@ -318,3 +318,22 @@ func TestGarbageInTheSecret(t *testing.T) {
 		t.Errorf("%v, %d CAs", m.Certificate.Leaf.DNSNames, len(m.CAs))
 	}
 }
+
+// A machine whose clock is years ahead makes a CA that nobody else can use yet. The
+// others keep what they have, on their volumes as well: they can still begin anew.
+func TestACAOfTheFuture(t *testing.T) {
+	c := newCluster(t, 2)
+	c.renew()
+	wrong, right := c.pods[0], c.pods[1]
+	wrong.Now = func() time.Time { return c.now.Add(caLife) }
+	if err := wrong.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.now = c.now.Add(2 * day) // It would be time for another certificate.
+	if err := right.Renew(t.Context()); err == nil || !strings.Contains(err.Error(), "clocks") {
+		t.Errorf("it renews: %v", err)
+	}
+	if !right.usable() {
+		t.Error("it could not begin anew")
+	}
+}
