@@ -40,7 +40,7 @@ pod's ca.crt; issue all certificates by the new CA, with --trust for both; then
 leave the old one out. kvctl pki show says what ends when.`
 
 func newPKI(a *app) *cobra.Command {
-	return group(&cobra.Command{Use: "pki", Short: "Make certificates", Long: pkiLong},
+	return group(&cobra.Command{Use: "pki", Short: "Make certificates", Long: pkiLong, Example: "  kvctl pki init --ca ca\n  kvctl pki pod kv-0 kv-1 kv-2 --ca ca\n  kvctl pki client alice --ca ca --out certs/alice"},
 		newPKIInit(a), newPKIPod(a), newPKIServer(a), newPKIClient(a), newPKIShow(a))
 }
 
