@@ -176,8 +176,9 @@ func (c *core) somebodyAdministers(ctx context.Context) error {
 		return err
 	}
 	state := st.Access()
-	if state.User(access.Root) == nil || state.HasRole(caller.From(ctx), access.Root) {
-		return nil // It is refused for that, or it is the caller.
+	root := state.User(access.Root)
+	if !slices.Contains(root.GetRoles(), access.Root) || state.HasRole(caller.From(ctx), access.Root) {
+		return nil // It is refused for that, in words that etcdctl goes by, or it is the caller.
 	}
 	for _, u := range state.Users() {
 		if slices.Contains(u.GetRoles(), access.Root) && !u.GetNoPassword() && len(u.GetPasswordHash()) > 0 {
