@@ -114,27 +114,30 @@ func freeAddress(t *testing.T) string {
 var (
 	setsResource    = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}
 	recordsResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	secretsResource = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 	podsResource    = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 )
 
-// restrict permits what the Role does: to update ConfigMaps, of the version that
-// was read, and not to make them.
+// restrict permits what the Role does: to update the ConfigMap and the Secret, of the
+// version that was read, and not to make one.
 func (s *statefulSet) restrict() {
 	s.api.PrependReactor("create", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(recordsResource.GroupResource(), "kv-cluster", errors.New("the Role does not permit it"))
 	})
-	s.api.PrependReactor("update", "configmaps", func(a clienttesting.Action) (bool, runtime.Object, error) {
-		update := a.(clienttesting.UpdateAction).GetObject().(*unstructured.Unstructured).DeepCopy()
-		there, err := s.api.Tracker().Get(recordsResource, namespace, update.GetName())
-		if err != nil {
-			return true, nil, err
-		}
-		if there.(*unstructured.Unstructured).GetResourceVersion() != update.GetResourceVersion() {
-			return true, nil, apierrors.NewConflict(recordsResource.GroupResource(), update.GetName(), errors.New("it was changed"))
-		}
-		update.SetResourceVersion(uuid.NewString())
-		return true, update, s.api.Tracker().Update(recordsResource, update, namespace)
-	})
+	for _, resource := range []schema.GroupVersionResource{recordsResource, secretsResource} {
+		s.api.PrependReactor("update", resource.Resource, func(a clienttesting.Action) (bool, runtime.Object, error) {
+			update := a.(clienttesting.UpdateAction).GetObject().(*unstructured.Unstructured).DeepCopy()
+			there, err := s.api.Tracker().Get(resource, namespace, update.GetName())
+			if err != nil {
+				return true, nil, err
+			}
+			if there.(*unstructured.Unstructured).GetResourceVersion() != update.GetResourceVersion() {
+				return true, nil, apierrors.NewConflict(resource.GroupResource(), update.GetName(), errors.New("it was changed"))
+			}
+			update.SetResourceVersion(uuid.NewString())
+			return true, update, s.api.Tracker().Update(resource, update, namespace)
+		})
+	}
 	s.applyRecord()
 }
 
