@@ -111,7 +111,7 @@ func (d *denials) due() bool {
 func (n *Node) allow(ctx context.Context, method string, req any) error {
 	needs, listed := needs[method]
 	caller, known := peer.CallerOf(ctx)
-	because := ""
+	var because string
 	switch {
 	case !listed:
 		because = "it is no call between pods"

@@ -62,7 +62,9 @@ func (t *Transport) accept(connections *peer.Listener) {
 func (t *Transport) converse(conn *peer.Conn) error {
 	in, w := &message{r: bufio.NewReaderSize(conn, 64<<10)}, bufio.NewWriter(conn)
 	decoder := codec.NewDecoder(in, &codec.MsgpackHandle{})
-	encoder := codec.NewEncoder(w, &codec.MsgpackHandle{BasicHandle: codec.BasicHandle{TimeNotBuiltin: true}})
+	handle := &codec.MsgpackHandle{}
+	handle.TimeNotBuiltin = true
+	encoder := codec.NewEncoder(w, handle)
 	for {
 		conn.SetReadDeadline(time.Time{})
 		if _, err := in.r.Peek(1); errors.Is(err, io.EOF) {
