@@ -153,6 +153,8 @@ func (p *pod) kill() {
 // close ends a pod in order, as kvd does.
 func (p *pod) close(ctx context.Context) {
 	p.c.t.Helper()
+	p.cancel()
+	<-p.started
 	if p.node.IsMaster() {
 		if _, err := p.node.HandOver(ctx, ""); err != nil {
 			p.c.t.Logf("%s hands nothing over: %v", p.name, err)
@@ -161,8 +163,6 @@ func (p *pod) close(ctx context.Context) {
 	if err := p.node.Close(ctx); err != nil {
 		p.c.t.Errorf("close %s: %v", p.name, err)
 	}
-	p.cancel()
-	<-p.started
 	p.node = nil
 }
 
