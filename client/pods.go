@@ -22,7 +22,10 @@ const (
 	// Failures ask for a refresh at once; this is for changes that cause none.
 	refreshInterval = 15 * time.Second
 	// refreshPause keeps a storm of failures from becoming a storm of Status.
-	refreshPause   = 50 * time.Millisecond
+	refreshPause = 50 * time.Millisecond
+	// refreshRetry is the interval as long as no pod has answered: until one does, the
+	// client has nothing but its endpoints to turn to.
+	refreshRetry   = 500 * time.Millisecond
 	refreshTimeout = 2 * time.Second
 	// askNextAfter is how long one pod's Status is waited for before the next
 	// pod is asked as well.
@@ -240,16 +243,18 @@ func (s *pods) follow(ctx context.Context, seen func(*kvv1.StatusResponse)) {
 		case <-timer.C:
 		case <-s.kick:
 		}
+		again := refreshRetry
 		if status := s.ask(ctx); status != nil {
 			seen(status)
 			s.update(status)
+			again = refreshInterval + rand.N(refreshInterval/4)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(refreshPause):
 		}
-		timer.Reset(refreshInterval + rand.N(refreshInterval/4))
+		timer.Reset(again)
 	}
 }
 

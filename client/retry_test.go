@@ -312,3 +312,21 @@ func TestRefusalsAreNotRepeated(t *testing.T) {
 		t.Fatalf("%v after %d calls", err, fake.Calls("Put"))
 	}
 }
+
+// A client whose only endpoint answers late asks again soon who the others are: that
+// endpoint may be the next pod that goes.
+func TestTheFirstStatusFails(t *testing.T) {
+	fake, err := clienttest.Start(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	fake.SetMaster(1)
+	fake.Before(times(1, "Status", errBroken))
+	c := connect(t, fake.Endpoints()[0])
+	eventually(t, "it has asked again", func() bool { return fake.Calls("Status") > 1 })
+	fake.StopPod(0)
+	if _, err := c.Put(within(t, 5*time.Second), "a", nil); err != nil {
+		t.Error(err)
+	}
+}
