@@ -22,11 +22,11 @@ const (
 	// Failures ask for a refresh at once; this is for changes that cause none.
 	refreshInterval = 15 * time.Second
 	// refreshPause keeps a storm of failures from becoming a storm of Status.
-	refreshPause = 50 * time.Millisecond
-	// refreshRetry is the interval as long as no pod has answered: until one does, the
-	// client has nothing but its endpoints to turn to.
-	refreshRetry   = 500 * time.Millisecond
+	refreshPause   = 50 * time.Millisecond
 	refreshTimeout = 2 * time.Second
+	// refreshRetry is the interval after a Status that nobody gave, and twice that after
+	// the next one: without any the client has but its endpoints to turn to.
+	refreshRetry = 500 * time.Millisecond
 	// askNextAfter is how long one pod's Status is waited for before the next
 	// pod is asked as well.
 	askNextAfter = 100 * time.Millisecond
@@ -234,7 +234,7 @@ func (s *pods) refresh() {
 
 // follow keeps the view true until ctx ends.
 func (s *pods) follow(ctx context.Context, seen func(*kvv1.StatusResponse)) {
-	timer := time.NewTimer(firstRefresh)
+	timer, retry := time.NewTimer(firstRefresh), refreshRetry
 	defer timer.Stop()
 	for {
 		select {
@@ -243,11 +243,14 @@ func (s *pods) follow(ctx context.Context, seen func(*kvv1.StatusResponse)) {
 		case <-timer.C:
 		case <-s.kick:
 		}
-		again := refreshRetry
+		again := refreshInterval + rand.N(refreshInterval/4)
 		if status := s.ask(ctx); status != nil {
 			seen(status)
 			s.update(status)
-			again = refreshInterval + rand.N(refreshInterval/4)
+			retry = refreshRetry
+		} else {
+			again = min(again, retry)
+			retry = min(2*retry, refreshInterval)
 		}
 		select {
 		case <-ctx.Done():
@@ -286,7 +289,7 @@ func (s *pods) ask(ctx context.Context) *kvv1.StatusResponse {
 			}
 			p := v.all[(start+asked)%len(v.all)]
 			asked++
-			go func() { answers <- statusOf(ctx, p) }()
+			go func() { answers <- statusOf(ctx, p, len(v.ready) == 0) }()
 			next.Reset(askNextAfter)
 		case status := <-answers:
 			answered++
@@ -302,8 +305,10 @@ func (s *pods) ask(ctx context.Context) *kvv1.StatusResponse {
 	return doubtful
 }
 
-func statusOf(ctx context.Context, p *pod) *kvv1.StatusResponse {
-	status, err := kvv1.NewClusterServiceClient(p.conn).Status(ctx, &kvv1.StatusRequest{})
+// statusOf asks a pod. If the client knows of no other, it asks as soon as there is a
+// connection: the pod may be the next one that goes.
+func statusOf(ctx context.Context, p *pod, wait bool) *kvv1.StatusResponse {
+	status, err := kvv1.NewClusterServiceClient(p.conn).Status(ctx, &kvv1.StatusRequest{}, grpc.WaitForReady(wait))
 	if err != nil || len(status.GetPods()) == 0 {
 		return nil
 	}
