@@ -62,6 +62,14 @@ func (c *Cluster) startLoad() error {
 		if err != nil {
 			return err
 		}
+		// A pod's name resolves some seconds after the pod is ready, and a client that has
+		// never reached its only endpoint knows of no other pod.
+		reaching, reached := context.WithTimeout(ctx, 30*time.Second)
+		_, err = made.Status(reaching)
+		reached()
+		if err != nil {
+			return fmt.Errorf("a client of %s: %w", address, err)
+		}
 		call := l.get
 		if i < writers {
 			call = l.put
