@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,9 +51,6 @@ func (n *Node) Arrive(ctx context.Context) error {
 // to begin.
 const awaitBefore = 10 * time.Second
 
-// askAgain outlasts the change of a pod's gRPC server, and the first tries to connect to it.
-const askAgain = 100 * time.Millisecond
-
 // arrive makes one attempt, and says what is missing. could is since when this pod
 // could have cloned.
 func (n *Node) arrive(ctx context.Context, could *time.Time) (because string, err error) {
@@ -91,11 +87,6 @@ func (n *Node) lookAround(ctx context.Context) policy.Arrival {
 	}
 	a.Candidates = n.candidatePods()
 	a.Seen = seenAs(n.inspect(ctx, a.Candidates))
-	// The nearest pod is asked twice: when it has cloned it serves its calls anew, is
-	// silent for that moment, and is the one to clone from.
-	if len(a.Seen) > 0 && a.Seen[a.Candidates[0]] == nil && sleep.For(ctx, askAgain) {
-		maps.Copy(a.Seen, seenAs(n.inspect(ctx, a.Candidates[:1])))
-	}
 	a.Absent = n.absentAmong(policy.Cold{Wanted: a.Wanted, Candidates: a.Candidates, Seen: a.Seen}.Unseen())
 	if n.opts.Founding != nil && a.Asks() {
 		var s policy.Sign

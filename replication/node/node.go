@@ -91,7 +91,7 @@ func (n *Node) serveCalls() {
 			register(r)
 		}
 	})
-	n.server.Stop()
+	n.server.Replaced()
 	n.server = server
 }
 

@@ -189,6 +189,23 @@ func StartServer(p *Port, guards []grpc.ServerOption, register func(grpc.Service
 	return s
 }
 
+// handOverTime is how long the calls under way have to end when another server takes
+// over. Those that pods make of one that has no log yet take milliseconds.
+const handOverTime = 250 * time.Millisecond
+
+// Replaced ends the server after another has begun. The calls under way are answered,
+// so that no pod takes this one for absent just then; later ones go to the other. A nil
+// server does nothing.
+func (s *Server) Replaced() {
+	if s == nil {
+		return
+	}
+	s.listener.Close()
+	defer time.AfterFunc(handOverTime, s.server.Stop).Stop() // A client that is cut off says nothing for long.
+	s.server.GracefulStop()
+	<-s.ended
+}
+
 // Stop ends the calls under way. A nil server does nothing.
 func (s *Server) Stop() {
 	if s == nil {
