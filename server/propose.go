@@ -57,7 +57,7 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	if err != nil {
 		return nil, err
 	}
-	if err := c.permit(ctx, command); err != nil {
+	if err := c.permit(ctx, st, command); err != nil {
 		return nil, err
 	}
 	if err := c.mayPropose(ctx, st, command); err != nil {

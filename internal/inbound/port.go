@@ -103,19 +103,17 @@ func (p *Port) Run(ctx context.Context) {
 // tap is called by gRPC for each call, by the goroutine that reads its connection,
 // before it reads anything else.
 func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	from, ok := peer.FromContext(ctx)
-	if !ok {
+	address := addressOf(ctx)
+	if address == nil {
 		return ctx, nil
 	}
-	if address, ok := from.Addr.(*Address); ok {
-		method := p.methods[info.FullMethodName]
-		if method == 0 {
-			address.visitor.spend(1)
-		}
-		if err := address.conn.open(method); err != nil {
-			address.visitor.spend(1)
-			return ctx, p.options.Fail(err)
-		}
+	method := p.methods[info.FullMethodName]
+	if method == 0 {
+		address.visitor.spend(1)
+	}
+	if err := address.conn.open(method); err != nil {
+		address.visitor.spend(1)
+		return ctx, p.options.Fail(err)
 	}
 	return ctx, nil
 }
@@ -129,15 +127,21 @@ type Address struct {
 	end     context.CancelFunc
 }
 
+// addressOf is where a call comes from; nil: not through a Port.
+func addressOf(ctx context.Context) *Address {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	address, _ := from.Addr.(*Address)
+	return address
+}
+
 // Enter begins the work of a call, which ends with Leave. It fails when its caller may
 // have no more under way.
 func Enter(ctx context.Context) (*Address, error) {
-	from, ok := peer.FromContext(ctx)
-	if !ok {
-		return nil, nil
-	}
-	a, ok := from.Addr.(*Address)
-	if !ok {
+	a := addressOf(ctx)
+	if a == nil {
 		return nil, nil
 	}
 	if err := a.visitor.begin(a.conn.port.options.Calls); err != nil {
@@ -156,10 +160,8 @@ func (a *Address) Leave() {
 // AfterClose runs f once the connection of a call is closed, unless stop is called
 // before.
 func AfterClose(ctx context.Context, f func()) (stop func() bool) {
-	if from, ok := peer.FromContext(ctx); ok {
-		if address, ok := from.Addr.(*Address); ok {
-			return context.AfterFunc(address.open, f)
-		}
+	if address := addressOf(ctx); address != nil {
+		return context.AfterFunc(address.open, f)
 	}
 	return func() bool { return true }
 }

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/peer"
-
 	"github.com/batondb/baton/internal/quota"
 )
 
@@ -138,10 +136,8 @@ func (v *visitor) leave() {
 // Useless notes that a call was malformed, or that its caller had been told before not
 // to make it.
 func Useless(ctx context.Context) {
-	if from, ok := peer.FromContext(ctx); ok {
-		if address, ok := from.Addr.(*Address); ok {
-			address.visitor.spend(1)
-		}
+	if address := addressOf(ctx); address != nil {
+		address.visitor.spend(1)
 	}
 }
 
