@@ -48,6 +48,9 @@ func Ordinal(pod string) int {
 	return n
 }
 
+// SetOf is the StatefulSet of a pod, by its name; empty: it is no pod's name.
+func SetOf(pod string) string { return pod[:max(0, strings.LastIndexByte(pod, '-'))] }
+
 // ByOrdinal compares pods as numbers: kv-10 comes after kv-9.
 func ByOrdinal(a, b string) int {
 	return cmp.Or(cmp.Compare(Ordinal(a), Ordinal(b)), strings.Compare(a, b))

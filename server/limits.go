@@ -128,8 +128,6 @@ const (
 	// trustInterval is how often it is looked whether client certificates have expired:
 	// for so long their clients repeat calls on connections that are about to end.
 	trustInterval = time.Second
-	// sayAgain: what strangers cause comes into the log no more often than that.
-	sayAgain = 10 * time.Second
 	// webHeaderTimeout is for the headers of a request to the HTTP port, webTimeout
 	// for all of it and for its answer: megabytes at most.
 	webHeaderTimeout = 5 * time.Second

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/batondb/baton/internal/pki"
+	"github.com/batondb/baton/internal/seldom"
 )
 
 // transport is TLS on the client port, with what gRPC's own lacks: a bound on the
@@ -25,7 +26,7 @@ type transport struct {
 	credentials.TransportCredentials
 	core *core
 	// failed: whoever can connect can fail, as often as it likes.
-	failed seldom
+	failed seldom.Events
 
 	mu          sync.Mutex // guards connections
 	connections map[*trusted]struct{}
@@ -109,7 +110,7 @@ func (t *transport) refused(from string, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		return // It went away by itself: a probe of the port, for example.
 	}
-	if unsaid, ok := t.failed.again(); ok {
+	if unsaid, ok := t.failed.Due(""); ok {
 		t.core.options.Logger.Warn("a client's connection was refused", slog.String("from", from), slog.Any("error", err), slog.Int("and_others", unsaid))
 	}
 }
@@ -180,23 +181,4 @@ func (t *transport) run(ctx context.Context) {
 			t.sweep(false)
 		}
 	}
-}
-
-// seldom lets one of many events pass in a while, with how many did not.
-type seldom struct {
-	mu    sync.Mutex // guards the fields below
-	last  time.Time
-	since int
-}
-
-func (s *seldom) again() (unsaid int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if !s.last.IsZero() && now.Sub(s.last) < sayAgain {
-		s.since++
-		return 0, false
-	}
-	unsaid, s.since, s.last = s.since, 0, now
-	return unsaid, true
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/seldom"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
@@ -67,13 +67,11 @@ func ownPod(req any, caller replication.MemberID) bool {
 	return ok && r.GetPod() == caller.Pod()
 }
 
-// deniedEvery keeps a caller that is denied all the time out of the log.
-const deniedEvery = 10 * time.Second
-
 // denials says now and then that there are some, and counts what may not be too many.
 type denials struct {
-	mu   sync.Mutex // guards the fields below
-	said time.Time
+	said seldom.Events
+
+	mu   sync.Mutex     // guards open
 	open map[string]int // calls under way, by pod and method
 }
 
@@ -97,16 +95,6 @@ func (d *denials) enter(of string, most int) (leave func(), ok bool) {
 	}, true
 }
 
-func (d *denials) due() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.said.IsZero() && time.Since(d.said) < deniedEvery {
-		return false
-	}
-	d.said = time.Now()
-	return true
-}
-
 // allow says why a call is denied; nil: it is not. req is nil of a stream.
 func (n *Node) allow(ctx context.Context, method string, req any) error {
 	needs, listed := needs[method]
@@ -124,7 +112,7 @@ func (n *Node) allow(ctx context.Context, method string, req any) error {
 	default:
 		return nil
 	}
-	if n.denials.due() {
+	if _, due := n.denials.said.Due(""); due {
 		n.logger.Warn("a call of another pod was denied", "method", method, "from", string(caller.Member), "because", because)
 	}
 	return status.Errorf(codes.PermissionDenied, "%s of %s is denied: %s", method, caller.Member, because)
@@ -132,11 +120,8 @@ func (n *Node) allow(ctx context.Context, method string, req any) error {
 
 // related says whether a pod may be one of this cluster, by its name.
 func (n *Node) related(pod string) bool {
-	return slices.Contains(n.opts.Peers, pod) || setOf(pod) == setOf(n.opts.Name)
+	return slices.Contains(n.opts.Peers, pod) || replication.SetOf(pod) == replication.SetOf(n.opts.Name)
 }
-
-// setOf is the name of a pod's StatefulSet.
-func setOf(pod string) string { return pod[:max(0, strings.LastIndexByte(pod, '-'))] }
 
 // admit counts a call that is allowed, until leave is called.
 func (n *Node) admit(ctx context.Context, method string, req any) (leave func(), err error) {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +51,7 @@ func (n *Node) candidatePods() []string {
 
 // sibling is the pod of this one's set that has an ordinal.
 func (n *Node) sibling(ordinal int) string {
-	return fmt.Sprint(n.opts.Name[:strings.LastIndexByte(n.opts.Name, '-')+1], ordinal)
+	return fmt.Sprintf("%s-%d", replication.SetOf(n.opts.Name), ordinal)
 }
 
 // ordinalsAround are the ordinals that may exist around one, as far as they are

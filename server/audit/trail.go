@@ -5,19 +5,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/batondb/baton/internal/seldom"
 )
 
 const (
 	// maxQueued records wait for the disk, each of some hundred bytes: at 10,000 calls
 	// a second a disk may hang for almost a second.
 	maxQueued = 8192
-	// sayAgain: that the trail has gaps is said in the log this often.
-	sayAgain = 10 * time.Second
 	// closeTimeout is how long Close waits for what is queued.
 	closeTimeout = 2 * time.Second
 )
@@ -49,10 +48,8 @@ type Trail struct {
 	written prometheus.Counter
 	dropped *prometheus.CounterVec
 	// gap is how many records were dropped since the last that was written.
-	gap atomic.Int64
-
-	mu   sync.Mutex // guards said
-	said time.Time
+	gap  atomic.Int64
+	gaps seldom.Events // That are said in the log.
 }
 
 // The reasons why a record is dropped.
@@ -118,14 +115,7 @@ func (t *Trail) Note(call Call) {
 func (t *Trail) drop(why string, err error) {
 	t.gap.Add(1)
 	t.dropped.WithLabelValues(why).Inc()
-	t.mu.Lock()
-	now := time.Now()
-	quiet := !t.said.IsZero() && now.Sub(t.said) < sayAgain
-	if !quiet {
-		t.said = now
-	}
-	t.mu.Unlock()
-	if !quiet {
+	if _, due := t.gaps.Due(""); due {
 		t.opts.Logger.Error("the audit trail has a gap: calls go on without their records; see baton_audit_dropped_total", slog.Any("error", err))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/batondb/baton/internal/seldom"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/replication/internal/handshake"
 	"github.com/batondb/baton/replication/internal/volume"
@@ -22,8 +23,6 @@ const (
 	// maxConns of one kind a pod may have; with all that breaks and is made anew it
 	// needs some ten.
 	maxConns = 64
-	// refusalLogEvery keeps a stranger that knocks all the time out of the log.
-	refusalLogEvery = 10 * time.Second
 )
 
 // Port is the peer port: one listener whose connections begin with a
@@ -50,9 +49,7 @@ type Port struct {
 // refusals counts the connections that were refused, and says some of them.
 type refusals struct {
 	count func(side string, reason handshake.Reason)
-
-	mu   sync.Mutex // guards said
-	said map[handshake.Reason]time.Time
+	said  seldom.Events
 }
 
 // NewPort begins to accept connections at o.Listener, for the member that identity
@@ -64,7 +61,7 @@ func NewPort(o *replication.Options, identity func() volume.Identity, countRefus
 		recentAddresses: &recentAddresses{ips: map[string]string{}}, greetings: &greetings{},
 		listeners: map[handshake.Kind]*Listener{}, conns: map[*Conn]struct{}{},
 		callers: map[replication.MemberID]int{}, closed: make(chan struct{}), Left: make(chan replication.MemberID, 16),
-		refusals: refusals{count: countRefusal, said: map[handshake.Reason]time.Time{}},
+		refusals: refusals{count: countRefusal},
 	}
 	p.wg.Go(p.accept)
 	if o.Security != nil {
@@ -336,10 +333,10 @@ func (p *Port) introduce(ctx context.Context, conn *Conn, plain bool, kind hands
 func (p *Port) refused(side string, r handshake.Reason, message string, conn net.Conn) {
 	p.refusals.count(side, r)
 	message = message[:min(len(message), maxReason)]
-	quiet := !p.refusals.due(r)
+	_, due := p.refusals.said.Due(r.String())
 	if r == handshake.NotStarted {
 		p.logger.Debug("a peer connection was refused", "side", side, "reason", r, "because", message)
-	} else if !quiet {
+	} else if due {
 		p.logger.Warn("a peer connection was refused; if it goes on, look at "+suspect(r),
 			"side", side, "reason", r, "because", message, "address", conn.RemoteAddr())
 	}

@@ -133,17 +133,6 @@ func (p *Port) refusedCall(err error, conn net.Conn) {
 	}
 }
 
-// due says whether a refusal is worth a line in the log again.
-func (s *refusals) due(r handshake.Reason) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Since(s.said[r]) < refusalLogEvery {
-		return false
-	}
-	s.said[r] = time.Now()
-	return true
-}
-
 // suspect is what a person should look at when connections are refused.
 func suspect(r handshake.Reason) string {
 	switch r {

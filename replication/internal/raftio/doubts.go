@@ -10,12 +10,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/batondb/baton/internal/seldom"
 	"github.com/batondb/baton/replication/internal/entry"
 )
 
 const (
-	// doubtEvery keeps a member that is wrong all the time out of the log.
-	doubtEvery = 10 * time.Second
 	// stepEvery bounds how fast this pod goes towards a term that it does not believe.
 	stepEvery = time.Second
 	// doubtLasts is how long what was refused says something of now: a master repeats
@@ -30,8 +29,9 @@ type doubts struct {
 	// since.
 	unknown atomic.Pointer[unknownEntry]
 
-	mu   sync.Mutex // guards the fields below
-	said map[string]time.Time
+	said seldom.Events
+
+	mu sync.Mutex // guards the fields below
 	// base is this pod's term, as of some time in the last stepEvery or longer ago.
 	base    uint64
 	basedAt time.Time
@@ -49,16 +49,7 @@ type unknownEntry struct {
 
 // say logs a doubt about a member, now and then.
 func (d *doubts) say(logger *slog.Logger, of string, err error) {
-	d.mu.Lock()
-	quiet := !d.said[of].IsZero() && time.Since(d.said[of]) < doubtEvery
-	if !quiet {
-		if d.said == nil {
-			d.said = map[string]time.Time{}
-		}
-		d.said[of] = time.Now()
-	}
-	d.mu.Unlock()
-	if !quiet {
+	if _, due := d.said.Due(of); due {
 		logger.Error("what a member sends is refused: its software is newer, broken or not Baton", "from", of, "because", err)
 	}
 }
