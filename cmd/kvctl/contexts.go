@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/batondb/baton/internal/wholefile"
 )
 
 // contexts is the configuration file. It says where things are: there is no secret
@@ -79,7 +81,7 @@ func (a *app) readContexts() (*contexts, error) {
 }
 
 // writeContexts replaces the file in one step.
-func (a *app) writeContexts(c *contexts) (err error) {
+func (a *app) writeContexts(c *contexts) error {
 	path := a.contextsPath()
 	if path == "" {
 		return errors.New("where the configuration file should be is not known: set BATON_CONFIG")
@@ -91,19 +93,5 @@ func (a *app) writeContexts(c *contexts) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	// It has the mode 0600: what is inside is nobody else's to read, or to change.
-	file, err := os.CreateTemp(filepath.Dir(path), ".config-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(file.Name()) // The first error is told.
-		}
-	}()
-	_, err = file.Write(text)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
+	return wholefile.Write(path, text) // What is inside is nobody else's to read, or to change.
 }

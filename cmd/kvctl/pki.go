@@ -68,13 +68,7 @@ func newPKIInit(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pair, err := ca.Pair()
-			if err != nil {
-				return err
-			}
-			err = errors.Join(os.MkdirAll(dir, 0o700), pki.WriteFile(filepath.Join(dir, pki.FileCAKey), pair.Key),
-				pki.WriteFile(filepath.Join(dir, pki.FileCA), pair.Certificate))
-			if err != nil {
+			if err := ca.Write(dir); err != nil {
 				return err
 			}
 			return a.showCertificates([]string{filepath.Join(dir, pki.FileCA)})

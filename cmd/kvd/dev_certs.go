@@ -59,11 +59,5 @@ func (c *devConfig) ca(now time.Time) (*pki.CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := ca.Pair()
-	if err != nil {
-		return nil, err
-	}
-	// The certificate last: where it is, the key is as well.
-	return ca, errors.Join(os.MkdirAll(dir, 0o700), pki.WriteFile(filepath.Join(dir, pki.FileCAKey), pair.Key),
-		pki.WriteFile(filepath.Join(dir, pki.FileCA), pair.Certificate))
+	return ca, ca.Write(dir)
 }

@@ -14,8 +14,12 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/batondb/baton/internal/wholefile"
 )
 
 // Backdated is how long ago what is issued became valid. A machine whose clock is
@@ -106,6 +110,22 @@ func ParseCA(p Pair) (*CA, error) {
 func (c *CA) Pair() (Pair, error) {
 	key, err := encodeKey(c.key)
 	return Pair{Certificate: EncodeCertificates(c.Certificate), Key: key}, err
+}
+
+// Write puts the CA into a directory, which only its owner may read. The certificate comes
+// last: where it is, the key is as well.
+func (c *CA) Write(dir string) error {
+	pair, err := c.Pair()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := wholefile.Write(filepath.Join(dir, FileCAKey), pair.Key); err != nil {
+		return err
+	}
+	return wholefile.Write(filepath.Join(dir, FileCA), pair.Certificate)
 }
 
 // Request says what a certificate is to be for.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/batondb/baton/internal/wholefile"
 )
 
 // The files of a directory of certificates, named as in a Secret of the type
@@ -103,23 +105,9 @@ func WriteFiles(dir string, p Pair, bundle []byte) error {
 		name string
 		text []byte
 	}{{FileCA, bundle}, {FileKey, p.Key}, {FileCertificate, p.Certificate}} {
-		if err := WriteFile(filepath.Join(dir, f.name), f.text); err != nil {
+		if err := wholefile.Write(filepath.Join(dir, f.name), f.text); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// WriteFile replaces a file, which only its owner may read, as a whole.
-func WriteFile(path string, text []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // for its owner alone
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name()) //nolint:errcheck // It has been renamed.
-	_, err = file.Write(text)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
