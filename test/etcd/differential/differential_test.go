@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
+	"github.com/batondb/baton/test/etcd/answers"
 	"github.com/batondb/baton/test/etcd/servers"
 )
 
@@ -77,14 +78,14 @@ func (c *comparison) request(n int) {
 			c.Fatal(err)
 		}
 	}
-	done := make(chan answer)
+	done := make(chan answers.Answer)
 	go func() { done <- r.send(ctx, c.etcd) }()
 	baton := r.send(ctx, c.baton[pod])
 	etcd := <-done
-	if !etcd.equal(baton) {
+	if !etcd.Equal(baton) {
 		c.differ("request %d to pod %d, seed %d:\n%v\netcd:  %v\nbaton: %v", n, pod, *seed, r, etcd, baton)
 	}
-	if etcd.err != nil {
+	if etcd.Err != nil {
 		c.refused[etcd.String()]++
 	}
 	c.learn(r, etcd)

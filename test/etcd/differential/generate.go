@@ -8,6 +8,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/test/etcd/answers"
 )
 
 // names are few, so that requests meet; among them are the first possible key,
@@ -32,11 +34,11 @@ func newGenerator(seed uint64) *generator {
 }
 
 // learn takes note of what an answer tells.
-func (g *generator) learn(r request, a answer) {
-	if a.err != nil {
+func (g *generator) learn(r request, a answers.Answer) {
+	if a.Err != nil {
 		return
 	}
-	if m, ok := a.message.(interface{ GetHeader() *pb.ResponseHeader }); ok && m.GetHeader() != nil {
+	if m, ok := a.Message.(interface{ GetHeader() *pb.ResponseHeader }); ok && m.GetHeader() != nil {
 		g.revision = max(g.revision, m.GetHeader().GetRevision())
 	}
 	if m, ok := r.message.(*pb.CompactionRequest); ok {

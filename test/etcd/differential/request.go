@@ -1,19 +1,16 @@
 package differential
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/batondb/baton/test/etcd/answers"
 )
 
 // request is one call.
@@ -27,7 +24,7 @@ func (r request) String() string {
 	if r.streamed {
 		streamed = "streamed "
 	}
-	return fmt.Sprintf("%s%T{%s}", streamed, r.message, short(prototext.MarshalOptions{}.Format(r.message)))
+	return streamed + answers.Text(r.message)
 }
 
 // catchUp returns when a pod has all that was written before.
@@ -47,20 +44,15 @@ func (r request) stale() bool {
 	return false
 }
 
-// answer is what a system made of a request.
-type answer struct {
-	message proto.Message
-	err     error
-}
-
 // send makes the call.
-func (r request) send(ctx context.Context, conn *grpc.ClientConn) answer {
+func (r request) send(ctx context.Context, conn *grpc.ClientConn) answers.Answer {
 	message, err := r.call(ctx, conn)
 	if err != nil {
-		return answer{err: err}
+		return answers.Answer{Err: err}
 	}
-	normalize(message)
-	return answer{message: message}
+	a := answers.Answer{Message: message}
+	a.Normalize()
+	return a
 }
 
 func (r request) call(ctx context.Context, conn *grpc.ClientConn) (proto.Message, error) {
@@ -111,44 +103,4 @@ func stream(ctx context.Context, kv pb.KVClient, req *pb.RangeRequest) (proto.Me
 		}
 		proto.Merge(whole, part.GetRangeResponse())
 	}
-}
-
-// normalize removes what cannot be equal: the names of the servers, Raft's term,
-// what a clock decides, and the order of what has none.
-func normalize(message proto.Message) {
-	if m, ok := message.(interface{ GetHeader() *pb.ResponseHeader }); ok && m.GetHeader() != nil {
-		header := m.GetHeader()
-		header.ClusterId, header.MemberId, header.RaftTerm = 0, 0, 0
-	}
-	switch m := message.(type) {
-	case *pb.LeaseTimeToLiveResponse:
-		m.TTL = min(m.TTL, 1)
-		slices.SortFunc(m.Keys, bytes.Compare)
-	case *pb.LeaseLeasesResponse:
-		slices.SortFunc(m.Leases, func(x, y *pb.LeaseStatus) int { return cmp.Compare(x.GetID(), y.GetID()) })
-	}
-}
-
-func (a answer) equal(other answer) bool {
-	if a.err != nil || other.err != nil {
-		x, y := status.Convert(a.err), status.Convert(other.err)
-		return x.Code() == y.Code() && x.Message() == y.Message()
-	}
-	return proto.Equal(a.message, other.message)
-}
-
-func (a answer) String() string {
-	if a.err != nil {
-		return fmt.Sprintf("%v: %s", status.Code(a.err), status.Convert(a.err).Message())
-	}
-	return short(prototext.MarshalOptions{}.Format(a.message))
-}
-
-// short leaves out the middle of large values.
-func short(text string) string {
-	const most = 6000
-	if len(text) <= most {
-		return text
-	}
-	return text[:most/2] + " ... " + text[len(text)-most/2:]
 }

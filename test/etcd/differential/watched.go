@@ -7,6 +7,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/prototext"
+
+	"github.com/batondb/baton/test/etcd/answers"
 )
 
 // watched is a stream of the same watches on both systems.
@@ -94,5 +96,5 @@ func (w *watched) difference() string {
 	for _, create := range w.creates {
 		creates += prototext.MarshalOptions{}.Format(create) + "\n"
 	}
-	return fmt.Sprintf("%setcd:\n%s\nbaton:\n%s", creates, short(etcd), short(baton))
+	return fmt.Sprintf("%setcd:\n%s\nbaton:\n%s", creates, answers.Short(etcd), answers.Short(baton))
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/test/etcd/answers"
 	"github.com/batondb/baton/test/etcd/servers"
 )
 
@@ -46,7 +47,7 @@ func (c *comparison) context(user string, system int) (context.Context, context.
 }
 
 // send sends a request of a user to both systems.
-func (c *comparison) send(user string, request proto.Message) (etcd, baton answer) {
+func (c *comparison) send(user string, request proto.Message) (etcd, baton answers.Answer) {
 	ctx, cancel := c.context(user, 0)
 	defer cancel()
 	etcd = send(ctx, c.etcd, request)
@@ -68,10 +69,10 @@ func (c *comparison) login(user string) {
 		return
 	}
 	etcd, baton := c.send("", &pb.AuthenticateRequest{Name: user, Password: u.password})
-	if etcd.err != nil || baton.err != nil {
-		c.Fatalf("seed %d: %s cannot log in: %v, %v", *seed, user, etcd.err, baton.err)
+	if etcd.Err != nil || baton.Err != nil {
+		c.Fatalf("seed %d: %s cannot log in: %v, %v", *seed, user, etcd.Err, baton.Err)
 	}
-	c.tokens[user] = [2]string{etcd.message.(*pb.AuthenticateResponse).GetToken(), baton.message.(*pb.AuthenticateResponse).GetToken()}
+	c.tokens[user] = [2]string{etcd.Message.(*pb.AuthenticateResponse).GetToken(), baton.Message.(*pb.AuthenticateResponse).GetToken()}
 }
 
 // step sends one request, of a user of its own choosing, and compares.
@@ -82,20 +83,20 @@ func (c *comparison) step(n int) {
 		user = root // Others are refused.
 	}
 	etcd, baton := c.send(user, request)
-	etcd.normalize()
-	baton.normalize()
+	etcd.Normalize()
+	baton.Normalize()
 	what := fmt.Sprintf("request %d, seed %d, of %q:\n%T{%v}", n, *seed, user, request, request)
-	if !etcd.equal(baton) && !named(request, etcd, baton) {
+	if !etcd.Equal(baton) && !named(request, etcd, baton) {
 		c.Fatalf("%s\netcd:  %v\nbaton: %v", what, etcd, baton)
 	}
-	if etcd.err != nil {
+	if etcd.Err != nil {
 		c.refused[etcd.String()]++
 	}
 	c.judge(what, user, request, etcd)
-	if etcd.err == nil {
+	if etcd.Err == nil {
 		c.model.change(request)
 	}
-	if sameError(etcd.err, rpctypes.ErrGRPCInvalidAuthToken) || c.tokens[user][0] == "" {
+	if sameError(etcd.Err, rpctypes.ErrGRPCInvalidAuthToken) || c.tokens[user][0] == "" {
 		c.login(user)
 	}
 }
@@ -103,14 +104,14 @@ func (c *comparison) step(n int) {
 // named is a difference that docs/etcd.md names: of a request that is wrong, or of
 // nothing, and of nobody, Baton says the latter; it does not look at the token of who
 // asks whether access control is on.
-func named(request proto.Message, etcd, baton answer) bool {
+func named(request proto.Message, etcd, baton answers.Answer) bool {
 	if _, status := request.(*pb.AuthStatusRequest); status {
-		return sameError(etcd.err, rpctypes.ErrGRPCInvalidAuthToken)
+		return sameError(etcd.Err, rpctypes.ErrGRPCInvalidAuthToken)
 	}
-	nobody := sameError(baton.err, rpctypes.ErrGRPCUserEmpty) || sameError(baton.err, rpctypes.ErrGRPCInvalidAuthToken)
+	nobody := sameError(baton.Err, rpctypes.ErrGRPCUserEmpty) || sameError(baton.Err, rpctypes.ErrGRPCInvalidAuthToken)
 	_, txn := request.(*pb.TxnRequest)
 	all, _ := claims(request)
-	return nobody && txn && (len(all) == 0 || sameError(etcd.err, rpctypes.ErrGRPCDuplicateKey))
+	return nobody && txn && (len(all) == 0 || sameError(etcd.Err, rpctypes.ErrGRPCDuplicateKey))
 }
 
 func (c *comparison) isChange(request proto.Message) bool {
@@ -122,11 +123,11 @@ func (c *comparison) isChange(request proto.Message) bool {
 }
 
 // judge compares with the model whether the request was permitted.
-func (c *comparison) judge(what, user string, request proto.Message, got answer) {
+func (c *comparison) judge(what, user string, request proto.Message, got answers.Answer) {
 	all, known := claims(request)
-	denied := sameError(got.err, rpctypes.ErrGRPCPermissionDenied)
-	refused := got.err != nil
-	if created, ok := got.message.(*pb.WatchResponse); ok {
+	denied := sameError(got.Err, rpctypes.ErrGRPCPermissionDenied)
+	refused := got.Err != nil
+	if created, ok := got.Message.(*pb.WatchResponse); ok {
 		denied = created.GetCancelReason() == rpctypes.ErrGRPCPermissionDenied.Error()
 		refused = created.GetCanceled()
 	}
@@ -161,8 +162,8 @@ func TestSameRights(t *testing.T) {
 		&pb.AuthUserAddRequest{Name: root, Password: "roots"}, &pb.AuthRoleAddRequest{Name: root},
 		&pb.AuthUserGrantRoleRequest{User: root, Role: root}, &pb.AuthEnableRequest{},
 	} {
-		if etcd, baton := c.send("", request); etcd.err != nil || baton.err != nil {
-			t.Fatalf("%v: %v, %v", request, etcd.err, baton.err)
+		if etcd, baton := c.send("", request); etcd.Err != nil || baton.Err != nil {
+			t.Fatalf("%v: %v, %v", request, etcd.Err, baton.Err)
 		}
 		c.model.change(request)
 	}

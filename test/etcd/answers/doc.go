@@ -1,0 +1,2 @@
+// Package answers compares what two systems made of one request.
+package answers
