@@ -57,9 +57,7 @@ func TestRecoverWhereOnlyCutOff(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	before := s.recorded()
 	s.stopAll("kv-2")
 	c := s.cutOff("kv-2")

@@ -58,9 +58,7 @@ func (s *statefulSet) phantom(name string, before []byte, at replication.Positio
 // before, for phantom.
 func (s *statefulSet) restarted(all ...string) map[string][]byte {
 	s.t.Helper()
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters(all[0], all...)
+	s.startWhole(all...)
 	s.stopAll(all...)
 	before := map[string][]byte{}
 	for _, name := range all {

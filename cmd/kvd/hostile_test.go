@@ -111,9 +111,7 @@ func TestForwardedAttacks(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	conn, end := s.hostile("kv-2")
 	master := s.masterOf("kv-0")
 	stream, err := peerv1.NewPeerServiceClient(conn(master)).Forward(t.Context())
@@ -177,9 +175,7 @@ func TestRecoverFromSpentTerms(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	s.mustPut("kv-0", "k")
 	for _, name := range all {
 		s.mustHave(name, "k", "v")

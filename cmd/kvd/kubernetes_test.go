@@ -297,6 +297,14 @@ func (s *statefulSet) status(name string) *kvv1.StatusResponse {
 	return answer
 }
 
+// startWhole starts pods, and returns when all of them are ready, and vote.
+func (s *statefulSet) startWhole(names ...string) {
+	s.t.Helper()
+	s.start(names...)
+	s.awaitReady(names...)
+	s.awaitVoters(names[0], names...)
+}
+
 // awaitVoters waits until a pod sees exactly these voters, one of them the
 // master and labelled so.
 func (s *statefulSet) awaitVoters(asked string, names ...string) {
@@ -372,9 +380,7 @@ func TestStopIsNoDeparture(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	before := memberIDs(s.status("kv-0"))
 	for name, c := range map[string]struct{ stop, back func() }{
 		"scaled to zero":  {func() { s.scale(0) }, func() { s.scale(3) }},

@@ -42,9 +42,7 @@ func TestCopiedVolumes(t *testing.T) {
 	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	original.start(all...)
-	original.awaitReady(all...)
-	original.awaitVoters("kv-0", all...)
+	original.startWhole(all...)
 	before := original.status("kv-0")
 	original.awaitPlaces(all...)
 	original.stopAll(all...)
@@ -89,9 +87,7 @@ func TestCopiesOfDifferentMoments(t *testing.T) {
 	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	original.start(all...)
-	original.awaitReady(all...)
-	original.awaitVoters("kv-0", all...)
+	original.startWhole(all...)
 	original.awaitPlaces(all...)
 	copied := newStatefulSetIn(t, "there", 3)
 	copyOf := func(names ...string) {
@@ -151,9 +147,7 @@ func TestAdoptedCopyThatDoesNotOpen(t *testing.T) {
 	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	original.start(all...)
-	original.awaitReady(all...)
-	original.awaitVoters("kv-0", all...)
+	original.startWhole(all...)
 	original.mustPut("kv-0", "k")
 	original.awaitPlaces(all...)
 	original.stopAll(all...)
@@ -207,9 +201,7 @@ func TestLabelsOfACopy(t *testing.T) {
 	t.Parallel()
 	original := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	original.start(all...)
-	original.awaitReady(all...)
-	original.awaitVoters("kv-0", all...)
+	original.startWhole(all...)
 	original.awaitPlaces(all...)
 	original.stopAll(all...)
 	copied := newStatefulSetIn(t, "there", 3)
@@ -281,9 +273,7 @@ func TestRecordIsWrittenBack(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	cluster := s.status("kv-0").GetClusterId()
 	s.stopAll(all...)
 	s.remove()
@@ -347,9 +337,7 @@ func TestFirstVolumeAndRecordLost(t *testing.T) {
 func testFirstVolumeAndRecordLost(t *testing.T, applied bool) {
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	cluster := s.status("kv-0").GetClusterId()
 	if _, err := s.put("kv-0", "k", "v"); err != nil {
 		t.Fatal(err)

@@ -82,9 +82,7 @@ func TestLostMajority(t *testing.T) {
 	t.Parallel()
 	s := newStatefulSet(t, 3)
 	all := []string{"kv-0", "kv-1", "kv-2"}
-	s.start(all...)
-	s.awaitReady(all...)
-	s.awaitVoters("kv-0", all...)
+	s.startWhole(all...)
 	before := s.status("kv-0").GetClusterId()
 	revision, err := s.put("kv-0", "k", "v")
 	if err != nil {
