@@ -4,7 +4,6 @@ import (
 	"net"
 	"sync"
 
-	"github.com/batondb/baton/internal/inbound"
 	"github.com/batondb/baton/internal/quota"
 )
 
@@ -21,7 +20,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		who := inbound.Host(conn.RemoteAddr())
+		who := host(conn.RemoteAddr())
 		if l.connections.Take(who, 1) == nil {
 			give := sync.OnceFunc(func() { l.connections.Give(who, 1) })
 			return &boundedConn{conn, give}, nil
