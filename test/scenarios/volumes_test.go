@@ -315,8 +315,8 @@ func TestS20LostMajority(t *testing.T) {
 	s.start(0, 2)
 	time.Sleep(2 * time.Second)
 	s.start(1)
-	s.awaitUnready(0, before)
-	s.awaitUnready(2, before)
+	s.awaitUnready(0, "the cluster has no master now")
+	s.awaitUnready(2, "the cluster has no master now")
 	s.awaitLine(1, "there is no master: a majority of the voters must run", 40*time.Second)
 	if _, err := s.put(1, "refused"); err == nil || s.api.cluster() != before {
 		t.Errorf("a write was accepted without a quorum (%v), or the record changed", err)
