@@ -49,7 +49,7 @@ type conn struct {
 }
 
 func newConn(secured net.Conn, p *Port, who string, from *visitor) *conn {
-	c := &conn{Conn: secured, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
+	c := &conn{Conn: &outgoing{Conn: secured}, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
 	open, end := context.WithCancel(context.Background())
 	c.address = &Address{Addr: secured.RemoteAddr(), conn: c, visitor: from, open: open, end: end}
 	c.streams.open = map[uint32]stream{}
