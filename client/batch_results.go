@@ -67,10 +67,10 @@ func (b *Batcher) refused(t *batch, e *Error) {
 		return
 	case err == nil:
 		err = t.late(e)
-	case len(t.writes) > 1 && e.aboutRequest():
-		// One write spoils the batch: halves find it. They have ids of their own, and
-		// that is safe also after a sending without an answer: it was not applied
-		// either, and never will be, see aboutRequest.
+	case len(t.writes) > 1 && (e.aboutRequest() || !t.unknown && e.Reason == kvv1.ErrorReason_ERROR_REASON_TOO_LARGE):
+		// One write spoils the batch, or all together do: halves find out. They have ids
+		// of their own, and that is safe: no sending was applied, or ever will be, see
+		// aboutRequest.
 		left, right := t.split()
 		b.land(t, 0, left, right)
 		return

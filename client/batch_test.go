@@ -182,6 +182,59 @@ func findSpoiler(t *testing.T, broken int32) {
 	}
 }
 
+// A batch that was applied, though its answer was lost, may look at too many keys when it
+// is repeated: that does not say that it was not applied, and its writes are not done
+// again.
+func TestBatcherThatIsTooLargeByNow(t *testing.T) {
+	for _, metadata := range [][]string{{"field", "keys"}, {"field", "keys of the leases"}, nil} {
+		fake, c := cluster(t, 1)
+		ctx := within(t, 10*time.Second)
+		var calls atomic.Int32
+		gathered := make(chan struct{})
+		fake.Before(func(_ int, method string) error {
+			if method != "Batch" {
+				return nil
+			}
+			switch calls.Add(1) { // A stream, two lists, and after the second one another stream, for it.
+			case 2:
+				<-gathered
+			case 5:
+				return clienttest.Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE, "too many", metadata...)
+			}
+			return nil
+		})
+		fake.After(func(_ int, method string) error {
+			if method == "Batch" && calls.Load() == 3 {
+				return errBroken
+			}
+			return nil
+		})
+		b := batcher(t, c, client.BatchOptions{InFlight: 1})
+		results := make(chan error, 3)
+		for _, key := range []string{"first", "k1", "k2"} {
+			if err := b.PutAsync(ctx, key, nil, func(_ int64, err error) { results <- err }); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the first is on its way, alone", func() bool { return calls.Load() > 1 })
+		}
+		close(gathered)
+		var failed []error
+		for range 3 {
+			if err := <-results; err != nil {
+				failed = append(failed, err)
+			}
+		}
+		if len(failed) != 2 || !errors.Is(failed[0], client.ErrUnknown) || !errors.Is(failed[1], client.ErrUnknown) {
+			t.Errorf("%v: %v", metadata, failed)
+		}
+		for _, key := range []string{"k1", "k2"} {
+			if kv, err := c.Get(ctx, key); err != nil || kv.GetVersion() != 1 {
+				t.Errorf("%v: %s was written %d times, %v", metadata, key, kv.GetVersion(), err)
+			}
+		}
+	}
+}
+
 func TestBatcherGivesUpInTime(t *testing.T) {
 	fake, c := cluster(t, 1)
 	fake.StopPod(0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -255,16 +256,22 @@ func unknownBecause(last *Error) *Error {
 func (e *Error) aboutRequest() bool {
 	switch e.Reason {
 	case kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST,
-		kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
 		kvv1.ErrorReason_ERROR_REASON_COMPACTED,
 		kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION,
 		kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND,
 		kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS,
 		kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:
 		return true
+	case kvv1.ErrorReason_ERROR_REASON_TOO_LARGE:
+		return !slices.Contains(changing, e.Metadata["field"])
 	}
 	return false
 }
+
+// changing are the fields that may be too large now, and were not when an earlier attempt
+// came: how many keys a transaction looks at, or a lease has. When the master says so to
+// another pod, the field is not said.
+var changing = []string{"", "keys", "keys of the leases"}
 
 // tooLarge is a refusal by the client itself.
 func tooLarge(what string, limit, actual int) *Error {

@@ -51,6 +51,29 @@ func TestWriteWithALostAnswerIsAppliedOnce(t *testing.T) {
 	}
 }
 
+// A write that is too large when it is repeated, because of what is there by now, may have
+// been applied the first time; one that is by itself was not.
+func TestAWriteThatIsTooLargeByNow(t *testing.T) {
+	for _, test := range []struct {
+		field   string
+		unknown bool
+	}{{"keys", true}, {"keys of the leases", true}, {"", true}, {"value", false}} {
+		fake, c := cluster(t, 1)
+		var calls atomic.Int32
+		fake.Before(func(_ int, method string) error {
+			if method == "Put" && calls.Add(1) == 2 {
+				return clienttest.Error(codes.InvalidArgument, kvv1.ErrorReason_ERROR_REASON_TOO_LARGE, "too large", "field", test.field)
+			}
+			return nil
+		})
+		fake.After(times(1, "Put", errBroken))
+		_, err := c.Put(within(t, 5*time.Second), "a", nil)
+		if errors.Is(err, client.ErrUnknown) != test.unknown || errors.Is(err, client.ErrTooLarge) == test.unknown {
+			t.Errorf("%q: %v", test.field, err)
+		}
+	}
+}
+
 // The first read of what is damaged on one pod's disk is answered by another pod.
 func TestDamageOnOnePodIsNotTheCallersConcern(t *testing.T) {
 	damaged := clienttest.Error(codes.DataLoss, kvv1.ErrorReason_ERROR_REASON_CORRUPT, "store: corrupt data")

@@ -32,7 +32,9 @@ const (
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// The request breaks a rule; metadata "field" names the field at fault.
 	ErrorReason_ERROR_REASON_INVALID_REQUEST ErrorReason = 1
-	// Something is over a limit; metadata "limit" and "actual" in bytes or pieces.
+	// Something is over a limit; metadata "limit" and "actual" in bytes or pieces. Of the
+	// "field" "keys" or "keys of the leases", or of none, it depends on what is there by
+	// now: an earlier attempt without an answer may have been applied.
 	ErrorReason_ERROR_REASON_TOO_LARGE ErrorReason = 2
 	// The revision was compacted away; metadata "oldest_revision".
 	ErrorReason_ERROR_REASON_COMPACTED ErrorReason = 3
