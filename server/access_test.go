@@ -63,6 +63,13 @@ func TestATokenOnAPodThatLags(t *testing.T) {
 	}
 }
 
+// Nor does it fall over one if it has never heard of users.
+func TestATokenWhereNobodyIs(t *testing.T) {
+	if _, err := readToken(nil, newToken([]byte("key"), access.Root, 2, time.Now()), time.Now()); !errors.Is(err, errTokenInvalid) {
+		t.Errorf("%v", err)
+	}
+}
+
 // The first user is refused until every member is known to have a version with users: one
 // without would stop at the change. Those after it are not.
 //

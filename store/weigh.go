@@ -3,7 +3,10 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 
+	"github.com/batondb/baton/internal/access"
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -24,7 +27,7 @@ func (s *Store) Weigh(ctx context.Context, command *kvv1.Command, most int) (ok 
 	var weigh func(judge) error
 	switch c := command.GetCommand().(type) {
 	case *kvv1.Command_Txn:
-		if !hasSpan(c.Txn, 0) {
+		if !hasSpan(c.Txn, 0) || !s.permits(command) {
 			return true, nil
 		}
 		weigh = func(j judge) error { return j.weigh(c.Txn, 0) }
@@ -32,7 +35,8 @@ func (s *Store) Weigh(ctx context.Context, command *kvv1.Command, most int) (ok 
 		if !batchHasSpan(c.Batch) {
 			return true, nil
 		}
-		weigh = func(j judge) error { return j.weighBatch(c.Batch) }
+		writes := s.permittedOf(command)
+		weigh = func(j judge) error { return j.weighBatch(writes) }
 	default:
 		return true, nil
 	}
@@ -49,6 +53,31 @@ func (s *Store) Weigh(ctx context.Context, command *kvv1.Command, most int) (ok 
 		}
 		return true, nil // Applying it will say so.
 	}
+}
+
+// What its caller may not do is refused for that, and not weighed: the weight would say
+// how many keys there are.
+
+// permits says whether the caller of a command may give it, as far as this copy tells.
+func (s *Store) permits(command *kvv1.Command) bool {
+	state := s.Access()
+	who := access.Of(command.GetIdentity())
+	return !state.Enabled() || state.Permit(who, command, s.leaseRightsOf(state, who)) == nil
+}
+
+// permittedOf are the writes of a batch that its caller may do, as far as this copy tells.
+func (s *Store) permittedOf(command *kvv1.Command) []*kvv1.Write {
+	all, state := command.GetBatch().GetWrites(), s.Access()
+	if !state.Enabled() {
+		return all
+	}
+	who := access.Of(command.GetIdentity())
+	writes := state.Writes(who, s.leaseRightsOf(state, who))
+	return slices.DeleteFunc(slices.Clone(all), func(w *kvv1.Write) bool { return writes.Permit(w) != nil })
+}
+
+func (s *Store) leaseRightsOf(state *access.State, who caller.Caller) access.MayWriteLease {
+	return func(lease int64) (int, error) { return s.MayWriteLease(state, who, lease) }
 }
 
 func (s *Store) weighOnce(ctx context.Context, most int, weigh func(judge) error) (err error) {
@@ -91,8 +120,8 @@ func hasSpan(txn *kvv1.TxnRequest, depth int) bool {
 	return false
 }
 
-func (j judge) weighBatch(batch *kvv1.WriteBatch) error {
-	for _, write := range batch.GetWrites() {
+func (j judge) weighBatch(writes []*kvv1.Write) error {
+	for _, write := range writes {
 		if d := write.GetDelete(); d != nil {
 			if err := j.weighSpan(d.GetKey(), d.GetRangeEnd()); err != nil {
 				return err

@@ -84,3 +84,37 @@ func TestWeigh(t *testing.T) {
 		}
 	}
 }
+
+// A batch of what its caller may not do is refused for that, write by write: how much it
+// would look at says whether keys are there.
+func TestWeighingTellsNothing(t *testing.T) {
+	s := newSecured(t)
+	s.as(nil, put("k1", "hers"))
+	s.as(nil, put("secret", "another's"))
+	probe := func(who, key, end string) bool {
+		var writes []*kvv1.Write
+		for range 100 {
+			txn := &kvv1.TxnRequest{Compare: []*kvv1.Compare{compareAll(key, end, true)}}
+			writes = append(writes, &kvv1.Write{Write: &kvv1.Write_Txn{Txn: txn}})
+		}
+		ok, err := s.Weigh(t.Context(), by(who, &kvv1.Command{Command: &kvv1.Command_Batch{Batch: &kvv1.WriteBatch{Writes: writes}}}), 50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare := compareAll(key, end, true)
+		txn := &kvv1.TxnRequest{Compare: []*kvv1.Compare{compare, compare}}
+		alone, err := s.Weigh(t.Context(), by(who, &kvv1.Command{Command: &kvv1.Command_Txn{Txn: txn}}), 1)
+		if err != nil || alone != ok {
+			t.Errorf("of %q %s to %s in a batch: %t, alone: %t, %v", who, key, end, ok, alone, err)
+		}
+		return ok
+	}
+	for _, who := range []string{"a", "", "none"} {
+		if !probe(who, "s", "t") {
+			t.Errorf("%q learns that there is a key from s to t", who)
+		}
+	}
+	if probe("a", "k", "l") || probe("root", "s", "t") {
+		t.Error("who may read it is not weighed")
+	}
+}

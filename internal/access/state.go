@@ -95,8 +95,13 @@ func (s *State) Revision() uint64 {
 	return s.revision
 }
 
-// TokenKey signs tokens.
-func (s *State) TokenKey() []byte { return s.key }
+// TokenKey signs tokens; nil: there are none.
+func (s *State) TokenKey() []byte {
+	if s == nil {
+		return nil
+	}
+	return s.key
+}
 
 // User returns a user, which must not be changed; nil: there is none.
 func (s *State) User(name string) *kvv1.AuthUser {
