@@ -197,3 +197,11 @@ func (codec) Marshal(message any) (mem.BufferSlice, error) {
 	all[len(all)-1] = mem.NewBuffer(&last, sent)
 	return all, nil
 }
+
+// answerIn is the message that is sent, without what follows it.
+func answerIn(message any) any {
+	if sent, ok := message.(*counted); ok {
+		return sent.message
+	}
+	return message
+}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,7 +96,7 @@ func (a audited) unary(method string, handle grpc.MethodHandler) grpc.MethodHand
 			return decode(into)
 		}, interceptor)
 		call := w.call(ctx, method, begun)
-		call.Request, call.Response, call.Err = request, response, err
+		call.Request, call.Response, call.Err = request, answerIn(response), err
 		a.trail.Note(call)
 		return response, err
 	}
@@ -108,6 +110,9 @@ func (a audited) stream(method string, handle grpc.StreamHandler) grpc.StreamHan
 			ctx: context.WithValue(stream.Context(), witnessKey{}, w), lists: map[uint64]listed{},
 		}
 		err := handle(service, s)
+		for _, list := range s.unanswered() {
+			s.note(list, nil, errUnanswered)
+		}
 		call := w.call(s.ctx, method, s.begun)
 		call.Err = err
 		call.Request = s.only()
@@ -130,12 +135,70 @@ type auditedStream struct {
 	requests int
 	first    any
 	lists    map[uint64]listed
+	doubled  bool
 }
 
 // listed is a list of writes that is not answered yet.
 type listed struct {
 	writes *kvv1.WriteBatch
 	begun  time.Time
+}
+
+// errUnanswered is the outcome of a list of writes of which it is not known whether it was
+// made.
+var errUnanswered = status.Error(codes.Unknown, "")
+
+func (s *auditedStream) note(list listed, result any, err error) {
+	call := s.witness.call(s.ctx, s.method, list.begun)
+	call.Request, call.Response, call.Err = list.writes, result, err
+	s.trail.Note(call)
+}
+
+// begin takes a list in until it is answered. A client that gives two of them one id
+// could make it seem that the answer to one is the other's: from then on it is noted of
+// each that it has begun, and of none how it ended.
+func (s *auditedStream) begin(request *kvv1.BatchRequest) {
+	id, list := request.GetId(), listed{request.GetBatch(), time.Now()}
+	s.mu.Lock()
+	before, same := s.lists[id]
+	delete(s.lists, id)
+	s.doubled = s.doubled || same
+	if !s.doubled {
+		s.lists[id] = list
+	}
+	doubled := s.doubled
+	s.mu.Unlock()
+	if same {
+		s.note(before, nil, errUnanswered)
+	}
+	if doubled {
+		s.note(list, nil, errUnanswered)
+	}
+}
+
+// answered notes a list when it is answered.
+func (s *auditedStream) answered(answer *kvv1.BatchResponse) {
+	s.mu.Lock()
+	list, ok := s.lists[answer.GetId()]
+	delete(s.lists, answer.GetId())
+	s.mu.Unlock()
+	if !ok {
+		return // It is noted already.
+	}
+	var err error
+	if e := answer.GetError(); e != nil {
+		err = status.Error(codes.Code(e.GetCode()), e.GetMessage())
+	}
+	s.note(list, answer.GetResult(), err)
+}
+
+// unanswered are the lists that were begun and never answered: the stream has ended.
+func (s *auditedStream) unanswered() []listed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := slices.Collect(maps.Values(s.lists))
+	clear(s.lists)
+	return left
 }
 
 func (s *auditedStream) Context() context.Context { return s.ctx }
@@ -149,12 +212,10 @@ func (s *auditedStream) RecvMsg(m any) error {
 	if s.requests++; s.requests == 1 {
 		s.first = m
 	}
-	if list, ok := m.(*kvv1.BatchRequest); ok {
-		s.lists[list.GetId()] = listed{list.GetBatch(), time.Now()}
-	}
 	s.mu.Unlock()
-	switch m.(type) {
+	switch list := m.(type) {
 	case *kvv1.BatchRequest: // It is noted when it is answered.
+		s.begin(list)
 	case interface{ GetID() int64 }, *kvv1.KeepAliveRequest:
 	default:
 		call := s.witness.call(s.ctx, s.method, time.Now())
@@ -175,28 +236,28 @@ func (s *auditedStream) only() any {
 }
 
 func (s *auditedStream) SendMsg(m any) error {
-	switch response := m.(type) {
+	switch response := answerIn(m).(type) {
 	case *kvv1.BatchResponse:
-		s.mu.Lock()
-		list, ok := s.lists[response.GetId()]
-		delete(s.lists, response.GetId())
-		s.mu.Unlock()
-		if !ok { // Of two lists with one id this is the second one.
-			list.begun = time.Now()
-		}
-		call := s.witness.call(s.ctx, s.method, list.begun)
-		call.Request, call.Response = list.writes, response.GetResult()
-		if e := response.GetError(); e != nil {
-			call.Err = status.Error(codes.Code(e.GetCode()), e.GetMessage())
-		}
-		s.trail.Note(call)
+		s.answered(response)
 	case interface{ GetCancelReason() string }:
 		// etcd's watches are refused one by one, and their stream goes on.
-		if strings.Contains(response.GetCancelReason(), "permission denied") {
+		if code := refusedWatch(response.GetCancelReason()); code != codes.OK {
 			call := s.witness.call(s.ctx, s.method, time.Now())
-			call.Err = status.Error(codes.PermissionDenied, "")
+			call.Err = status.Error(code, "")
 			s.trail.Note(call)
 		}
 	}
 	return s.ServerStream.SendMsg(m)
+}
+
+// refusedWatch is the code of a reason, in etcd's words, for which a watch was refused for
+// who asks for it.
+func refusedWatch(reason string) codes.Code {
+	switch {
+	case strings.HasSuffix(reason, "permission denied"):
+		return codes.PermissionDenied
+	case strings.HasSuffix(reason, "user name is empty"), strings.HasSuffix(reason, "invalid auth token"):
+		return codes.Unauthenticated
+	}
+	return codes.OK
 }

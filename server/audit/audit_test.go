@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -168,7 +170,12 @@ func TestRules(t *testing.T) {
 	}
 	denied := get("b", "")
 	denied.Err = status.Error(codes.PermissionDenied, "no")
-	lock := Call{Method: "/v3lockpb.Lock/Lock", Begun: time.Now()}
+	lock := func(name string) Call {
+		return Call{Method: "/v3lockpb.Lock/Lock", Request: &v3lockpb.LockRequest{Name: []byte(name)}, Begun: time.Now()}
+	}
+	nobody := Call{Method: "/etcdserverpb.KV/Range", Request: &pb.RangeRequest{Key: []byte("b")}, Err: rpctypes.ErrGRPCUserEmpty, Begun: time.Now()}
+	guess := Call{Method: "/etcdserverpb.Auth/Authenticate", Request: &pb.AuthenticateRequest{Name: "b"}, Err: rpctypes.ErrGRPCAuthFailed, Begun: time.Now()}
+	revoke := Call{Method: "/etcdserverpb.Lease/LeaseRevoke", Request: &pb.LeaseRevokeRequest{ID: 7}, Begun: time.Now()}
 	snapshot := Call{Method: "/etcdserverpb.Maintenance/Snapshot", Request: &pb.SnapshotRequest{}, Begun: time.Now()}
 	for name, test := range map[string]struct {
 		call Call
@@ -185,7 +192,13 @@ func TestRules(t *testing.T) {
 		"all keys":                    {get("", "\x00"), "all prefix:a/"},
 		"from a key after the prefix": {get("b", "\x00"), "all"},
 		"who may not":                 {denied, "writes all prefix:a/"},
-		"what names no key":           {lock, "writes all"},
+		"who is nobody, to etcd":      {nobody, "writes all prefix:a/"},
+		"a wrong password, to etcd":   {guess, "writes all prefix:a/"},
+		"a lock of the prefix":        {lock("a/b"), "writes all prefix:a/"},
+		"a lock whose key has it":     {lock("a"), "writes all prefix:a/"},
+		"another lock":                {lock("b"), "writes all"},
+		"a lock without a name":       {lock(""), "writes all"},
+		"a lease, and its keys":       {revoke, "writes all prefix:a/"},
 		"a copy of everything":        {snapshot, "writes all prefix:a/"},
 	} {
 		for _, rule := range []string{"writes", "all", "prefix:a/"} {

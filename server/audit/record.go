@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"slices"
@@ -95,10 +96,15 @@ func find(call Call, prefix []byte) found {
 	return f
 }
 
-// wholes are methods whose requests name no key, and are about all of them.
+// wholes are methods whose requests name no key, and could be about any.
 var wholes = map[string]bool{
 	"/baton.kv.v1.MaintenanceService/Snapshot": true,
 	"/etcdserverpb.Maintenance/Snapshot":       true,
+	// The keys of a lease.
+	"/baton.kv.v1.LeaseService/Revoke":     true,
+	"/baton.kv.v1.LeaseService/TimeToLive": true,
+	"/etcdserverpb.Lease/LeaseRevoke":      true,
+	"/etcdserverpb.Lease/LeaseTimeToLive":  true,
 }
 
 // look collects what a message names, and what is nested in it. It looks only at
@@ -127,6 +133,12 @@ func (f *found) look(m protoreflect.Message) {
 		}
 		return true
 	})
+	if field := m.Descriptor().Fields().ByName("name"); field != nil && field.Kind() == protoreflect.BytesKind {
+		// Of a lock or an election, whose keys are NAME/LEASE.
+		name := m.Get(field).Bytes()
+		queue := keyRange{append(bytes.Clone(name), '/'), append(bytes.Clone(name), '0')}
+		f.touched = f.touched || queue.touches(f.prefix)
+	}
 	if k.key == nil && k.end == nil {
 		return
 	}
@@ -137,10 +149,7 @@ func (f *found) look(m protoreflect.Message) {
 	}
 }
 
-// name takes a name, which touches a prefix like a key: those of locks and elections
-// are.
 func (f *found) name(name []byte) {
-	f.touched = f.touched || keyRange{key: name}.touches(f.prefix)
 	if len(f.names) < maxKeys {
 		f.names = append(f.names, clip(string(name)))
 	}
@@ -218,8 +227,17 @@ func clip(name string) string {
 	return strings.ToValidUTF8(name[:min(len(name), maxNameBytes)], "\uFFFD")
 }
 
+// etcdsWords end the errors of etcd's that are about who calls, and have another code.
+var etcdsWords = []string{"user name is empty", "authentication failed, invalid user ID or password"}
+
 // forWho says that a call was refused for who makes it.
 func forWho(err error) bool {
-	code := status.Code(err)
-	return code == codes.Unauthenticated || code == codes.PermissionDenied
+	switch status.Code(err) {
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return true
+	case codes.InvalidArgument:
+		text := status.Convert(err).Message()
+		return slices.ContainsFunc(etcdsWords, func(words string) bool { return strings.HasSuffix(text, words) })
+	}
+	return false
 }
