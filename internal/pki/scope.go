@@ -28,7 +28,13 @@ func PodNames(pod, service, namespace string) []string {
 type Scope struct {
 	set    string   // the pods' names up to the ordinal: "kv-"
 	places []string // what follows the pod's name, ".kv.shop.svc"; or comes before it, "spiffe://..."
+	// domains are what may follow ".svc"; without any the place ends there, or defaultDomain
+	// follows.
+	domains []string
 }
+
+// defaultDomain is that of a Kubernetes cluster for which nobody chose another one.
+const defaultDomain = "cluster.local"
 
 // ScopeOf is the scope of a pod with this certificate. Of the DNS names in it the
 // longest ones count: whoever has been given kv-1.kv.shop.svc may be called kv-1 as
@@ -47,11 +53,14 @@ func ScopeOf(certificate *x509.Certificate, pod string) (Scope, error) {
 		case n.uri:
 			s.places = append(s.places, n.place)
 		case count > labels:
-			labels = count
+			labels, s.domains = count, nil
 			s.places = slices.DeleteFunc(s.places, func(p string) bool { return !strings.Contains(p, "://") })
 			fallthrough
 		case count == labels:
 			s.places = append(s.places, n.place)
+			if n.domain != "" {
+				s.domains = append(s.domains, n.domain)
+			}
 		}
 	}
 	if s.places == nil {
@@ -65,7 +74,7 @@ func ScopeOf(certificate *x509.Certificate, pod string) (Scope, error) {
 func (s Scope) Pod(certificate *x509.Certificate) (string, error) {
 	pod := ""
 	for _, n := range namesIn(certificate) {
-		if setOf(n.pod) != s.set || !slices.Contains(s.places, n.place) {
+		if setOf(n.pod) != s.set || !slices.Contains(s.places, n.place) || !s.within(n.domain) {
 			continue
 		}
 		if pod != "" && pod != n.pod {
@@ -77,6 +86,12 @@ func (s Scope) Pod(certificate *x509.Certificate) (string, error) {
 		return "", fmt.Errorf("the certificate is for %s, and for no pod of %s", describe(certificate), s)
 	}
 	return pod, nil
+}
+
+// within says whether a domain is the cluster's: whoever owns another one may well have
+// a certificate for kv-0.kv.shop.svc in it.
+func (s Scope) within(domain string) bool {
+	return domain == "" || slices.Contains(s.domains, domain) || s.domains == nil && domain == defaultDomain
 }
 
 func (s Scope) String() string {
@@ -94,6 +109,7 @@ func (s Scope) String() string {
 // podName is a name that could be a pod's.
 type podName struct {
 	pod, place string
+	domain     string // what follows ".svc" in a DNS name
 	uri        bool
 }
 
@@ -101,16 +117,16 @@ func namesIn(certificate *x509.Certificate) []podName {
 	var all []podName
 	for _, name := range certificate.DNSNames {
 		name = strings.ToLower(strings.TrimSuffix(name, "."))
-		// The cluster's domain may be there or not.
+		domain := "" // It may be there or not.
 		if labels := strings.Split(name, "."); len(labels) > 4 && labels[3] == "svc" {
-			name = strings.Join(labels[:4], ".")
+			name, domain = strings.Join(labels[:4], "."), strings.Join(labels[4:], ".")
 		}
 		pod, place := name, ""
 		if i := strings.IndexByte(name, '.'); i >= 0 {
 			pod, place = name[:i], name[i:]
 		}
 		if setOf(pod) != "" {
-			all = append(all, podName{pod: pod, place: place})
+			all = append(all, podName{pod: pod, place: place, domain: domain})
 		}
 	}
 	for _, uri := range certificate.URIs {
