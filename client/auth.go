@@ -59,3 +59,28 @@ func (c *Client) Roles(ctx context.Context, name string) ([]*kvv1.AuthRole, erro
 	}})
 	return response.GetRoles(), err
 }
+
+// Tenants returns one tenant, or all if the name is empty, and what they use. Without
+// the role "root" a caller may only see its own. It fails with [ErrTenantNotFound].
+func (c *Client) Tenants(ctx context.Context, name string) ([]*kvv1.TenantStatus, error) {
+	return c.tenants(ctx, &kvv1.ListTenantsRequest{Name: name})
+}
+
+// OwnTenant returns the tenant that the client's user belongs to. It fails with
+// [ErrTenantNotFound].
+func (c *Client) OwnTenant(ctx context.Context) (*kvv1.TenantStatus, error) {
+	found, err := c.tenants(ctx, &kvv1.ListTenantsRequest{Own: true})
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+func (c *Client) tenants(ctx context.Context, req *kvv1.ListTenantsRequest) ([]*kvv1.TenantStatus, error) {
+	var response *kvv1.ListTenantsResponse
+	err := c.do(ctx, call{send: func(ctx context.Context, conn *grpc.ClientConn) (_ *kvv1.ResponseHeader, err error) {
+		response, err = kvv1.NewAuthServiceClient(conn).ListTenants(ctx, req)
+		return response.GetHeader(), err
+	}})
+	return response.GetTenants(), err
+}

@@ -63,7 +63,7 @@ func (b *Batcher) refused(t *batch, e *Error) {
 	switch {
 	case err == nil && time.Since(t.created) < b.options.Timeout:
 		b.client.pods.refresh()
-		b.land(t, timeoutOf(minBackoff, min(t.sends, 4)), t)
+		b.land(t, max(e.retryAfter(), timeoutOf(minBackoff, min(t.sends, 4))), t)
 		return
 	case err == nil:
 		err = t.late(e)

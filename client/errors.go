@@ -33,6 +33,14 @@ var (
 	ErrLeaseNotFound = errors.New("lease not found")
 	// ErrNoSpace is returned when the volume is nearly full: delete or compact.
 	ErrNoSpace = errors.New("no space")
+	// ErrQuotaExceeded is returned when a write would take a tenant over its quota of
+	// keys or bytes: delete some. The metadata of the [Error] say how much there is.
+	ErrQuotaExceeded = errors.New("quota exceeded")
+	// ErrRateExceeded is returned when the caller's tenant had used its rate until the
+	// context ended. It is also an ErrUnavailable.
+	ErrRateExceeded = errors.New("rate exceeded")
+	// ErrTenantNotFound is returned when there is no tenant of a name.
+	ErrTenantNotFound = errors.New("tenant not found")
 	// ErrUnknown is returned when a write may or may not have been applied.
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrNoMaster is returned when there was no master until the context ended.
@@ -81,6 +89,9 @@ var sentinels = map[kvv1.ErrorReason][]error{
 	kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:     {ErrUnauthenticated},
 	kvv1.ErrorReason_ERROR_REASON_LOGIN_FAILED:       {ErrUnauthenticated},
 	kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:  {ErrPermissionDenied},
+	kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED:     {ErrQuotaExceeded},
+	kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:      {ErrRateExceeded, ErrUnavailable},
+	kvv1.ErrorReason_ERROR_REASON_TENANT_NOT_FOUND:   {ErrTenantNotFound},
 }
 
 // Error is what every failed call returns, possibly wrapped. errors.Is finds
@@ -186,6 +197,7 @@ func (e *Error) outcome() outcome {
 	case kvv1.ErrorReason_ERROR_REASON_NO_MASTER,
 		kvv1.ErrorReason_ERROR_REASON_OVERLOADED,
 		kvv1.ErrorReason_ERROR_REASON_NOT_READY,
+		kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED,
 		kvv1.ErrorReason_ERROR_REASON_TOO_MANY: // of one pod: another has room
 		return notApplied
 	case kvv1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
@@ -260,6 +272,7 @@ func (e *Error) aboutRequest() bool {
 		kvv1.ErrorReason_ERROR_REASON_FUTURE_REVISION,
 		kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND,
 		kvv1.ErrorReason_ERROR_REASON_LEASE_EXISTS,
+		kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED,
 		kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:
 		return true
 	case kvv1.ErrorReason_ERROR_REASON_TOO_LARGE:

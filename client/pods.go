@@ -216,6 +216,8 @@ func (s *pods) pick(w want, last *pod) *pod {
 // failed takes note of how an attempt on a pod ended.
 func (s *pods) failed(p *pod, e *Error) {
 	switch {
+	case e.Is(ErrRateExceeded):
+		return // The pod is well.
 	case e.Reason == kvv1.ErrorReason_ERROR_REASON_NOT_READY:
 		p.avoid(avoidNotReady)
 	case e.Code == codes.DeadlineExceeded:

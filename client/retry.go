@@ -17,6 +17,8 @@ const (
 	maxBackoff = 50 * time.Millisecond
 	// A full queue needs longer to empty than a master to be elected.
 	overloadedBackoff = 100 * time.Millisecond
+	// maxRetryAfter bounds what a pod may say, so that a rate that was raised is noticed.
+	maxRetryAfter = 10 * time.Second
 	// lastMoment: a write that was only refused so far is not sent once more when
 	// so little time is left. Cut off with that attempt on its way, all that could
 	// be said of it is that its outcome is unknown.
@@ -38,6 +40,9 @@ func (b *pause) wait(ctx context.Context, last *Error) {
 	if last.Reason == kvv1.ErrorReason_ERROR_REASON_OVERLOADED {
 		d = overloadedBackoff
 	}
+	if told := last.retryAfter(); told > 0 {
+		d = 2 * told // At least what was said, below.
+	}
 	b.attempt++
 	timer := time.NewTimer(d/2 + rand.N(d))
 	defer timer.Stop()
@@ -45,6 +50,15 @@ func (b *pause) wait(ctx context.Context, last *Error) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
+}
+
+// retryAfter is how long the pod has said to wait; 0: it has not.
+func (e *Error) retryAfter() time.Duration {
+	ms, err := strconv.ParseInt(e.Metadata["retry_after_ms"], 10, 64)
+	if err != nil || ms < 0 {
+		return 0
+	}
+	return min(time.Duration(ms)*time.Millisecond, maxRetryAfter)
 }
 
 // timeoutOf doubles the base timeout with each attempt.
@@ -101,6 +115,9 @@ func (c *Client) do(ctx context.Context, r call) error {
 		if ctx.Err() == nil {
 			a.last = e
 			c.pods.failed(p, e)
+		}
+		if e.Is(ErrRateExceeded) {
+			p = nil // Another pod is no way around it.
 		}
 		if err := a.judge(e); err != nil {
 			return err

@@ -52,6 +52,10 @@ func (s *authService) ListUsers(ctx context.Context, req *kvv1.ListUsersRequest)
 	return &kvv1.ListUsersResponse{Header: header, Users: users}, nil
 }
 
+func (s *authService) ListTenants(ctx context.Context, req *kvv1.ListTenantsRequest) (*kvv1.ListTenantsResponse, error) {
+	return s.core.tenants(ctx, req)
+}
+
 func (s *authService) ListRoles(ctx context.Context, req *kvv1.ListRolesRequest) (*kvv1.ListRolesResponse, error) {
 	roles, header, err := s.core.roles(ctx, req.GetName())
 	if err != nil {
@@ -155,9 +159,13 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 		}
 	case *kvv1.AuthChange_SetPassword:
 		m.SetPassword.PasswordHash, err = c.bounds.passwords.hash(ctx, password)
+	case *kvv1.AuthChange_SetTenant:
+		if !c.access().HasTenants() {
+			err = c.everyPodKnows(ctx, "tenants", (*kvv1.PodStatus).GetTenants)
+		}
 	}
-	if err == nil {
-		err = c.everyPodKnowsUsers(ctx)
+	if err == nil && c.access() == nil {
+		err = c.everyPodKnows(ctx, "users and roles", (*kvv1.PodStatus).GetAccessControl)
 	}
 	if err != nil {
 		return nil, err
@@ -188,13 +196,10 @@ func (c *core) somebodyAdministers(ctx context.Context) error {
 	return errInvalid("enable", "nobody with the role %q has a password, and this call is by none of them: it would lock everybody out", access.Root)
 }
 
-// everyPodKnowsUsers refuses the first change of users and roles until every member
-// says that its version has them: another one would stop at the change. Later it would
-// not start on this data, so that nothing is left to ask.
-func (c *core) everyPodKnowsUsers(ctx context.Context) error {
-	if c.access() != nil {
-		return nil
-	}
+// everyPodKnows refuses the first change of users and roles, or of tenants, until every
+// member says that its version has them: another one would stop at the change. Later it
+// would not start on this data, so that nothing is left to ask.
+func (c *core) everyPodKnows(ctx context.Context, what string, knows func(*kvv1.PodStatus) bool) error {
 	log, err := c.needLog()
 	if err != nil {
 		return err
@@ -204,7 +209,7 @@ func (c *core) everyPodKnowsUsers(ctx context.Context) error {
 		switch {
 		case a.err != nil:
 			without = append(without, a.member.Pod+" "+whyUnreachable(a.err))
-		case !a.status.GetAccessControl():
+		case !knows(a.status):
 			without = append(without, fmt.Sprintf("%s runs version %s", a.member.Pod, a.status.GetVersion()))
 		}
 	}
@@ -214,7 +219,7 @@ func (c *core) everyPodKnowsUsers(ctx context.Context) error {
 	slices.Sort(without)
 	return &refusal.Error{
 		Reason:  kvv1.ErrorReason_ERROR_REASON_VERSION_TOO_OLD,
-		Message: fmt.Sprintf("before there are users and roles, every pod must run a version that has them: %v", without),
+		Message: fmt.Sprintf("before there are %s, every pod must run a version that has them: %v", what, without),
 	}
 }
 

@@ -102,7 +102,7 @@ func (b *Backend) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1.Gran
 }
 
 // NewLeaseID chooses the id of a lease whose client did not: see leaseIDs.
-func (b *Backend) NewLeaseID() int64 { return b.core.leaseIDs.next() }
+func (b *Backend) NewLeaseID() int64 { return b.leases.leaseIDs.next() }
 
 // TimeToLive is the method of the native API.
 func (b *Backend) TimeToLive(ctx context.Context, req *kvv1.TimeToLiveRequest) (*kvv1.TimeToLiveResponse, error) {

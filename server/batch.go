@@ -36,5 +36,8 @@ func (s *kvService) batch(ctx context.Context, batch *kvv1.WriteBatch) (*kvv1.Wr
 	if err := checkBatch(batch); err != nil {
 		return nil, err
 	}
+	if err := s.core.begin(ctx); err != nil {
+		return nil, err
+	}
 	return propose(ctx, s.core, &kvv1.Command{Command: &kvv1.Command_Batch{Batch: batch}}, (*kvv1.Result).GetBatch)
 }

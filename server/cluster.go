@@ -113,7 +113,7 @@ func (s *clusterService) complete(status *kvv1.PodStatus) {
 	status.Version = s.core.options.Version
 	status.ClientAddress = s.core.options.ClientAddress
 	status.PeerAddress = s.core.options.PeerAddress
-	status.AccessControl = true
+	status.AccessControl, status.Tenants = true, true
 	if st := s.core.store.Load(); st != nil {
 		now := st.Status()
 		status.Revision = now.Revision

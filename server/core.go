@@ -21,7 +21,7 @@ type core struct {
 	peerStatuses *peerStatuses
 	space        *space
 	deadlines    deadlines
-	leaseIDs     *leaseIDs
+	rates        *rates
 	metrics      *metrics
 	// diverged says why this pod must no longer serve its data, which differs or is
 	// damaged.

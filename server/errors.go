@@ -5,9 +5,12 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -82,11 +85,24 @@ func (c *core) statusOf(err error) error {
 	}
 	s := status.New(refusal.Code(e), err.Error())
 	info := &errdetails.ErrorInfo{Reason: reasonName(e.Reason), Domain: errorDomain, Metadata: c.hinted(e)}
-	detailed, detailErr := s.WithDetails(info)
+	details := []protoadapt.MessageV1{info}
+	if retry := RetryInfo(e); retry != nil {
+		details = append(details, retry)
+	}
+	detailed, detailErr := s.WithDetails(details...)
 	if detailErr != nil { // Only for code OK.
 		return s.Err()
 	}
 	return detailed.Err()
+}
+
+// RetryInfo says when to repeat a call; nil: that is not known.
+func RetryInfo(e *refusal.Error) *errdetails.RetryInfo {
+	ms, err := strconv.ParseInt(e.Metadata[retryAfterKey], 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Duration(ms) * time.Millisecond)}
 }
 
 // errorOf builds the error inside an answer that carries several results.

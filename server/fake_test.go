@@ -82,7 +82,7 @@ type fakeLog struct {
 	reading  func() // Called by each linearizable read; nil: nothing.
 	recloned string
 	awaits   bool
-	old      bool          // Its version does not know users and roles.
+	old      bool          // Its version knows neither users and roles nor tenants.
 	slow     time.Duration // To be compared with.
 	deadline time.Duration // Of the last read.
 }
@@ -224,7 +224,7 @@ func (l *fakeLog) PodStatus(context.Context) *kvv1.PodStatus {
 		s.Role = kvv1.PodStatus_ROLE_MASTER
 	}
 	l.server.CompleteStatus(s)
-	s.AccessControl = s.AccessControl && !l.old
+	s.AccessControl, s.Tenants = s.AccessControl && !l.old, s.Tenants && !l.old
 	return s
 }
 

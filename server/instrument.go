@@ -62,7 +62,7 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 	}
 	for _, s := range desc.Streams {
 		counts := i.core.metrics.stream("/" + desc.ServiceName + "/" + s.StreamName)
-		s.Handler = i.stream(counts, i.needs(desc, s.StreamName), s.Handler)
+		s.Handler = i.stream(counts, i.needs(desc, s.StreamName), s.Handler, !s.ClientStreams || s.StreamName == "Watch")
 		wrapped.Streams = append(wrapped.Streams, s)
 	}
 	i.ServiceRegistrar.RegisterService(&wrapped, service)
@@ -77,6 +77,9 @@ func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandle
 			defer cancel()
 		}
 		ctx, err := i.admitted(ctx, needs)
+		if err == nil {
+			err = i.core.begin(ctx)
+		}
 		if err != nil {
 			err = i.refuse(ctx, err)
 			i.judge(ctx, err)
@@ -105,6 +108,7 @@ func (i instrumented) call(service any, ctx context.Context, decode func(any) er
 	if err != nil {
 		return nil, i.failed(ctx, err)
 	}
+	i.core.answered(ctx, response)
 	if response, err = i.core.counted(ctx, response); err != nil {
 		err = i.refuse(ctx, err)
 	}
@@ -124,10 +128,14 @@ func (i instrumented) building(handle grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandler) grpc.StreamHandler {
+// stream wraps a stream; paced: the rate of its caller's tenant slows down what is sent.
+func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandler, paced bool) grpc.StreamHandler {
 	return func(service any, stream grpc.ServerStream) error {
 		start := time.Now()
 		admitted, err := i.admitted(stream.Context(), needs)
+		if err == nil {
+			err = i.core.begin(admitted)
+		}
 		ctx, release := i.core.streamContext(admitted)
 		defer release()
 		counts.open.Inc()
@@ -135,7 +143,7 @@ func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandl
 		if err != nil {
 			err = i.refuse(ctx, err)
 		} else {
-			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf()}) })
+			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf(), paced}) })
 		}
 		i.judge(ctx, err)
 		counts.done(start, err)
@@ -217,12 +225,19 @@ type servedStream struct {
 	grpc.ServerStream
 	ctx  context.Context
 	core *core // nil: what is sent is not counted.
+	// paced: it waits while its caller's tenant owes.
+	paced bool
 }
 
 // SendMsg implements grpc.ServerStream.
 func (s *servedStream) SendMsg(message any) error {
 	if s.core == nil {
 		return s.ServerStream.SendMsg(message)
+	}
+	if !s.paced {
+		s.core.answered(s.ctx, message)
+	} else if err := s.core.slowed(s.ctx, message); err != nil {
+		return err
 	}
 	sent, err := s.core.counted(s.ctx, message)
 	if err != nil {

@@ -28,6 +28,8 @@ type leaseService struct {
 	receivers *sync.WaitGroup
 	// leaseExpirer holds nil unless this pod is the master.
 	leaseExpirer *atomic.Pointer[leaseExpirer]
+	// leaseIDs are for the client port.
+	leaseIDs *leaseIDs
 }
 
 func (s *leaseService) KeepAlive(both grpc.BidiStreamingServer[kvv1.KeepAliveRequest, kvv1.KeepAliveResponse]) error {
@@ -41,7 +43,7 @@ func (s *leaseService) Grant(ctx context.Context, req *kvv1.GrantRequest) (*kvv1
 	}
 	if req.GetId() == 0 {
 		// Choose it here: the command in the log must mean the same on every pod.
-		req.Id = s.core.leaseIDs.next()
+		req.Id = s.leaseIDs.next()
 	}
 	return s.core.grant(ctx, req)
 }
@@ -74,6 +76,9 @@ func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest
 		return nil, err
 	}
 	if err := s.core.mayKeepAlive(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
+	if err := s.core.slow(ctx, 1, 0); err != nil {
 		return nil, err
 	}
 	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {

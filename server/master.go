@@ -22,5 +22,6 @@ func (s *Server) RunMaster(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { leases.run(ctx, s.core) })
 	all.Go(func() { newCompactor(s.core, st).run(ctx) })
+	all.Go(func() { s.core.countTenants(ctx, st) })
 	all.Wait()
 }

@@ -52,11 +52,12 @@ var needs = map[string]need{
 	"/baton.kv.v1.MaintenanceService/Hash":     administrator,
 	"/baton.kv.v1.MaintenanceService/HandOver": administrator,
 
-	"/baton.kv.v1.AuthService/AuthStatus": nothing,
-	"/baton.kv.v1.AuthService/Login":      nothing,
-	"/baton.kv.v1.AuthService/ChangeAuth": administrator,
-	"/baton.kv.v1.AuthService/ListUsers":  someone, // Itself, or all as an administrator.
-	"/baton.kv.v1.AuthService/ListRoles":  someone, // Its own, or all as an administrator.
+	"/baton.kv.v1.AuthService/AuthStatus":  nothing,
+	"/baton.kv.v1.AuthService/Login":       nothing,
+	"/baton.kv.v1.AuthService/ChangeAuth":  administrator,
+	"/baton.kv.v1.AuthService/ListUsers":   someone, // Itself, or all as an administrator.
+	"/baton.kv.v1.AuthService/ListRoles":   someone, // Its own, or all as an administrator.
+	"/baton.kv.v1.AuthService/ListTenants": someone, // Its own, or all as an administrator.
 
 	"/etcdserverpb.KV/Range":       itsKeys,
 	"/etcdserverpb.KV/RangeStream": itsKeys,

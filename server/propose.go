@@ -60,10 +60,15 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 	if err := c.permit(ctx, st, command); err != nil {
 		return nil, err
 	}
+	c.spend(ctx, command)
 	if err := c.mayPropose(ctx, st, command); err != nil {
 		return nil, err
 	}
-	return unlessRefused(log.Propose(ctx, command))
+	result, err := unlessRefused(log.Propose(ctx, command))
+	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED {
+		c.overQuota(refusal.Of(err).Metadata["tenant"])
+	}
+	return result, err
 }
 
 // mayPropose refuses what this pod knows to be too much now.

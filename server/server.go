@@ -113,14 +113,16 @@ func New(o Options) *Server {
 		space:        &space{},
 		metrics:      newMetrics(o.Registry),
 		doubts:       newDoubts(),
-		leaseIDs:     newLeaseIDs(replication.Ordinal(o.Name)),
 	}
 	s.core.bounds = newBounds(o.Registry, s.core.statusOf)
+	s.core.rates = newRates()
+	o.Registry.MustRegister(&tenantMetrics{s.core})
 	s.readiness = newReadiness(s.core, s.touchLocks)
 	s.cluster = &clusterService{core: s.core, readiness: s.readiness}
 	s.keepAliveForwarder = newKeepAliveForwarder(s.core)
 	s.leases = &leaseService{
 		core: s.core, receivers: &s.core.outliving, leaseExpirer: s.leaseExpirer, keepAliveForwarder: s.keepAliveForwarder,
+		leaseIDs: newLeaseIDs(replication.Ordinal(o.Name)),
 	}
 	s.grpc = s.newGRPC()
 	s.http = &http.Server{

@@ -22,6 +22,9 @@ func (s *Server) CheckForwarded(command *kvv1.Command) error {
 	if err := checkCommand(command); err != nil {
 		return err
 	}
+	if err := s.core.forwarded(command); err != nil {
+		return err
+	}
 	st, err := s.core.needStore()
 	if err != nil {
 		return err
@@ -105,12 +108,16 @@ func checkAuthChange(change *kvv1.AuthChange) error {
 		secrets = [][]byte{c.AddUser.GetPasswordHash()}
 	case *kvv1.AuthChange_SetPassword:
 		secrets = [][]byte{c.SetPassword.GetPasswordHash()}
+	case *kvv1.AuthChange_SetTenant:
+		keys = [][]byte{c.SetTenant.GetTenant().GetPrefix()}
+	case *kvv1.AuthChange_CountTenant:
+		return errInvalid("count_tenant", "only the master proposes it")
 	case *kvv1.AuthChange_GrantPermission:
 		keys = [][]byte{c.GrantPermission.GetPermission().GetKey(), c.GrantPermission.GetPermission().GetRangeEnd()}
 	}
 	for _, key := range keys {
 		if len(key) > maxBoundBytes {
-			return errTooLarge("permission", maxBoundBytes, len(key))
+			return errTooLarge("permission or prefix", maxBoundBytes, len(key))
 		}
 	}
 	for _, secret := range secrets {

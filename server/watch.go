@@ -72,6 +72,9 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 
 // watch begins a watch, and counts it: all services share one limit.
 func (c *core) watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, error) {
+	if err := c.begin(ctx); err != nil {
+		return nil, err
+	}
 	who := whoCalls(ctx)
 	if err := c.bounds.watches.Take(who, 1); err != nil {
 		return nil, err

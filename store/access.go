@@ -18,6 +18,7 @@ type rights struct {
 	state   atomic.Pointer[access.State] // nil before the first change.
 	changed signal                       // Broadcast for every change.
 	leases  leaseRights
+	usages  usages
 }
 
 func (r *rights) replace(state *access.State) {
@@ -93,6 +94,9 @@ func (a *applier) identify(command *kvv1.Command) (user string, err error) {
 }
 
 func (a *applier) changeAuth(change *kvv1.AuthChange) (*kvv1.ChangeAuthResponse, error) {
+	if count := change.GetCountTenant(); count != nil {
+		return a.countTenant(count)
+	}
 	before := a.store.Access()
 	after, err := before.Apply(change)
 	if err != nil {
@@ -110,9 +114,13 @@ func (a *applier) changeAuth(change *kvv1.AuthChange) (*kvv1.ChangeAuthResponse,
 }
 
 // setAccess makes the file's format one that earlier versions refuse: they would
-// serve everybody.
+// serve everybody. With tenants it is one more: others would not count.
 func (a *applier) setAccess(state *access.State) {
-	a.st.Format, a.st.AccessHash = accessFormat, xxhash.Sum64(state.Encode())
+	a.st.Format, a.st.AccessHash = max(a.st.Format, accessFormat), xxhash.Sum64(state.Encode())
+	if state.HasTenants() {
+		a.st.Format = tenantsFormat
+	}
+	a.store.rights.usages.follow(a.store.Access(), state)
 	a.table.access = state
 	a.store.rights.replace(state)
 	a.store.watches.recheck()
@@ -149,5 +157,6 @@ func loadAccess(tx *bbolt.Tx, st *state) (*access.State, error) {
 	if err := proto.Unmarshal(payload, stored); err != nil {
 		return nil, corrupt("users and roles: %v", err)
 	}
-	return access.Load(stored), nil
+	state := access.Load(stored)
+	return state, checkUsages(state, st.Tenants)
 }

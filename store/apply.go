@@ -287,6 +287,9 @@ func (a *applier) putAlone(req *kvv1.PutRequest) (*kvv1.KeyValue, error) {
 	if err := a.checkPut(req); err != nil {
 		return nil, err
 	}
+	if err := a.putWithin(req); err != nil {
+		return nil, err
+	}
 	prev, err := a.put(req, a.st.Revision+1)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/batondb/baton/internal/access"
 )
 
 // Check flushes, and verifies every invariant of the file: bbolt's own; the
@@ -56,6 +58,8 @@ type checker struct {
 	scrubbed place
 	findings []error
 	reached  int // Versions that were found by going back from the index.
+	allowed  *access.State
+	usages   map[string]*Usage // What there is of each tenant.
 }
 
 // check is for a file that nobody writes.
@@ -82,8 +86,11 @@ func checkRecords(ctx context.Context, tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	c := &checker{ctx: ctx, tx: tx, st: st, scrubbed: scrubbed}
-	for _, pass := range []func(){c.index, c.history, c.leases, c.requests, c.access} {
+	c := &checker{ctx: ctx, tx: tx, st: st, scrubbed: scrubbed, usages: map[string]*Usage{}}
+	if c.allowed, err = loadAccess(tx, &st); err != nil {
+		c.found("%v", err)
+	}
+	for _, pass := range []func(){c.index, c.history, c.leases, c.requests, c.tenants} {
 		if pass(); ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -195,6 +202,7 @@ func (c *checker) succession(key []byte, newer, older *version) {
 
 // newest checks what must be true of the version that is current.
 func (c *checker) newest(key []byte, ver *version) {
+	c.count(key, ver)
 	if !ver.exists() || ver.lease == 0 {
 		return
 	}
@@ -293,9 +301,31 @@ func (c *checker) leases() {
 	}
 }
 
-func (c *checker) access() {
-	if _, err := loadAccess(c.tx, &c.st); err != nil {
-		c.found("%v", err)
+// count counts a key for its tenant, anew.
+func (c *checker) count(key []byte, ver *version) {
+	tenant := c.allowed.TenantAt(key)
+	if tenant == nil || !ver.exists() {
+		return
+	}
+	stored, used := c.st.Tenants[tenant.GetName()], c.usages[tenant.GetName()]
+	if used == nil {
+		used = &Usage{}
+		c.usages[tenant.GetName()] = used
+	}
+	if stored.counts(key) {
+		used.Keys, used.Bytes = used.Keys+1, used.Bytes+sizeOf(key, ver)
+	}
+}
+
+func (c *checker) tenants() {
+	for name, stored := range c.st.Tenants {
+		used := c.usages[name]
+		if used == nil {
+			used = &Usage{}
+		}
+		if used.Keys != stored.Keys || used.Bytes != stored.Bytes {
+			c.found("the tenant %q has %d keys and %d bytes, the state says %d and %d", name, used.Keys, used.Bytes, stored.Keys, stored.Bytes)
+		}
 	}
 }
 

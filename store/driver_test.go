@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() == "" {
 		flushStepBytes, indexStepKeys, requestStep = 2<<10, 32, 32
-		scrubStepChanges = 16
+		scrubStepChanges, countStepKeys, countStepBytes = 16, 3, 100
 		pageBytes = 4 << 10
 		requestBlock, requestBlocks = 16, 4
 		mapBytes = 1 << 28 // What bbolt panics over stays mapped.

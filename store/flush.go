@@ -166,6 +166,7 @@ func (f *flusher) hasEnded(done <-chan struct{}) bool {
 func (a *applier) freezeTable() {
 	frozen := a.table
 	frozen.state = a.st
+	frozen.state.Tenants = a.store.rights.usages.copied()
 	a.table = newTable(frozen.kv.nextPrefix(), a.st)
 	a.freeze = false
 	a.store.tables.Store(&tableSet{active: a.table, frozen: frozen})

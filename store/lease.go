@@ -258,7 +258,9 @@ func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) 
 			return nil, err
 		}
 		if found && ver.lease == req.Id {
-			a.remove(key, &ver, a.st.Revision+1)
+			if err := a.remove(key, &ver, a.st.Revision+1); err != nil {
+				return nil, err
+			}
 			resp.Deleted++
 		}
 	}

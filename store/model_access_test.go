@@ -121,7 +121,11 @@ func (m *model) permittedWrite(command *kvv1.Command) *kvv1.Result {
 }
 
 func (m *model) changeAuth(change *kvv1.AuthChange) *kvv1.Result {
-	before := m.rights.Enabled()
+	if count := change.GetCountTenant(); count != nil {
+		m.countTenant(count)
+		return &kvv1.Result{Result: &kvv1.Result_Auth{Auth: &kvv1.ChangeAuthResponse{Header: m.header(), AuthRevision: m.rights.Revision()}}}
+	}
+	before, prefixes := m.rights.Enabled(), m.prefixes()
 	after, err := m.rights.Apply(change)
 	if err != nil {
 		return refused(refusal.Reason(err))
@@ -129,6 +133,7 @@ func (m *model) changeAuth(change *kvv1.AuthChange) *kvv1.Result {
 	if m.rights = after; m.rights.Enabled() != before {
 		m.floor = m.revision
 	}
+	m.followTenants(prefixes)
 	return &kvv1.Result{Result: &kvv1.Result_Auth{Auth: &kvv1.ChangeAuthResponse{Header: m.header(), AuthRevision: m.rights.Revision()}}}
 }
 
@@ -137,6 +142,9 @@ var users = []string{access.Root, "a", "b"}
 // identity is mostly a user who exists.
 func (g *generator) identity() *kvv1.Identity {
 	user := users[g.IntN(len(users))]
+	if g.oneIn(4) {
+		user = serviceAccounts[g.IntN(len(serviceAccounts))]
+	}
 	switch n := g.IntN(20); {
 	case n == 0:
 		return nil
@@ -188,7 +196,9 @@ func (g *generator) authChange() *kvv1.AuthChange {
 
 // owned gives a command its caller, or makes it a change of rights.
 func (g *generator) owned(command *kvv1.Command) *kvv1.Command {
-	if g.oneIn(6) {
+	if g.oneIn(12) {
+		command = &kvv1.Command{Command: &kvv1.Command_Auth{Auth: g.tenantChange()}}
+	} else if g.oneIn(6) {
 		command = &kvv1.Command{Command: &kvv1.Command_Auth{Auth: g.authChange()}}
 	}
 	command.Identity = g.identity()

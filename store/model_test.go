@@ -23,7 +23,8 @@ type model struct {
 	leases              map[int64]int64
 	requests            []modelRequest // All that were ever to be remembered.
 	rights              *access.State
-	floor               int64 // No request that is not remembered was known before.
+	uncounted           map[string][]byte // By tenant: the first key that is not counted; not in it: all are.
+	floor               int64             // No request that is not remembered was known before.
 
 	// While a command runs:
 	now    contents
@@ -40,7 +41,7 @@ type modelRequest struct {
 }
 
 func newModel() *model {
-	return &model{revision: 1, at: []contents{nil, {}}, events: make([][]*kvv1.Event, 2), leases: map[int64]int64{}}
+	return &model{revision: 1, at: []contents{nil, {}}, events: make([][]*kvv1.Event, 2), leases: map[int64]int64{}, uncounted: map[string][]byte{}}
 }
 
 // refused is a result: Message and Metadata are not modelled.
@@ -200,6 +201,9 @@ func (m *model) alone(op *kvv1.Op) (*kvv1.OpResult, kvv1.ErrorReason) {
 		return nil, reason
 	}
 	result := run()
+	if m.overQuota() {
+		return nil, kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED
+	}
 	m.commit()
 	return result, 0
 }

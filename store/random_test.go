@@ -64,6 +64,8 @@ func (r *randomRun) step() {
 		r.master.compareContents(r.kept())
 	case n < 75:
 		r.leasesAgree(r.master)
+		r.usageAgrees(r.master)
+		r.countStep()
 	case n < 79:
 		r.watch()
 	case n < 84:
@@ -298,6 +300,7 @@ func (r *randomRun) finish() {
 			d.compareContents(r.kept())
 		}
 		r.leasesAgree(d)
+		r.usageAgrees(d)
 		d.waitScrubbed()
 		d.compareContents(r.kept())
 	}

@@ -11,8 +11,11 @@ import (
 // not know, and changes nothing.
 const formatVersion = 2
 
-// accessFormat is the same with users and roles.
-const accessFormat = 3
+// accessFormat is the same with users and roles, and tenantsFormat with tenants as well.
+const (
+	accessFormat  = 3
+	tenantsFormat = 4
+)
 
 // firstRevision is the revision of an empty store; the first write makes the next.
 const firstRevision = 1
@@ -29,7 +32,9 @@ type state struct {
 	Compacted          int64         `json:"compacted"`
 	Hash               uint64        `json:"hash"`
 	Requests           requestWindow `json:"requests"`
-	AccessHash         uint64        `json:"access_hash,omitempty"` // Of users and roles; 0: there were never any.
+	AccessHash         uint64        `json:"access_hash,omitempty"` // Of users, roles and tenants; 0: there were never any.
+	// Tenants is what they use. In memory it is in usages.
+	Tenants map[string]Usage `json:"tenants,omitempty"`
 }
 
 func newState() state {
@@ -65,8 +70,8 @@ func decodeState(record []byte) (state, error) {
 	if err := json.Unmarshal(payload, &st); err != nil {
 		return state{}, corrupt("state: %v", err)
 	}
-	if st.Format != formatVersion && st.Format != accessFormat {
-		return state{}, fmt.Errorf("store: the file has format %d, this version reads formats %d and %d: run the version of Baton that wrote it", st.Format, formatVersion, accessFormat)
+	if st.Format < formatVersion || st.Format > tenantsFormat {
+		return state{}, fmt.Errorf("store: the file has format %d, this version reads formats %d to %d: run the version of Baton that wrote it", st.Format, formatVersion, tenantsFormat)
 	}
 	return st, nil
 }

@@ -162,6 +162,8 @@ func (s *Store) load() error {
 	s.database.db = db
 	s.leases.replace(leases)
 	s.rights.replace(allowed)
+	s.rights.usages.replace(st.Tenants)
+	st.Tenants = nil
 	active := newTable(nil, st)
 	s.applier.st, s.applier.table = st, active
 	s.tables.Store(&tableSet{active: active})

@@ -78,6 +78,9 @@ func (a *applier) txnAlone(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
 func (j judge) txn(req *kvv1.TxnRequest) (*kvv1.TxnResponse, error) {
 	var keys writtenKeys
 	p, err := j.plan(req, &keys, 0)
+	if err == nil && j.writer != nil {
+		err = j.writer.within(keys.puts, keys.deletes)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func (j judge) checkWrite(op *kvv1.Op, keys *writtenKeys) error {
 	if err := j.writer.checkPut(op.GetPut()); err != nil {
 		return err
 	}
-	return keys.put(op.GetPut().GetKey())
+	return keys.put(op.GetPut())
 }
 
 func (j judge) checkRange(req *kvv1.RangeRequest) error {
@@ -148,13 +151,14 @@ func (j judge) checkRange(req *kvv1.RangeRequest) error {
 
 // writtenKeys finds a key that would be written twice at one revision.
 type writtenKeys struct {
-	puts    [][]byte
+	puts    []*kvv1.PutRequest
 	deletes []span
 }
 
-func (w *writtenKeys) put(key []byte) error {
+func (w *writtenKeys) put(req *kvv1.PutRequest) error {
+	key := req.GetKey()
 	for _, other := range w.puts {
-		if bytes.Equal(key, other) {
+		if bytes.Equal(key, other.GetKey()) {
 			return errInvalid("key", "key %q is written twice in one transaction", key)
 		}
 	}
@@ -163,13 +167,13 @@ func (w *writtenKeys) put(key []byte) error {
 			return errInvalid("key", "key %q is deleted and written in one transaction", key)
 		}
 	}
-	w.puts = append(w.puts, key)
+	w.puts = append(w.puts, req)
 	return nil
 }
 
 func (w *writtenKeys) delete(s span) error {
-	for _, key := range w.puts {
-		if s.contains(key) {
+	for _, put := range w.puts {
+		if s.contains(put.GetKey()) {
 			return errInvalid("key", "a key is written and deleted in one transaction")
 		}
 	}

@@ -68,8 +68,7 @@ func (a *applier) put(req *kvv1.PutRequest, revision int64) (*kvv1.KeyValue, err
 	if existed && req.PrevKv {
 		before = prev.keyValue(req.Key, false)
 	}
-	a.insert(n, req.Key, &prev, &ver, revision)
-	return before, nil
+	return before, a.insert(n, req.Key, &prev, &ver, revision)
 }
 
 // previous finds the newest version of a key, even one whose revision is not
@@ -88,17 +87,21 @@ func (a *applier) previous(n *node, key []byte) (version, error) {
 }
 
 // insert adds the version that follows prev to n, or to a new node.
-func (a *applier) insert(n *node, key []byte, prev, ver *version, revision int64) {
+func (a *applier) insert(n *node, key []byte, prev, ver *version, revision int64) error {
+	if err := a.account(key, prev, ver); err != nil {
+		return err
+	}
 	a.moveLease(key, prev.lease, ver.lease)
 	ver.place = place{revision, uint32(len(a.changes))}
 	ver.prev, ver.prevDeleted = prev.place, prev.place.revision > 0 && !prev.exists()
 	record := appendLogRecord(a.table.kv.alloc(maxLogHeader+len(key)+len(ver.value)), key, ver)
 	a.changes = append(a.changes, a.table.add(n, ver.place, record))
+	return nil
 }
 
 // remove writes the deletion of a key that exists.
-func (a *applier) remove(key []byte, prev *version, revision int64) {
-	a.insert(a.table.find(key), key, prev, &version{}, revision)
+func (a *applier) remove(key []byte, prev *version, revision int64) error {
+	return a.insert(a.table.find(key), key, prev, &version{}, revision)
 }
 
 // checkDelete refuses a deletion whose answer would be too large.
@@ -135,8 +138,7 @@ func (a *applier) delete(req *kvv1.DeleteRequest, revision int64) (*kvv1.DeleteR
 			}
 			resp.PrevKvs = append(resp.PrevKvs, ver.keyValue(key, false))
 		}
-		a.remove(key, ver, revision)
-		return true, nil
+		return true, a.remove(key, ver, revision)
 	})
 	return resp, err
 }

@@ -67,7 +67,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrLeaseNotFound):
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrLeaseNotFound), errors.Is(err, client.ErrTenantNotFound):
 		return exitNotFound
 	case errors.Is(err, client.ErrUnknown):
 		return exitUnknown
@@ -99,6 +99,12 @@ func nextStep(err error) string {
 		return "Nothing was changed. A token is read from --token-file; a ServiceAccount's needs the audience baton: kubectl create token NAME --audience baton"
 	case errors.Is(err, client.ErrNoMaster):
 		return "Nothing was changed. More than half of the pods must be up to elect a master: kvctl status"
+	case errors.Is(err, client.ErrRateExceeded):
+		return "Nothing was changed. kvctl tenant show says what the rate is; whoever has the role root can raise it: kvctl tenant set NAME --rate"
+	case errors.Is(err, client.ErrQuotaExceeded):
+		return "Nothing was changed. kvctl tenant show says what there is; whoever has the role root can raise the quota: kvctl tenant set NAME --max-keys, --max-bytes"
+	case errors.Is(err, client.ErrTenantNotFound):
+		return "kvctl tenant list shows the tenants that there are."
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errIdle):
 		return "Nothing was changed. Is a pod up at --endpoints (or BATON_ENDPOINTS)? A longer --timeout waits longer."
 	case errors.Is(err, client.ErrLeaseNotFound):

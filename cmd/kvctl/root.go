@@ -60,7 +60,7 @@ func newRoot(a *app) *cobra.Command {
 	a.registerConnection(root)
 	root.AddCommand(
 		newPut(a), newGet(a), newDel(a), newTxn(a), newWatch(a), newLease(a), newCompact(a),
-		newStatus(a), newMembers(a), newSnapshot(a), newAuth(a), newBench(a), newConfig(a), newPKI(a), newVersion(a),
+		newStatus(a), newMembers(a), newSnapshot(a), newAuth(a), newTenant(a), newBench(a), newConfig(a), newPKI(a), newVersion(a),
 	)
 	return root
 }

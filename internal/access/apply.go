@@ -23,7 +23,7 @@ func (s *State) Apply(change *kvv1.AuthChange) (*State, error) {
 		return s, nil
 	}
 	if size := proto.Size(after.Proto()); size > MaxBytes {
-		return s, tooLarge("users and roles", MaxBytes, size)
+		return s, tooLarge("users, roles and tenants", MaxBytes, size)
 	}
 	return after, nil
 }
@@ -53,6 +53,10 @@ func (s *State) apply(change *kvv1.AuthChange) (bool, error) {
 		return s.grantPermission(c.GrantPermission.GetRole(), c.GrantPermission.GetPermission())
 	case *kvv1.AuthChange_RevokePermission:
 		return s.revokePermission(c.RevokePermission)
+	case *kvv1.AuthChange_SetTenant:
+		return s.setTenant(c.SetTenant.GetTenant())
+	case *kvv1.AuthChange_DeleteTenant:
+		return s.deleteTenant(c.DeleteTenant.GetName())
 	}
 	return false, invalid("change", "there is none that this version knows")
 }
@@ -107,6 +111,7 @@ func (s *State) deleteUser(name string) (bool, error) {
 		return false, NoUser(name)
 	}
 	delete(s.users, name)
+	s.leaveTenant(name)
 	s.revision++
 	return true, nil
 }

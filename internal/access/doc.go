@@ -1,4 +1,5 @@
-// Package access says who may do what: users, roles and permissions, in etcd's model.
+// Package access says who may do what: users, roles and permissions, in etcd's
+// model, and tenants, which add a prefix of their own and its limits.
 //
 // A [State] is a value: [State.Apply] makes the next one, the same on every pod, and
 // whoever holds one may read it without a lock. What a caller may do is asked with

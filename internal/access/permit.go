@@ -24,12 +24,14 @@ func (s *State) find(c caller.Caller) (*user, error) {
 	if c.User == "" {
 		return nil, refused(kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS, "access control is on: log in, or show a certificate or a token")
 	}
-	u := s.users[c.User]
+	u, t := s.users[c.User], s.tenants.of(c.User)
 	switch {
 	case c.By == caller.Password && (u == nil || u.GetGeneration() != c.Generation):
 		return nil, refused(kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, "the token is of a user or a password that is no more: log in again")
-	case u == nil:
+	case u == nil && t == nil:
 		return nil, refused(kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, "there is no user %q", c.User)
+	case u == nil:
+		return t.member, nil
 	}
 	return u, nil
 }

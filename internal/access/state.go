@@ -23,7 +23,7 @@ const (
 	MaxBytes = 16 << 20
 )
 
-// State is all users and roles after some change. It never changes. The nil State is
+// State is all users, roles and tenants after some change. It never changes. The nil State is
 // the one before the first change.
 type State struct {
 	enabled  bool
@@ -31,9 +31,10 @@ type State struct {
 	key      []byte
 	users    map[string]*user
 	roles    map[string]*kvv1.AuthRole
+	tenants  *tenants
 }
 
-// user is a user with all that its roles permit, put together.
+// user is a user with all that its roles and its tenant permit, put together.
 type user struct {
 	*kvv1.AuthUser
 	root        bool
@@ -57,6 +58,11 @@ func Load(stored *kvv1.AuthState) *State {
 	for _, role := range stored.GetRoles() {
 		s.roles[role.GetName()] = role
 	}
+	rooms := map[string]*tenant{}
+	for _, record := range stored.GetTenants() {
+		rooms[record.GetName()] = newTenant(record)
+	}
+	s.tenants = newTenants(rooms)
 	for _, u := range stored.GetUsers() {
 		s.put(u)
 	}
@@ -68,7 +74,7 @@ func (s *State) Proto() *kvv1.AuthState {
 	if s == nil {
 		return nil
 	}
-	stored := &kvv1.AuthState{Enabled: s.enabled, Revision: s.revision, TokenKey: s.key, Roles: s.Roles()}
+	stored := &kvv1.AuthState{Enabled: s.enabled, Revision: s.revision, TokenKey: s.key, Roles: s.Roles(), Tenants: s.Tenants()}
 	for _, name := range slices.Sorted(maps.Keys(s.users)) {
 		stored.Users = append(stored.Users, s.users[name].AuthUser)
 	}
@@ -134,7 +140,7 @@ func (s *State) Roles() []*kvv1.AuthRole {
 	return all
 }
 
-// put adds or replaces a user, with what its roles permit now.
+// put adds or replaces a user, with what its roles and its tenant permit now.
 func (s *State) put(record *kvv1.AuthUser) {
 	u := &user{AuthUser: record}
 	for _, name := range record.GetRoles() {
@@ -148,6 +154,9 @@ func (s *State) put(record *kvv1.AuthUser) {
 				u.write = append(u.write, span)
 			}
 		}
+	}
+	if t := s.tenants.of(record.GetName()); t != nil {
+		t.permit(u)
 	}
 	u.read, u.write = u.read.merged(), u.write.merged()
 	s.users[record.GetName()] = u

@@ -72,6 +72,10 @@ var meanings = map[kvv1.ErrorReason]meaning{
 	kvv1.ErrorReason_ERROR_REASON_ROLE_NOT_GRANTED:       {code: codes.FailedPrecondition, everywhere: true},
 	kvv1.ErrorReason_ERROR_REASON_PERMISSION_NOT_GRANTED: {code: codes.FailedPrecondition, everywhere: true},
 	kvv1.ErrorReason_ERROR_REASON_VERSION_TOO_OLD:        {code: codes.FailedPrecondition},
+	kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED:         {code: codes.ResourceExhausted, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:          {code: codes.ResourceExhausted},
+	kvv1.ErrorReason_ERROR_REASON_TENANT_NOT_FOUND:       {code: codes.NotFound, everywhere: true},
+	kvv1.ErrorReason_ERROR_REASON_TENANT_CONFLICT:        {code: codes.AlreadyExists, everywhere: true},
 }
 
 // Everywhere says that every replica refuses the same command in the same way, so

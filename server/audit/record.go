@@ -114,13 +114,17 @@ func (f *found) look(m protoreflect.Message) {
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case field.IsMap():
+		case field.IsList() && field.Kind() == protoreflect.StringKind && slices.Contains([]protoreflect.Name{"users", "namespaces"}, field.Name()):
+			for i := range v.List().Len() {
+				f.name([]byte(v.List().Get(i).String()))
+			}
 		case field.IsList():
 			for i := 0; field.Kind() == protoreflect.MessageKind && i < v.List().Len(); i++ {
 				f.look(v.List().Get(i).Message())
 			}
 		case field.Kind() == protoreflect.MessageKind:
 			f.look(v.Message())
-		case field.Kind() == protoreflect.BytesKind && field.Name() == "key":
+		case field.Kind() == protoreflect.BytesKind && slices.Contains([]protoreflect.Name{"key", "prefix"}, field.Name()):
 			k.key = v.Bytes()
 		case field.Kind() == protoreflect.BytesKind && field.Name() == "range_end":
 			k.end = v.Bytes()

@@ -74,6 +74,7 @@ var reads = map[string]bool{
 	"/baton.kv.v1.AuthService/AuthStatus":  true,
 	"/baton.kv.v1.AuthService/ListUsers":   true,
 	"/baton.kv.v1.AuthService/ListRoles":   true,
+	"/baton.kv.v1.AuthService/ListTenants": true,
 	"/etcdserverpb.KV/Range":               true,
 	"/etcdserverpb.KV/RangeStream":         true,
 	"/etcdserverpb.Watch/Watch":            true,

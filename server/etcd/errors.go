@@ -32,6 +32,8 @@ var errorOf = map[kvv1.ErrorReason]error{
 	kvv1.ErrorReason_ERROR_REASON_OVERLOADED:      rpctypes.ErrGRPCRequestTooManyRequests,
 	kvv1.ErrorReason_ERROR_REASON_NOT_READY:       errElsewhere,
 	kvv1.ErrorReason_ERROR_REASON_NO_SPACE:        rpctypes.ErrGRPCNoSpace,
+	kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED:  rpctypes.ErrGRPCNoSpace,
+	kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:   rpctypes.ErrGRPCRequestTooManyRequests,
 	kvv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:   rpctypes.ErrGRPCKeyNotFound,
 	kvv1.ErrorReason_ERROR_REASON_CORRUPT:         rpctypes.ErrGRPCCorrupt,
 	kvv1.ErrorReason_ERROR_REASON_TOO_MANY:        rpctypes.ErrGRPCRequestTooManyRequests,
@@ -66,7 +68,7 @@ func (p *pod) fail(ctx context.Context, err error) error {
 	}
 	reason, code := refusal.Reason(err), refusal.Code(err)
 	if known := errorOf[reason]; known != nil {
-		return known
+		return withRetry(known, refusal.Of(err))
 	}
 	switch {
 	case reason == 0 && status.Code(err) != codes.Unknown:
@@ -75,4 +77,17 @@ func (p *pod) fail(ctx context.Context, err error) error {
 		return rpctypes.ErrGRPCTimeout
 	}
 	return status.Error(code, "etcdserver: "+err.Error())
+}
+
+// withRetry adds when to repeat a call, if that is known.
+func withRetry(known error, refused *refusal.Error) error {
+	info := server.RetryInfo(refused)
+	if info == nil {
+		return known
+	}
+	detailed, err := status.Convert(known).WithDetails(info)
+	if err != nil { // Only for code OK.
+		return known
+	}
+	return detailed.Err()
 }

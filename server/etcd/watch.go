@@ -175,7 +175,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	w.cursor, err = s.pod.Watch(ctx, w.changes)
 	switch reason := refusal.Reason(err); {
 	case err == nil:
-	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY:
+	case reason == kvv1.ErrorReason_ERROR_REASON_TOO_MANY, reason == kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:
 		return s.refuse(newest, rpctypes.ErrTooManyRequests.Error())
 	case barred[reason]:
 		return s.refuse(newest, errorOf[reason].Error())

@@ -116,7 +116,9 @@ var forwardable = []error{errNotProposed, replication.ErrOverloaded, replication
 
 // refusals are the reasons of a check, which are the caller's as they are. Earlier
 // versions take them for an unknown outcome.
-var refusals = []kvv1.ErrorReason{kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE}
+var refusals = []kvv1.ErrorReason{
+	kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE, kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED,
+}
 
 // toWire gives an error the form that pods of every version send. Only the reason
 // is read at the other end; the code is not.

@@ -55,7 +55,7 @@ func TestForwardedErrorsBothWays(t *testing.T) {
 			want = replication.ErrTooLarge
 		case kvv1.ErrorReason_ERROR_REASON_NOT_READY:
 			want = replication.ErrNotReady
-		case kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE:
+		case kvv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, kvv1.ErrorReason_ERROR_REASON_NO_SPACE, kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:
 			refused := &refusal.Error{Reason: kvv1.ErrorReason(reason), Message: "m", Metadata: map[string]string{"field": "key"}}
 			if got := fromWire(toWire(fmt.Errorf("%w", refused))); !reflect.DeepEqual(got, refused) {
 				t.Errorf("%v arrives as %v", refused, got)

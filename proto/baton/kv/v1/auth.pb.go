@@ -7,11 +7,12 @@
 package kvv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -70,7 +71,7 @@ func (x Permission_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Permission_Kind.Descriptor instead.
 func (Permission_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{22, 0}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type AuthStatusRequest struct {
@@ -584,6 +585,184 @@ func (x *ListRolesResponse) GetRoles() []*AuthRole {
 	return nil
 }
 
+type ListTenantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all. With "own" the caller's.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Own           bool   `protobuf:"varint,2,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTenantsRequest) Reset() {
+	*x = ListTenantsRequest{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTenantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTenantsRequest) ProtoMessage() {}
+
+func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
+func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListTenantsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListTenantsRequest) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+type ListTenantsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// In the order of names.
+	Tenants       []*TenantStatus `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTenantsResponse) Reset() {
+	*x = ListTenantsResponse{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTenantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTenantsResponse) ProtoMessage() {}
+
+func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
+func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListTenantsResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListTenantsResponse) GetTenants() []*TenantStatus {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+// TenantStatus is a tenant and what it uses, as of the header's revision.
+type TenantStatus struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant *Tenant                `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Live keys under the prefix, and the bytes of them and of their values.
+	Keys  int64 `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// What was there before the tenant is still being counted: keys and bytes are of what
+	// was counted so far, and so is the quota.
+	Counting      bool `protobuf:"varint,4,opt,name=counting,proto3" json:"counting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantStatus) Reset() {
+	*x = TenantStatus{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantStatus) ProtoMessage() {}
+
+func (x *TenantStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantStatus.ProtoReflect.Descriptor instead.
+func (*TenantStatus) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TenantStatus) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+func (x *TenantStatus) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *TenantStatus) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TenantStatus) GetCounting() bool {
+	if x != nil {
+		return x.Counting
+	}
+	return false
+}
+
 // AuthChange is one change of who may do what.
 type AuthChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -600,6 +779,9 @@ type AuthChange struct {
 	//	*AuthChange_DeleteRole
 	//	*AuthChange_GrantPermission
 	//	*AuthChange_RevokePermission
+	//	*AuthChange_SetTenant
+	//	*AuthChange_DeleteTenant
+	//	*AuthChange_CountTenant
 	Change        isAuthChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -607,7 +789,7 @@ type AuthChange struct {
 
 func (x *AuthChange) Reset() {
 	*x = AuthChange{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[10]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +801,7 @@ func (x *AuthChange) String() string {
 func (*AuthChange) ProtoMessage() {}
 
 func (x *AuthChange) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[10]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +814,7 @@ func (x *AuthChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthChange.ProtoReflect.Descriptor instead.
 func (*AuthChange) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AuthChange) GetChange() isAuthChange_Change {
@@ -741,6 +923,33 @@ func (x *AuthChange) GetRevokePermission() *RevokePermission {
 	return nil
 }
 
+func (x *AuthChange) GetSetTenant() *SetTenant {
+	if x != nil {
+		if x, ok := x.Change.(*AuthChange_SetTenant); ok {
+			return x.SetTenant
+		}
+	}
+	return nil
+}
+
+func (x *AuthChange) GetDeleteTenant() *DeleteTenant {
+	if x != nil {
+		if x, ok := x.Change.(*AuthChange_DeleteTenant); ok {
+			return x.DeleteTenant
+		}
+	}
+	return nil
+}
+
+func (x *AuthChange) GetCountTenant() *CountTenant {
+	if x != nil {
+		if x, ok := x.Change.(*AuthChange_CountTenant); ok {
+			return x.CountTenant
+		}
+	}
+	return nil
+}
+
 type isAuthChange_Change interface {
 	isAuthChange_Change()
 }
@@ -789,6 +998,18 @@ type AuthChange_RevokePermission struct {
 	RevokePermission *RevokePermission `protobuf:"bytes,11,opt,name=revoke_permission,json=revokePermission,proto3,oneof"`
 }
 
+type AuthChange_SetTenant struct {
+	SetTenant *SetTenant `protobuf:"bytes,12,opt,name=set_tenant,json=setTenant,proto3,oneof"`
+}
+
+type AuthChange_DeleteTenant struct {
+	DeleteTenant *DeleteTenant `protobuf:"bytes,13,opt,name=delete_tenant,json=deleteTenant,proto3,oneof"`
+}
+
+type AuthChange_CountTenant struct {
+	CountTenant *CountTenant `protobuf:"bytes,14,opt,name=count_tenant,json=countTenant,proto3,oneof"`
+}
+
 func (*AuthChange_Enable) isAuthChange_Change() {}
 
 func (*AuthChange_Disable) isAuthChange_Change() {}
@@ -811,6 +1032,12 @@ func (*AuthChange_GrantPermission) isAuthChange_Change() {}
 
 func (*AuthChange_RevokePermission) isAuthChange_Change() {}
 
+func (*AuthChange_SetTenant) isAuthChange_Change() {}
+
+func (*AuthChange_DeleteTenant) isAuthChange_Change() {}
+
+func (*AuthChange_CountTenant) isAuthChange_Change() {}
+
 // EnableAuth needs a user "root" with the role "root".
 type EnableAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -822,7 +1049,7 @@ type EnableAuth struct {
 
 func (x *EnableAuth) Reset() {
 	*x = EnableAuth{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[11]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1061,7 @@ func (x *EnableAuth) String() string {
 func (*EnableAuth) ProtoMessage() {}
 
 func (x *EnableAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[11]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1074,7 @@ func (x *EnableAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableAuth.ProtoReflect.Descriptor instead.
 func (*EnableAuth) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EnableAuth) GetTokenKey() []byte {
@@ -865,7 +1092,7 @@ type DisableAuth struct {
 
 func (x *DisableAuth) Reset() {
 	*x = DisableAuth{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[12]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1104,7 @@ func (x *DisableAuth) String() string {
 func (*DisableAuth) ProtoMessage() {}
 
 func (x *DisableAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[12]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1117,7 @@ func (x *DisableAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableAuth.ProtoReflect.Descriptor instead.
 func (*DisableAuth) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 type AddUser struct {
@@ -906,7 +1133,7 @@ type AddUser struct {
 
 func (x *AddUser) Reset() {
 	*x = AddUser{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[13]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1145,7 @@ func (x *AddUser) String() string {
 func (*AddUser) ProtoMessage() {}
 
 func (x *AddUser) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[13]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1158,7 @@ func (x *AddUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddUser.ProtoReflect.Descriptor instead.
 func (*AddUser) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddUser) GetName() string {
@@ -964,7 +1191,7 @@ type DeleteUser struct {
 
 func (x *DeleteUser) Reset() {
 	*x = DeleteUser{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[14]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1203,7 @@ func (x *DeleteUser) String() string {
 func (*DeleteUser) ProtoMessage() {}
 
 func (x *DeleteUser) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[14]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1216,7 @@ func (x *DeleteUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUser.ProtoReflect.Descriptor instead.
 func (*DeleteUser) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteUser) GetName() string {
@@ -1011,7 +1238,7 @@ type SetPassword struct {
 
 func (x *SetPassword) Reset() {
 	*x = SetPassword{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[15]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1250,7 @@ func (x *SetPassword) String() string {
 func (*SetPassword) ProtoMessage() {}
 
 func (x *SetPassword) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[15]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1263,7 @@ func (x *SetPassword) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPassword.ProtoReflect.Descriptor instead.
 func (*SetPassword) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetPassword) GetName() string {
@@ -1063,7 +1290,7 @@ type GrantRole struct {
 
 func (x *GrantRole) Reset() {
 	*x = GrantRole{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[16]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1302,7 @@ func (x *GrantRole) String() string {
 func (*GrantRole) ProtoMessage() {}
 
 func (x *GrantRole) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[16]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1315,7 @@ func (x *GrantRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRole.ProtoReflect.Descriptor instead.
 func (*GrantRole) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{16}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GrantRole) GetUser() string {
@@ -1115,7 +1342,7 @@ type RevokeRole struct {
 
 func (x *RevokeRole) Reset() {
 	*x = RevokeRole{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[17]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1354,7 @@ func (x *RevokeRole) String() string {
 func (*RevokeRole) ProtoMessage() {}
 
 func (x *RevokeRole) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[17]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1367,7 @@ func (x *RevokeRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRole.ProtoReflect.Descriptor instead.
 func (*RevokeRole) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{17}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeRole) GetUser() string {
@@ -1166,7 +1393,7 @@ type AddRole struct {
 
 func (x *AddRole) Reset() {
 	*x = AddRole{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[18]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1405,7 @@ func (x *AddRole) String() string {
 func (*AddRole) ProtoMessage() {}
 
 func (x *AddRole) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[18]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1418,7 @@ func (x *AddRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRole.ProtoReflect.Descriptor instead.
 func (*AddRole) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{18}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddRole) GetName() string {
@@ -1210,7 +1437,7 @@ type DeleteRole struct {
 
 func (x *DeleteRole) Reset() {
 	*x = DeleteRole{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[19]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1449,7 @@ func (x *DeleteRole) String() string {
 func (*DeleteRole) ProtoMessage() {}
 
 func (x *DeleteRole) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[19]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1462,7 @@ func (x *DeleteRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRole.ProtoReflect.Descriptor instead.
 func (*DeleteRole) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{19}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteRole) GetName() string {
@@ -1256,7 +1483,7 @@ type GrantPermission struct {
 
 func (x *GrantPermission) Reset() {
 	*x = GrantPermission{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[20]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1495,7 @@ func (x *GrantPermission) String() string {
 func (*GrantPermission) ProtoMessage() {}
 
 func (x *GrantPermission) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[20]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1508,7 @@ func (x *GrantPermission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantPermission.ProtoReflect.Descriptor instead.
 func (*GrantPermission) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{20}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GrantPermission) GetRole() string {
@@ -1309,7 +1536,7 @@ type RevokePermission struct {
 
 func (x *RevokePermission) Reset() {
 	*x = RevokePermission{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[21]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1548,7 @@ func (x *RevokePermission) String() string {
 func (*RevokePermission) ProtoMessage() {}
 
 func (x *RevokePermission) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[21]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1561,7 @@ func (x *RevokePermission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokePermission.ProtoReflect.Descriptor instead.
 func (*RevokePermission) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{21}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RevokePermission) GetRole() string {
@@ -1358,6 +1585,289 @@ func (x *RevokePermission) GetRangeEnd() []byte {
 	return nil
 }
 
+// SetTenant adds a tenant, or replaces the one of that name.
+type SetTenant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        *Tenant                `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetTenant) Reset() {
+	*x = SetTenant{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetTenant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetTenant) ProtoMessage() {}
+
+func (x *SetTenant) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetTenant.ProtoReflect.Descriptor instead.
+func (*SetTenant) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetTenant) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// DeleteTenant leaves the keys as they are.
+type DeleteTenant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenant) Reset() {
+	*x = DeleteTenant{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenant) ProtoMessage() {}
+
+func (x *DeleteTenant) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenant.ProtoReflect.Descriptor instead.
+func (*DeleteTenant) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DeleteTenant) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// CountTenant counts some of the keys that were there before a tenant. Only the master
+// proposes it.
+type CountTenant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The first key that is not counted yet: from another one nothing is counted.
+	Next []byte `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// Those before it are counted; empty: all.
+	Until         []byte `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountTenant) Reset() {
+	*x = CountTenant{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountTenant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountTenant) ProtoMessage() {}
+
+func (x *CountTenant) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountTenant.ProtoReflect.Descriptor instead.
+func (*CountTenant) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CountTenant) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CountTenant) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *CountTenant) GetUntil() []byte {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// Tenant is a room of its own: whom it is for, which keys it has, and how much of
+// them. A caller belongs to one tenant at most: to the one that names it, else to its
+// namespace's. No two prefixes overlap.
+type Tenant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Users by name, for example "system:serviceaccount:shop:web". They need not be added
+	// as users, unless they log in with a password.
+	Users []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	// Kubernetes namespaces: all of their ServiceAccounts.
+	Namespaces []string `protobuf:"bytes,3,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Prefix     []byte   `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// What they may do with the keys that begin with the prefix. It is added to what
+	// roles permit.
+	Rights Permission_Kind `protobuf:"varint,5,opt,name=rights,proto3,enum=baton.kv.v1.Permission_Kind" json:"rights,omitempty"`
+	// The most live keys under the prefix, and the most bytes of keys and values,
+	// whoever writes them; 0: no limit.
+	MaxKeys  int64 `protobuf:"varint,6,opt,name=max_keys,json=maxKeys,proto3" json:"max_keys,omitempty"`
+	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// The most requests and the most bytes a second, on each pod, and for writes also on
+	// the master; 0: no limit.
+	RequestsPerSecond int64 `protobuf:"varint,8,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	BytesPerSecond    int64 `protobuf:"varint,9,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// How many milliseconds of the rate may be used at once after a pause; 0: 1,000.
+	BurstMs       int64 `protobuf:"varint,10,opt,name=burst_ms,json=burstMs,proto3" json:"burst_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tenant) Reset() {
+	*x = Tenant{}
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tenant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tenant) ProtoMessage() {}
+
+func (x *Tenant) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
+func (*Tenant) Descriptor() ([]byte, []int) {
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Tenant) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Tenant) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Tenant) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *Tenant) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Tenant) GetRights() Permission_Kind {
+	if x != nil {
+		return x.Rights
+	}
+	return Permission_KIND_UNSPECIFIED
+}
+
+func (x *Tenant) GetMaxKeys() int64 {
+	if x != nil {
+		return x.MaxKeys
+	}
+	return 0
+}
+
+func (x *Tenant) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Tenant) GetRequestsPerSecond() int64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *Tenant) GetBytesPerSecond() int64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *Tenant) GetBurstMs() int64 {
+	if x != nil {
+		return x.BurstMs
+	}
+	return 0
+}
+
 type Permission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  Permission_Kind        `protobuf:"varint,1,opt,name=kind,proto3,enum=baton.kv.v1.Permission_Kind" json:"kind,omitempty"`
@@ -1370,7 +1880,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[22]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1892,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[22]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1905,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{22}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Permission) GetKind() Permission_Kind {
@@ -1435,7 +1945,7 @@ type AuthUser struct {
 
 func (x *AuthUser) Reset() {
 	*x = AuthUser{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[23]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1957,7 @@ func (x *AuthUser) String() string {
 func (*AuthUser) ProtoMessage() {}
 
 func (x *AuthUser) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[23]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1970,7 @@ func (x *AuthUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthUser.ProtoReflect.Descriptor instead.
 func (*AuthUser) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{23}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AuthUser) GetName() string {
@@ -1509,7 +2019,7 @@ type AuthRole struct {
 
 func (x *AuthRole) Reset() {
 	*x = AuthRole{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[24]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +2031,7 @@ func (x *AuthRole) String() string {
 func (*AuthRole) ProtoMessage() {}
 
 func (x *AuthRole) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[24]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +2044,7 @@ func (x *AuthRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthRole.ProtoReflect.Descriptor instead.
 func (*AuthRole) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{24}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AuthRole) GetName() string {
@@ -1553,19 +2063,21 @@ func (x *AuthRole) GetPermissions() []*Permission {
 
 // AuthState is all of it, as it is stored.
 type AuthState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	TokenKey      []byte                 `protobuf:"bytes,3,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
-	Users         []*AuthUser            `protobuf:"bytes,4,rep,name=users,proto3" json:"users,omitempty"`
-	Roles         []*AuthRole            `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Enabled  bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	TokenKey []byte                 `protobuf:"bytes,3,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
+	Users    []*AuthUser            `protobuf:"bytes,4,rep,name=users,proto3" json:"users,omitempty"`
+	Roles    []*AuthRole            `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	// In the order of names.
+	Tenants       []*Tenant `protobuf:"bytes,6,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthState) Reset() {
 	*x = AuthState{}
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[25]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +2089,7 @@ func (x *AuthState) String() string {
 func (*AuthState) ProtoMessage() {}
 
 func (x *AuthState) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_kv_v1_auth_proto_msgTypes[25]
+	mi := &file_baton_kv_v1_auth_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +2102,7 @@ func (x *AuthState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthState.ProtoReflect.Descriptor instead.
 func (*AuthState) Descriptor() ([]byte, []int) {
-	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{25}
+	return file_baton_kv_v1_auth_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuthState) GetEnabled() bool {
@@ -1628,6 +2140,13 @@ func (x *AuthState) GetRoles() []*AuthRole {
 	return nil
 }
 
+func (x *AuthState) GetTenants() []*Tenant {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
 var File_baton_kv_v1_auth_proto protoreflect.FileDescriptor
 
 const file_baton_kv_v1_auth_proto_rawDesc = "" +
@@ -1661,7 +2180,18 @@ const file_baton_kv_v1_auth_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"u\n" +
 	"\x11ListRolesResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x12+\n" +
-	"\x05roles\x18\x02 \x03(\v2\x15.baton.kv.v1.AuthRoleR\x05roles\"\xaa\x05\n" +
+	"\x05roles\x18\x02 \x03(\v2\x15.baton.kv.v1.AuthRoleR\x05roles\":\n" +
+	"\x12ListTenantsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03own\x18\x02 \x01(\bR\x03own\"\x7f\n" +
+	"\x13ListTenantsResponse\x123\n" +
+	"\x06header\x18\x01 \x01(\v2\x1b.baton.kv.v1.ResponseHeaderR\x06header\x123\n" +
+	"\atenants\x18\x02 \x03(\v2\x19.baton.kv.v1.TenantStatusR\atenants\"\x81\x01\n" +
+	"\fTenantStatus\x12+\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x13.baton.kv.v1.TenantR\x06tenant\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\x03R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x1a\n" +
+	"\bcounting\x18\x04 \x01(\bR\bcounting\"\xe4\x06\n" +
 	"\n" +
 	"AuthChange\x121\n" +
 	"\x06enable\x18\x01 \x01(\v2\x17.baton.kv.v1.EnableAuthH\x00R\x06enable\x124\n" +
@@ -1679,7 +2209,11 @@ const file_baton_kv_v1_auth_proto_rawDesc = "" +
 	"deleteRole\x12I\n" +
 	"\x10grant_permission\x18\n" +
 	" \x01(\v2\x1c.baton.kv.v1.GrantPermissionH\x00R\x0fgrantPermission\x12L\n" +
-	"\x11revoke_permission\x18\v \x01(\v2\x1d.baton.kv.v1.RevokePermissionH\x00R\x10revokePermissionB\b\n" +
+	"\x11revoke_permission\x18\v \x01(\v2\x1d.baton.kv.v1.RevokePermissionH\x00R\x10revokePermission\x127\n" +
+	"\n" +
+	"set_tenant\x18\f \x01(\v2\x16.baton.kv.v1.SetTenantH\x00R\tsetTenant\x12@\n" +
+	"\rdelete_tenant\x18\r \x01(\v2\x19.baton.kv.v1.DeleteTenantH\x00R\fdeleteTenant\x12=\n" +
+	"\fcount_tenant\x18\x0e \x01(\v2\x18.baton.kv.v1.CountTenantH\x00R\vcountTenantB\b\n" +
 	"\x06change\")\n" +
 	"\n" +
 	"EnableAuth\x12\x1b\n" +
@@ -1716,7 +2250,29 @@ const file_baton_kv_v1_auth_proto_rawDesc = "" +
 	"\x10RevokePermission\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1b\n" +
-	"\trange_end\x18\x03 \x01(\fR\brangeEnd\"\xbe\x01\n" +
+	"\trange_end\x18\x03 \x01(\fR\brangeEnd\"8\n" +
+	"\tSetTenant\x12+\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x13.baton.kv.v1.TenantR\x06tenant\"\"\n" +
+	"\fDeleteTenant\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"K\n" +
+	"\vCountTenant\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\fR\x05until\"\xcd\x02\n" +
+	"\x06Tenant\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05users\x18\x02 \x03(\tR\x05users\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x03 \x03(\tR\n" +
+	"namespaces\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\fR\x06prefix\x124\n" +
+	"\x06rights\x18\x05 \x01(\x0e2\x1c.baton.kv.v1.Permission.KindR\x06rights\x12\x19\n" +
+	"\bmax_keys\x18\x06 \x01(\x03R\amaxKeys\x12\x1b\n" +
+	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\x12.\n" +
+	"\x13requests_per_second\x18\b \x01(\x03R\x11requestsPerSecond\x12(\n" +
+	"\x10bytes_per_second\x18\t \x01(\x03R\x0ebytesPerSecond\x12\x19\n" +
+	"\bburst_ms\x18\n" +
+	" \x01(\x03R\aburstMs\"\xbe\x01\n" +
 	"\n" +
 	"Permission\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.baton.kv.v1.Permission.KindR\x04kind\x12\x10\n" +
@@ -1739,13 +2295,14 @@ const file_baton_kv_v1_auth_proto_rawDesc = "" +
 	"generation\"Y\n" +
 	"\bAuthRole\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
-	"\vpermissions\x18\x02 \x03(\v2\x17.baton.kv.v1.PermissionR\vpermissions\"\xb8\x01\n" +
+	"\vpermissions\x18\x02 \x03(\v2\x17.baton.kv.v1.PermissionR\vpermissions\"\xe7\x01\n" +
 	"\tAuthState\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1b\n" +
 	"\ttoken_key\x18\x03 \x01(\fR\btokenKey\x12+\n" +
 	"\x05users\x18\x04 \x03(\v2\x15.baton.kv.v1.AuthUserR\x05users\x12+\n" +
-	"\x05roles\x18\x05 \x03(\v2\x15.baton.kv.v1.AuthRoleR\x05roles2\x83\x03\n" +
+	"\x05roles\x18\x05 \x03(\v2\x15.baton.kv.v1.AuthRoleR\x05roles\x12-\n" +
+	"\atenants\x18\x06 \x03(\v2\x13.baton.kv.v1.TenantR\atenants2\xd5\x03\n" +
 	"\vAuthService\x12M\n" +
 	"\n" +
 	"AuthStatus\x12\x1e.baton.kv.v1.AuthStatusRequest\x1a\x1f.baton.kv.v1.AuthStatusResponse\x12>\n" +
@@ -1753,7 +2310,8 @@ const file_baton_kv_v1_auth_proto_rawDesc = "" +
 	"\n" +
 	"ChangeAuth\x12\x1e.baton.kv.v1.ChangeAuthRequest\x1a\x1f.baton.kv.v1.ChangeAuthResponse\x12J\n" +
 	"\tListUsers\x12\x1d.baton.kv.v1.ListUsersRequest\x1a\x1e.baton.kv.v1.ListUsersResponse\x12J\n" +
-	"\tListRoles\x12\x1d.baton.kv.v1.ListRolesRequest\x1a\x1e.baton.kv.v1.ListRolesResponseB1Z/github.com/batondb/baton/proto/baton/kv/v1;kvv1b\x06proto3"
+	"\tListRoles\x12\x1d.baton.kv.v1.ListRolesRequest\x1a\x1e.baton.kv.v1.ListRolesResponse\x12P\n" +
+	"\vListTenants\x12\x1f.baton.kv.v1.ListTenantsRequest\x1a .baton.kv.v1.ListTenantsResponseB1Z/github.com/batondb/baton/proto/baton/kv/v1;kvv1b\x06proto3"
 
 var (
 	file_baton_kv_v1_auth_proto_rawDescOnce sync.Once
@@ -1768,77 +2326,95 @@ func file_baton_kv_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_baton_kv_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_baton_kv_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_baton_kv_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_baton_kv_v1_auth_proto_goTypes = []any{
-	(Permission_Kind)(0),       // 0: baton.kv.v1.Permission.Kind
-	(*AuthStatusRequest)(nil),  // 1: baton.kv.v1.AuthStatusRequest
-	(*AuthStatusResponse)(nil), // 2: baton.kv.v1.AuthStatusResponse
-	(*LoginRequest)(nil),       // 3: baton.kv.v1.LoginRequest
-	(*LoginResponse)(nil),      // 4: baton.kv.v1.LoginResponse
-	(*ChangeAuthRequest)(nil),  // 5: baton.kv.v1.ChangeAuthRequest
-	(*ChangeAuthResponse)(nil), // 6: baton.kv.v1.ChangeAuthResponse
-	(*ListUsersRequest)(nil),   // 7: baton.kv.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),  // 8: baton.kv.v1.ListUsersResponse
-	(*ListRolesRequest)(nil),   // 9: baton.kv.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),  // 10: baton.kv.v1.ListRolesResponse
-	(*AuthChange)(nil),         // 11: baton.kv.v1.AuthChange
-	(*EnableAuth)(nil),         // 12: baton.kv.v1.EnableAuth
-	(*DisableAuth)(nil),        // 13: baton.kv.v1.DisableAuth
-	(*AddUser)(nil),            // 14: baton.kv.v1.AddUser
-	(*DeleteUser)(nil),         // 15: baton.kv.v1.DeleteUser
-	(*SetPassword)(nil),        // 16: baton.kv.v1.SetPassword
-	(*GrantRole)(nil),          // 17: baton.kv.v1.GrantRole
-	(*RevokeRole)(nil),         // 18: baton.kv.v1.RevokeRole
-	(*AddRole)(nil),            // 19: baton.kv.v1.AddRole
-	(*DeleteRole)(nil),         // 20: baton.kv.v1.DeleteRole
-	(*GrantPermission)(nil),    // 21: baton.kv.v1.GrantPermission
-	(*RevokePermission)(nil),   // 22: baton.kv.v1.RevokePermission
-	(*Permission)(nil),         // 23: baton.kv.v1.Permission
-	(*AuthUser)(nil),           // 24: baton.kv.v1.AuthUser
-	(*AuthRole)(nil),           // 25: baton.kv.v1.AuthRole
-	(*AuthState)(nil),          // 26: baton.kv.v1.AuthState
-	(*ResponseHeader)(nil),     // 27: baton.kv.v1.ResponseHeader
+	(Permission_Kind)(0),        // 0: baton.kv.v1.Permission.Kind
+	(*AuthStatusRequest)(nil),   // 1: baton.kv.v1.AuthStatusRequest
+	(*AuthStatusResponse)(nil),  // 2: baton.kv.v1.AuthStatusResponse
+	(*LoginRequest)(nil),        // 3: baton.kv.v1.LoginRequest
+	(*LoginResponse)(nil),       // 4: baton.kv.v1.LoginResponse
+	(*ChangeAuthRequest)(nil),   // 5: baton.kv.v1.ChangeAuthRequest
+	(*ChangeAuthResponse)(nil),  // 6: baton.kv.v1.ChangeAuthResponse
+	(*ListUsersRequest)(nil),    // 7: baton.kv.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),   // 8: baton.kv.v1.ListUsersResponse
+	(*ListRolesRequest)(nil),    // 9: baton.kv.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),   // 10: baton.kv.v1.ListRolesResponse
+	(*ListTenantsRequest)(nil),  // 11: baton.kv.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil), // 12: baton.kv.v1.ListTenantsResponse
+	(*TenantStatus)(nil),        // 13: baton.kv.v1.TenantStatus
+	(*AuthChange)(nil),          // 14: baton.kv.v1.AuthChange
+	(*EnableAuth)(nil),          // 15: baton.kv.v1.EnableAuth
+	(*DisableAuth)(nil),         // 16: baton.kv.v1.DisableAuth
+	(*AddUser)(nil),             // 17: baton.kv.v1.AddUser
+	(*DeleteUser)(nil),          // 18: baton.kv.v1.DeleteUser
+	(*SetPassword)(nil),         // 19: baton.kv.v1.SetPassword
+	(*GrantRole)(nil),           // 20: baton.kv.v1.GrantRole
+	(*RevokeRole)(nil),          // 21: baton.kv.v1.RevokeRole
+	(*AddRole)(nil),             // 22: baton.kv.v1.AddRole
+	(*DeleteRole)(nil),          // 23: baton.kv.v1.DeleteRole
+	(*GrantPermission)(nil),     // 24: baton.kv.v1.GrantPermission
+	(*RevokePermission)(nil),    // 25: baton.kv.v1.RevokePermission
+	(*SetTenant)(nil),           // 26: baton.kv.v1.SetTenant
+	(*DeleteTenant)(nil),        // 27: baton.kv.v1.DeleteTenant
+	(*CountTenant)(nil),         // 28: baton.kv.v1.CountTenant
+	(*Tenant)(nil),              // 29: baton.kv.v1.Tenant
+	(*Permission)(nil),          // 30: baton.kv.v1.Permission
+	(*AuthUser)(nil),            // 31: baton.kv.v1.AuthUser
+	(*AuthRole)(nil),            // 32: baton.kv.v1.AuthRole
+	(*AuthState)(nil),           // 33: baton.kv.v1.AuthState
+	(*ResponseHeader)(nil),      // 34: baton.kv.v1.ResponseHeader
 }
 var file_baton_kv_v1_auth_proto_depIdxs = []int32{
-	27, // 0: baton.kv.v1.AuthStatusResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	27, // 1: baton.kv.v1.LoginResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	11, // 2: baton.kv.v1.ChangeAuthRequest.change:type_name -> baton.kv.v1.AuthChange
-	27, // 3: baton.kv.v1.ChangeAuthResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	27, // 4: baton.kv.v1.ListUsersResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	24, // 5: baton.kv.v1.ListUsersResponse.users:type_name -> baton.kv.v1.AuthUser
-	27, // 6: baton.kv.v1.ListRolesResponse.header:type_name -> baton.kv.v1.ResponseHeader
-	25, // 7: baton.kv.v1.ListRolesResponse.roles:type_name -> baton.kv.v1.AuthRole
-	12, // 8: baton.kv.v1.AuthChange.enable:type_name -> baton.kv.v1.EnableAuth
-	13, // 9: baton.kv.v1.AuthChange.disable:type_name -> baton.kv.v1.DisableAuth
-	14, // 10: baton.kv.v1.AuthChange.add_user:type_name -> baton.kv.v1.AddUser
-	15, // 11: baton.kv.v1.AuthChange.delete_user:type_name -> baton.kv.v1.DeleteUser
-	16, // 12: baton.kv.v1.AuthChange.set_password:type_name -> baton.kv.v1.SetPassword
-	17, // 13: baton.kv.v1.AuthChange.grant_role:type_name -> baton.kv.v1.GrantRole
-	18, // 14: baton.kv.v1.AuthChange.revoke_role:type_name -> baton.kv.v1.RevokeRole
-	19, // 15: baton.kv.v1.AuthChange.add_role:type_name -> baton.kv.v1.AddRole
-	20, // 16: baton.kv.v1.AuthChange.delete_role:type_name -> baton.kv.v1.DeleteRole
-	21, // 17: baton.kv.v1.AuthChange.grant_permission:type_name -> baton.kv.v1.GrantPermission
-	22, // 18: baton.kv.v1.AuthChange.revoke_permission:type_name -> baton.kv.v1.RevokePermission
-	23, // 19: baton.kv.v1.GrantPermission.permission:type_name -> baton.kv.v1.Permission
-	0,  // 20: baton.kv.v1.Permission.kind:type_name -> baton.kv.v1.Permission.Kind
-	23, // 21: baton.kv.v1.AuthRole.permissions:type_name -> baton.kv.v1.Permission
-	24, // 22: baton.kv.v1.AuthState.users:type_name -> baton.kv.v1.AuthUser
-	25, // 23: baton.kv.v1.AuthState.roles:type_name -> baton.kv.v1.AuthRole
-	1,  // 24: baton.kv.v1.AuthService.AuthStatus:input_type -> baton.kv.v1.AuthStatusRequest
-	3,  // 25: baton.kv.v1.AuthService.Login:input_type -> baton.kv.v1.LoginRequest
-	5,  // 26: baton.kv.v1.AuthService.ChangeAuth:input_type -> baton.kv.v1.ChangeAuthRequest
-	7,  // 27: baton.kv.v1.AuthService.ListUsers:input_type -> baton.kv.v1.ListUsersRequest
-	9,  // 28: baton.kv.v1.AuthService.ListRoles:input_type -> baton.kv.v1.ListRolesRequest
-	2,  // 29: baton.kv.v1.AuthService.AuthStatus:output_type -> baton.kv.v1.AuthStatusResponse
-	4,  // 30: baton.kv.v1.AuthService.Login:output_type -> baton.kv.v1.LoginResponse
-	6,  // 31: baton.kv.v1.AuthService.ChangeAuth:output_type -> baton.kv.v1.ChangeAuthResponse
-	8,  // 32: baton.kv.v1.AuthService.ListUsers:output_type -> baton.kv.v1.ListUsersResponse
-	10, // 33: baton.kv.v1.AuthService.ListRoles:output_type -> baton.kv.v1.ListRolesResponse
-	29, // [29:34] is the sub-list for method output_type
-	24, // [24:29] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	34, // 0: baton.kv.v1.AuthStatusResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	34, // 1: baton.kv.v1.LoginResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	14, // 2: baton.kv.v1.ChangeAuthRequest.change:type_name -> baton.kv.v1.AuthChange
+	34, // 3: baton.kv.v1.ChangeAuthResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	34, // 4: baton.kv.v1.ListUsersResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	31, // 5: baton.kv.v1.ListUsersResponse.users:type_name -> baton.kv.v1.AuthUser
+	34, // 6: baton.kv.v1.ListRolesResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	32, // 7: baton.kv.v1.ListRolesResponse.roles:type_name -> baton.kv.v1.AuthRole
+	34, // 8: baton.kv.v1.ListTenantsResponse.header:type_name -> baton.kv.v1.ResponseHeader
+	13, // 9: baton.kv.v1.ListTenantsResponse.tenants:type_name -> baton.kv.v1.TenantStatus
+	29, // 10: baton.kv.v1.TenantStatus.tenant:type_name -> baton.kv.v1.Tenant
+	15, // 11: baton.kv.v1.AuthChange.enable:type_name -> baton.kv.v1.EnableAuth
+	16, // 12: baton.kv.v1.AuthChange.disable:type_name -> baton.kv.v1.DisableAuth
+	17, // 13: baton.kv.v1.AuthChange.add_user:type_name -> baton.kv.v1.AddUser
+	18, // 14: baton.kv.v1.AuthChange.delete_user:type_name -> baton.kv.v1.DeleteUser
+	19, // 15: baton.kv.v1.AuthChange.set_password:type_name -> baton.kv.v1.SetPassword
+	20, // 16: baton.kv.v1.AuthChange.grant_role:type_name -> baton.kv.v1.GrantRole
+	21, // 17: baton.kv.v1.AuthChange.revoke_role:type_name -> baton.kv.v1.RevokeRole
+	22, // 18: baton.kv.v1.AuthChange.add_role:type_name -> baton.kv.v1.AddRole
+	23, // 19: baton.kv.v1.AuthChange.delete_role:type_name -> baton.kv.v1.DeleteRole
+	24, // 20: baton.kv.v1.AuthChange.grant_permission:type_name -> baton.kv.v1.GrantPermission
+	25, // 21: baton.kv.v1.AuthChange.revoke_permission:type_name -> baton.kv.v1.RevokePermission
+	26, // 22: baton.kv.v1.AuthChange.set_tenant:type_name -> baton.kv.v1.SetTenant
+	27, // 23: baton.kv.v1.AuthChange.delete_tenant:type_name -> baton.kv.v1.DeleteTenant
+	28, // 24: baton.kv.v1.AuthChange.count_tenant:type_name -> baton.kv.v1.CountTenant
+	30, // 25: baton.kv.v1.GrantPermission.permission:type_name -> baton.kv.v1.Permission
+	29, // 26: baton.kv.v1.SetTenant.tenant:type_name -> baton.kv.v1.Tenant
+	0,  // 27: baton.kv.v1.Tenant.rights:type_name -> baton.kv.v1.Permission.Kind
+	0,  // 28: baton.kv.v1.Permission.kind:type_name -> baton.kv.v1.Permission.Kind
+	30, // 29: baton.kv.v1.AuthRole.permissions:type_name -> baton.kv.v1.Permission
+	31, // 30: baton.kv.v1.AuthState.users:type_name -> baton.kv.v1.AuthUser
+	32, // 31: baton.kv.v1.AuthState.roles:type_name -> baton.kv.v1.AuthRole
+	29, // 32: baton.kv.v1.AuthState.tenants:type_name -> baton.kv.v1.Tenant
+	1,  // 33: baton.kv.v1.AuthService.AuthStatus:input_type -> baton.kv.v1.AuthStatusRequest
+	3,  // 34: baton.kv.v1.AuthService.Login:input_type -> baton.kv.v1.LoginRequest
+	5,  // 35: baton.kv.v1.AuthService.ChangeAuth:input_type -> baton.kv.v1.ChangeAuthRequest
+	7,  // 36: baton.kv.v1.AuthService.ListUsers:input_type -> baton.kv.v1.ListUsersRequest
+	9,  // 37: baton.kv.v1.AuthService.ListRoles:input_type -> baton.kv.v1.ListRolesRequest
+	11, // 38: baton.kv.v1.AuthService.ListTenants:input_type -> baton.kv.v1.ListTenantsRequest
+	2,  // 39: baton.kv.v1.AuthService.AuthStatus:output_type -> baton.kv.v1.AuthStatusResponse
+	4,  // 40: baton.kv.v1.AuthService.Login:output_type -> baton.kv.v1.LoginResponse
+	6,  // 41: baton.kv.v1.AuthService.ChangeAuth:output_type -> baton.kv.v1.ChangeAuthResponse
+	8,  // 42: baton.kv.v1.AuthService.ListUsers:output_type -> baton.kv.v1.ListUsersResponse
+	10, // 43: baton.kv.v1.AuthService.ListRoles:output_type -> baton.kv.v1.ListRolesResponse
+	12, // 44: baton.kv.v1.AuthService.ListTenants:output_type -> baton.kv.v1.ListTenantsResponse
+	39, // [39:45] is the sub-list for method output_type
+	33, // [33:39] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_baton_kv_v1_auth_proto_init() }
@@ -1847,7 +2423,7 @@ func file_baton_kv_v1_auth_proto_init() {
 		return
 	}
 	file_baton_kv_v1_kv_proto_init()
-	file_baton_kv_v1_auth_proto_msgTypes[10].OneofWrappers = []any{
+	file_baton_kv_v1_auth_proto_msgTypes[13].OneofWrappers = []any{
 		(*AuthChange_Enable)(nil),
 		(*AuthChange_Disable)(nil),
 		(*AuthChange_AddUser)(nil),
@@ -1859,6 +2435,9 @@ func file_baton_kv_v1_auth_proto_init() {
 		(*AuthChange_DeleteRole)(nil),
 		(*AuthChange_GrantPermission)(nil),
 		(*AuthChange_RevokePermission)(nil),
+		(*AuthChange_SetTenant)(nil),
+		(*AuthChange_DeleteTenant)(nil),
+		(*AuthChange_CountTenant)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1866,7 +2445,7 @@ func file_baton_kv_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_baton_kv_v1_auth_proto_rawDesc), len(file_baton_kv_v1_auth_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,6 +8,7 @@ package kvv1
 
 import (
 	context "context"
+
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -19,11 +20,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AuthService_AuthStatus_FullMethodName = "/baton.kv.v1.AuthService/AuthStatus"
-	AuthService_Login_FullMethodName      = "/baton.kv.v1.AuthService/Login"
-	AuthService_ChangeAuth_FullMethodName = "/baton.kv.v1.AuthService/ChangeAuth"
-	AuthService_ListUsers_FullMethodName  = "/baton.kv.v1.AuthService/ListUsers"
-	AuthService_ListRoles_FullMethodName  = "/baton.kv.v1.AuthService/ListRoles"
+	AuthService_AuthStatus_FullMethodName  = "/baton.kv.v1.AuthService/AuthStatus"
+	AuthService_Login_FullMethodName       = "/baton.kv.v1.AuthService/Login"
+	AuthService_ChangeAuth_FullMethodName  = "/baton.kv.v1.AuthService/ChangeAuth"
+	AuthService_ListUsers_FullMethodName   = "/baton.kv.v1.AuthService/ListUsers"
+	AuthService_ListRoles_FullMethodName   = "/baton.kv.v1.AuthService/ListRoles"
+	AuthService_ListTenants_FullMethodName = "/baton.kv.v1.AuthService/ListTenants"
 )
 
 // AuthServiceClient is the client API for AuthService service.
@@ -47,6 +49,9 @@ type AuthServiceClient interface {
 	// ListRoles gives all roles, or one: ROLE_NOT_FOUND. It needs the role "root"; each
 	// user may see the roles that it has.
 	ListRoles(ctx context.Context, in *ListRolesRequest, opts ...grpc.CallOption) (*ListRolesResponse, error)
+	// ListTenants gives all tenants, or one: TENANT_NOT_FOUND. It needs the role "root";
+	// each caller may see the tenant that it belongs to.
+	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
 }
 
 type authServiceClient struct {
@@ -107,6 +112,16 @@ func (c *authServiceClient) ListRoles(ctx context.Context, in *ListRolesRequest,
 	return out, nil
 }
 
+func (c *authServiceClient) ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTenantsResponse)
+	err := c.cc.Invoke(ctx, AuthService_ListTenants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuthServiceServer is the server API for AuthService service.
 // All implementations must embed UnimplementedAuthServiceServer
 // for forward compatibility.
@@ -128,6 +143,9 @@ type AuthServiceServer interface {
 	// ListRoles gives all roles, or one: ROLE_NOT_FOUND. It needs the role "root"; each
 	// user may see the roles that it has.
 	ListRoles(context.Context, *ListRolesRequest) (*ListRolesResponse, error)
+	// ListTenants gives all tenants, or one: TENANT_NOT_FOUND. It needs the role "root";
+	// each caller may see the tenant that it belongs to.
+	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
 	mustEmbedUnimplementedAuthServiceServer()
 }
 
@@ -152,6 +170,9 @@ func (UnimplementedAuthServiceServer) ListUsers(context.Context, *ListUsersReque
 }
 func (UnimplementedAuthServiceServer) ListRoles(context.Context, *ListRolesRequest) (*ListRolesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRoles not implemented")
+}
+func (UnimplementedAuthServiceServer) ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTenants not implemented")
 }
 func (UnimplementedAuthServiceServer) mustEmbedUnimplementedAuthServiceServer() {}
 func (UnimplementedAuthServiceServer) testEmbeddedByValue()                     {}
@@ -264,6 +285,24 @@ func _AuthService_ListRoles_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthService_ListTenants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTenantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthServiceServer).ListTenants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthService_ListTenants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthServiceServer).ListTenants(ctx, req.(*ListTenantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AuthService_ServiceDesc is the grpc.ServiceDesc for AuthService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -290,6 +329,10 @@ var AuthService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRoles",
 			Handler:    _AuthService_ListRoles_Handler,
+		},
+		{
+			MethodName: "ListTenants",
+			Handler:    _AuthService_ListTenants_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -7,11 +7,12 @@
 package kvv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -205,6 +206,8 @@ type PodStatus struct {
 	Clone *CloneProgress `protobuf:"bytes,17,opt,name=clone,proto3" json:"clone,omitempty"`
 	// The pod's version knows users and roles.
 	AccessControl bool `protobuf:"varint,18,opt,name=access_control,json=accessControl,proto3" json:"access_control,omitempty"`
+	// The pod's version knows tenants.
+	Tenants       bool `protobuf:"varint,19,opt,name=tenants,proto3" json:"tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +368,13 @@ func (x *PodStatus) GetAccessControl() bool {
 	return false
 }
 
+func (x *PodStatus) GetTenants() bool {
+	if x != nil {
+		return x.Tenants
+	}
+	return false
+}
+
 type CloneProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pod that sends.
@@ -444,7 +454,7 @@ const file_baton_kv_v1_cluster_proto_rawDesc = "" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
-	"\x04pods\x18\x02 \x03(\v2\x16.baton.kv.v1.PodStatusR\x04pods\"\xa6\x05\n" +
+	"\x04pods\x18\x02 \x03(\v2\x16.baton.kv.v1.PodStatusR\x04pods\"\xc0\x05\n" +
 	"\tPodStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aordinal\x18\x02 \x01(\x05R\aordinal\x12\x1b\n" +
@@ -464,7 +474,8 @@ const file_baton_kv_v1_cluster_proto_rawDesc = "" +
 	"\x06alarms\x18\x0f \x03(\tR\x06alarms\x12'\n" +
 	"\x0foldest_revision\x18\x10 \x01(\x03R\x0eoldestRevision\x120\n" +
 	"\x05clone\x18\x11 \x01(\v2\x1a.baton.kv.v1.CloneProgressR\x05clone\x12%\n" +
-	"\x0eaccess_control\x18\x12 \x01(\bR\raccessControl\"R\n" +
+	"\x0eaccess_control\x18\x12 \x01(\bR\raccessControl\x12\x18\n" +
+	"\atenants\x18\x13 \x01(\bR\atenants\"R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_MASTER\x10\x01\x12\x11\n" +

@@ -10,11 +10,12 @@
 package kvv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -95,6 +96,15 @@ const (
 	ErrorReason_ERROR_REASON_PERMISSION_NOT_GRANTED ErrorReason = 31
 	// Not every member is known to run a version that has access control.
 	ErrorReason_ERROR_REASON_VERSION_TOO_OLD ErrorReason = 32
+	// The write would take a tenant over its quota; deletions pass. Metadata "tenant",
+	// "what" ("keys" or "bytes"), "limit" and "actual": what it would have.
+	ErrorReason_ERROR_REASON_QUOTA_EXCEEDED ErrorReason = 33
+	// The caller's tenant has used its rate. Nothing was applied; wait for metadata
+	// "retry_after_ms", which is also in RetryInfo, and repeat. Metadata "tenant".
+	ErrorReason_ERROR_REASON_RATE_EXCEEDED    ErrorReason = 34
+	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 35
+	// The prefix, a user or a namespace is another tenant's; metadata "tenant".
+	ErrorReason_ERROR_REASON_TENANT_CONFLICT ErrorReason = 36
 )
 
 // Enum value maps for ErrorReason.
@@ -133,6 +143,10 @@ var (
 		30: "ERROR_REASON_ROLE_NOT_GRANTED",
 		31: "ERROR_REASON_PERMISSION_NOT_GRANTED",
 		32: "ERROR_REASON_VERSION_TOO_OLD",
+		33: "ERROR_REASON_QUOTA_EXCEEDED",
+		34: "ERROR_REASON_RATE_EXCEEDED",
+		35: "ERROR_REASON_TENANT_NOT_FOUND",
+		36: "ERROR_REASON_TENANT_CONFLICT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -168,6 +182,10 @@ var (
 		"ERROR_REASON_ROLE_NOT_GRANTED":       30,
 		"ERROR_REASON_PERMISSION_NOT_GRANTED": 31,
 		"ERROR_REASON_VERSION_TOO_OLD":        32,
+		"ERROR_REASON_QUOTA_EXCEEDED":         33,
+		"ERROR_REASON_RATE_EXCEEDED":          34,
+		"ERROR_REASON_TENANT_NOT_FOUND":       35,
+		"ERROR_REASON_TENANT_CONFLICT":        36,
 	}
 )
 
@@ -2436,7 +2454,7 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.baton.kv.v1.WriteBatchResultH\x00R\x06result\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.baton.kv.v1.ErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome*\xac\b\n" +
+	"\aoutcome*\xb2\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1a\n" +
@@ -2471,7 +2489,11 @@ const file_baton_kv_v1_kv_proto_rawDesc = "" +
 	"\x1bERROR_REASON_ROLE_NOT_FOUND\x10\x1d\x12!\n" +
 	"\x1dERROR_REASON_ROLE_NOT_GRANTED\x10\x1e\x12'\n" +
 	"#ERROR_REASON_PERMISSION_NOT_GRANTED\x10\x1f\x12 \n" +
-	"\x1cERROR_REASON_VERSION_TOO_OLD\x10 *x\n" +
+	"\x1cERROR_REASON_VERSION_TOO_OLD\x10 \x12\x1f\n" +
+	"\x1bERROR_REASON_QUOTA_EXCEEDED\x10!\x12\x1e\n" +
+	"\x1aERROR_REASON_RATE_EXCEEDED\x10\"\x12!\n" +
+	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10#\x12 \n" +
+	"\x1cERROR_REASON_TENANT_CONFLICT\x10$*x\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x17\n" +
