@@ -170,7 +170,11 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 	if err != nil {
 		return nil, err
 	}
-	return propose(ctx, c, &kvv1.Command{Command: &kvv1.Command_Auth{Auth: change}}, (*kvv1.Result).GetAuth)
+	changed, err := propose(ctx, c, &kvv1.Command{Command: &kvv1.Command_Auth{Auth: change}}, (*kvv1.Result).GetAuth)
+	if tenant := change.GetSetTenant().GetTenant(); err == nil && tenant != nil {
+		c.awaitCount(ctx, tenant.GetName())
+	}
+	return changed, err
 }
 
 const tokenKeyBytes = 32

@@ -51,6 +51,29 @@ var errNoTenant error = &refusal.Error{
 	Message: "the caller belongs to no tenant",
 }
 
+// countPatience is how long a change of a tenant waits until what is there is counted:
+// from then on its quota holds. The change is done all the same.
+const (
+	countPatience = time.Second
+	countPoll     = 5 * time.Millisecond
+)
+
+func (c *core) awaitCount(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, countPatience)
+	defer cancel()
+	for {
+		st := c.store.Load()
+		if st == nil || st.TenantUsage()[name].Next == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(countPoll):
+		}
+	}
+}
+
 // countTimeout bounds one step of counting, and countPause is between two: others write
 // meanwhile. After an error it waits for longer.
 const (
