@@ -124,6 +124,9 @@ func (c *checker) key(f *file, key, record []byte) error {
 	if err != nil {
 		return err
 	}
+	if size, known := indexed.valueSize(); known && at.exists() && size != int64(len(at.value)) {
+		c.found("key %q: the index has %d bytes for its value of revision %d, which has %d", key, size, at.place.revision, len(at.value))
+	}
 	if at.version != indexed.version || at.create != indexed.create || at.lease != indexed.lease {
 		c.found("key %q: the index does not agree with the log on revision %d", key, at.place.revision)
 	}
@@ -313,7 +316,7 @@ func (c *checker) count(key []byte, ver *version) {
 		c.usages[tenant.GetName()] = used
 	}
 	if stored.counts(key) {
-		used.Keys, used.Bytes = used.Keys+1, used.Bytes+sizeOf(key, ver)
+		used.Keys, used.Bytes = used.Keys+1, used.Bytes+int64(len(key)+len(ver.value))
 	}
 }
 

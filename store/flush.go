@@ -320,6 +320,8 @@ const indexFill = 0.8
 
 // index makes the table's newest version of each key the newest in the file.
 func (s *flushSteps) index(ctx context.Context) error {
+	// By what the file says already: whoever opens it after a crash goes by that.
+	sized := s.f.durableState().Format >= tenantsFormat
 	for n := s.table.sorted().head.next(); n != nil; {
 		err := s.f.update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(bucketKeys)
@@ -329,7 +331,7 @@ func (s *flushSteps) index(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if err := bucket.Put(n.key, indexRecord(n.key, &newest)); err != nil {
+				if err := bucket.Put(n.key, indexRecord(n.key, &newest, sized)); err != nil {
 					return err
 				}
 				left--

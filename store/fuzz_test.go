@@ -57,7 +57,8 @@ func FuzzRecords(f *testing.F) {
 	st := newState()
 	for _, v := range []version{live, deletion} {
 		f.Add(at.logKey(), sealLogRecord(at, appendLogRecord(nil, key, &v), 77), uint16(99), false)
-		f.Add(key, indexRecord(key, &v), uint16(40), false)
+		f.Add(key, indexRecord(key, &v, false), uint16(40), false)
+		f.Add(key, indexRecord(key, &v, true), uint16(50), false)
 	}
 	f.Add([]byte("0123456789abcdef01234567"), request.encode([]byte("0123456789abcdef01234567")), uint16(8), false)
 	f.Add(stateKey, st.encode(), uint16(100), false)
@@ -71,7 +72,7 @@ func FuzzRecords(f *testing.F) {
 		decoders := map[string]func([]byte) error{
 			"index": func(r []byte) error {
 				ver, err := readIndexRecord(key, r)
-				if err == nil && len(indexRecord(key, &ver)) > len(r) {
+				if err == nil && len(indexRecord(key, &ver, true)) > len(r) {
 					t.Fatalf("%x is read as %+v", r, ver)
 				}
 				return err

@@ -79,9 +79,20 @@ type version struct {
 	prev        place // The version that this one replaced.
 	prevDeleted bool  // That one is a deletion; compaction may have removed it.
 	value       []byte
+
+	// size is the value's, if it is not whole; below 0: the index does not say.
+	size int64
 }
 
 func (v *version) exists() bool { return v.version > 0 }
+
+// valueSize is not known of an index record that was written before there was a tenant.
+func (v *version) valueSize() (size int64, known bool) {
+	if v.whole {
+		return int64(len(v.value)), true
+	}
+	return v.size, v.size >= 0
+}
 
 // A log record is one version with the name of its key:
 //
@@ -175,15 +186,19 @@ func takeApart(at place, record []byte) (key []byte, v version, err error) {
 
 // An index record says of a key where its newest version is, and all of it but
 // the value: checksum, then as uvarints revision, part, version, and unless it
-// is a deletion revision - create_revision and lease.
-func indexRecord(key []byte, v *version) []byte {
-	record := make([]byte, checksumBytes, checksumBytes+5*binary.MaxVarintLen64)
+// is a deletion revision - create_revision and lease, and in the tenants' format the
+// size of the value: what a tenant has is counted by it.
+func indexRecord(key []byte, v *version, sized bool) []byte {
+	record := make([]byte, checksumBytes, checksumBytes+6*binary.MaxVarintLen64)
 	record = binary.AppendUvarint(record, uint64(v.place.revision))
 	record = binary.AppendUvarint(record, uint64(v.place.part))
 	record = binary.AppendUvarint(record, uint64(v.version))
 	if v.exists() {
 		record = binary.AppendUvarint(record, uint64(v.place.revision-v.create))
 		record = binary.AppendUvarint(record, uint64(v.lease))
+		if size, known := v.valueSize(); sized && known {
+			record = binary.AppendUvarint(record, uint64(size))
+		}
 	}
 	return seal(key, record)
 }
@@ -194,10 +209,13 @@ func readIndexRecord(key, record []byte) (version, error) {
 		return version{}, err
 	}
 	r := reader{b: payload}
-	v := version{place: place{r.int(), uint32(r.uint())}, version: r.int()}
+	v := version{place: place{r.int(), uint32(r.uint())}, version: r.int(), size: -1}
 	if v.exists() {
 		v.create = v.place.revision - r.int()
 		v.lease = r.int()
+		if len(r.b) > 0 {
+			v.size = r.int()
+		}
 	}
 	if r.bad || len(r.b) > 0 || v.place.revision <= 0 || v.create < 0 {
 		return version{}, corrupt("index record of key %.64q", key)

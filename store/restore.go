@@ -148,7 +148,7 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte, now t
 	if err != nil {
 		return err
 	}
-	if err := removeAbove(ctx, tx, st.Revision); err != nil {
+	if err := removeAbove(ctx, tx, &st); err != nil {
 		return err
 	}
 	if err := tx.DeleteBucket(bucketRequests); err != nil {
@@ -171,7 +171,8 @@ func beginHistory(ctx context.Context, tx *bbolt.Tx, configuration []byte, now t
 
 // removeAbove removes what a flush that had not ended left in the file: no log
 // will write it again.
-func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
+func removeAbove(ctx context.Context, tx *bbolt.Tx, st *state) error {
+	revision := st.Revision
 	f := newFile(ctx, tx)
 	back := map[string][]byte{} // What the index has of a key without it; nil: nothing.
 	cursor := f.keys.Cursor()
@@ -192,7 +193,7 @@ func removeAbove(ctx context.Context, tx *bbolt.Tx, revision int64) error {
 		}
 		back[string(key)] = nil
 		if f.log.Get(before.place.logKey()) != nil { // Else none, or a deletion that is gone already.
-			back[string(key)] = indexRecord(key, &before)
+			back[string(key)] = indexRecord(key, &before, st.Format >= tenantsFormat)
 		}
 	}
 	for _, key := range sortedKeys(back) {

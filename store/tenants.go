@@ -86,7 +86,18 @@ func (u *usages) add(one *Usage, keys, bytes int64) {
 // last, or is being applied.
 func (s *Store) TenantUsage() map[string]Usage { return s.rights.usages.copied() }
 
-func sizeOf(key []byte, ver *version) int64 { return int64(len(key) + len(ver.value)) }
+// sizeOf is what a key and its value count. It reads the value only if the index does not
+// say how large it is.
+func (v *view) sizeOf(key []byte, ver *version) (int64, error) {
+	size, known := ver.valueSize()
+	if !known {
+		if err := v.complete(key, ver); err != nil {
+			return 0, err
+		}
+		size = int64(len(ver.value))
+	}
+	return int64(len(key)) + size, nil
+}
 
 // account counts that ver follows prev, of which no value may be there yet.
 func (a *applier) account(key []byte, prev, ver *version) error {
@@ -100,13 +111,14 @@ func (a *applier) account(key []byte, prev, ver *version) error {
 	}
 	var keys, bytes int64
 	if prev.exists() {
-		if err := a.view.complete(key, prev); err != nil {
+		size, err := a.view.sizeOf(key, prev)
+		if err != nil {
 			return err
 		}
-		keys, bytes = -1, -sizeOf(key, prev)
+		keys, bytes = -1, -size
 	}
 	if ver.exists() {
-		keys, bytes = keys+1, bytes+sizeOf(key, ver)
+		keys, bytes = keys+1, bytes+int64(len(key)+len(ver.value))
 	}
 	a.store.rights.usages.add(used, keys, bytes)
 	return nil
@@ -188,10 +200,10 @@ func (a *applier) within(puts []*kvv1.PutRequest, deletes []span) error {
 // before: it does not walk far.
 func (a *applier) growth(tenant *kvv1.Tenant, used *Usage, puts []*kvv1.PutRequest, deletes []span) (growth, error) {
 	g := growth{tenant: tenant}
-	gone := func(key []byte, ver *version) error {
-		err := a.view.complete(key, ver)
-		g.keys, g.bytes = g.keys-1, g.bytes-sizeOf(key, ver)
-		return err
+	gone := func(key []byte, ver *version) (size int64, err error) {
+		size, err = a.view.sizeOf(key, ver)
+		g.keys, g.bytes = g.keys-1, g.bytes-size
+		return size, err
 	}
 	for _, put := range puts {
 		key := put.GetKey()
@@ -199,18 +211,17 @@ func (a *applier) growth(tenant *kvv1.Tenant, used *Usage, puts []*kvv1.PutReque
 			continue
 		}
 		ver, found, err := a.view.get(key, a.st.Revision)
+		size := int64(0)
 		if err == nil && found {
-			err = gone(key, &ver)
+			size, err = gone(key, &ver)
 		}
 		if err != nil {
 			return g, err
 		}
-		if put.GetIgnoreValue() {
-			g.bytes += sizeOf(key, &ver)
-		} else {
-			g.bytes += int64(len(key) + len(put.GetValue()))
+		if !put.GetIgnoreValue() {
+			size = int64(len(key) + len(put.GetValue()))
 		}
-		g.keys++
+		g.keys, g.bytes = g.keys+1, g.bytes+size
 	}
 	for i, deleted := range deletes {
 		err := a.view.ascend(deleted, a.st.Revision, func(key []byte, ver *version) (bool, error) {
@@ -222,7 +233,8 @@ func (a *applier) growth(tenant *kvv1.Tenant, used *Usage, puts []*kvv1.PutReque
 			if !bytes.HasPrefix(key, tenant.GetPrefix()) || !used.counts(key) {
 				return true, nil
 			}
-			return true, gone(key, ver)
+			_, err := gone(key, ver)
+			return true, err
 		})
 		if err != nil {
 			return g, err
@@ -282,12 +294,12 @@ func (s *Store) CountStep(tenant string) (step *kvv1.CountTenant, err error) {
 		}
 		ver, err := m.version(key, v.revision)
 		if err == nil && ver.exists() {
-			err = v.complete(key, &ver)
+			_, err = v.sizeOf(key, &ver)
 		}
 		if err != nil {
 			return nil, err
 		}
-		size += len(ver.value)
+		size += len(ver.value) // If it had to be read.
 		m.skip(key)
 	}
 }
@@ -312,8 +324,8 @@ func (a *applier) countTenant(req *kvv1.CountTenant) (*kvv1.ChangeAuthResponse, 
 		if !bytes.HasPrefix(key, tenant.GetPrefix()) {
 			return false, nil
 		}
-		err := a.view.complete(key, ver)
-		counted.Keys, counted.Bytes = counted.Keys+1, counted.Bytes+sizeOf(key, ver)
+		size, err := a.view.sizeOf(key, ver)
+		counted.Keys, counted.Bytes = counted.Keys+1, counted.Bytes+size
 		return true, err
 	})
 	if err != nil {
