@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,8 +179,8 @@ func TestRateIsRefused(t *testing.T) {
 // Lists of a batch count by their writes and are refused one by one; the stream goes on.
 func TestRateOfBatches(t *testing.T) {
 	p, as := tenanted(t, &kvv1.Tenant{RequestsPerSecond: 10, BurstMs: 1000})
-	now := time.Unix(1000, 0)
-	p.core.rates.now = func() time.Time { return now }
+	var passed atomic.Int64
+	p.core.rates.now = func() time.Time { return time.Unix(1000, passed.Load()) }
 	both, err := p.kv().Batch(as("a"))
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +193,7 @@ func TestRateOfBatches(t *testing.T) {
 		after time.Duration
 		want  kvv1.ErrorReason
 	}{{0, 0}, {0, rateExceeded}, {time.Second, rateExceeded}, {2 * time.Second, 0}} {
-		now = now.Add(step.after)
+		passed.Add(int64(step.after))
 		if err := both.Send(&kvv1.BatchRequest{Batch: list}); err != nil {
 			t.Fatal(err)
 		}
