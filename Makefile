@@ -118,7 +118,7 @@ KUBE_NODES ?= 4
 e2e-test: # the program alone
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o bin/e2e.test ./test/e2e
 
-e2e: image e2e-test ## Run the tests on the Kubernetes of KUBECONFIG (RUN=, IMAGE_LOAD=)
+e2e: build image e2e-test ## Run the tests on the Kubernetes of KUBECONFIG (RUN=, IMAGE_LOAD=)
 	$(if $(IMAGE_LOAD),$(IMAGE_LOAD) $(ARCHIVE))
 	bin/e2e.test -test.v -test.timeout 0 -test.run '$(RUN)' -version '$(VERSION)' $(E2E_ARGS)
 
@@ -128,7 +128,8 @@ e2e-local: image ## Start the test Kubernetes of KUBE_DIR, and run the tests on 
 	NODES=$(KUBE_NODES) $(KUBE_DIR)/up
 	$(KUBE_DIR)/run sh -c 'chmod 0777 $$KUBE_HOME/volumes/*'
 	-$(KUBE_DIR)/load $(ARCHIVE)
-	$(KUBE_DIR)/run $(MAKE) e2e E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 $(E2E_ARGS)'
+	$(GO) build -C tools/policies -o $(CURDIR)/bin/policies .
+	$(KUBE_DIR)/run $(MAKE) e2e E2E_ARGS='-kube-dir $(abspath $(KUBE_DIR)) -dns 198.18.0.1:53 -policies bin/policies $(E2E_ARGS)'
 
 # Its own etcd runs beside it, and stays empty.
 kubernetes-on-baton: image build ## Start the test Kubernetes of KUBE_DIR with its state in Baton, and break Baton under it

@@ -81,6 +81,7 @@ var allowed = map[string][]string{
 	"internal/lint":     {},
 	"internal/image":    {},
 	"internal/sbom":     {"internal/buildinfo"},
+	"tools/policies":    {},
 	"test":              {"client", "proto", "store", "test/oracle", "test/cluster", "internal/pki", "internal/rawgrpc"},
 	"test/oracle":       {},
 	"test/cluster":      {"proto", "internal/pki"},

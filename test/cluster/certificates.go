@@ -1,7 +1,12 @@
 package cluster
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/batondb/baton/internal/pki"
@@ -40,4 +45,40 @@ func (p *Pod) Certify(from *pki.CA, trusted ...*pki.CA) error {
 		bundle = append(bundle, pki.EncodeCertificates(ca.Certificate)...)
 	}
 	return pki.WriteFiles(p.Certs, pair, bundle)
+}
+
+// Knock makes a TLS connection to a peer port over conn, which it closes, as whoever
+// has a certificate, and returns which certificate the pod has shown; or why the pod
+// refuses, or is not of the CA that the caller trusts.
+func Knock(conn net.Conn, as pki.Pair, trusted *pki.CA) (*x509.Certificate, error) {
+	defer conn.Close() //nolint:errcheck // Nothing was written.
+	own, err := tls.X509KeyPair(as.Certificate, as.Key)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(trusted.Certificate)
+	secured := tls.Client(conn, &tls.Config{
+		Certificates: []tls.Certificate{own}, InsecureSkipVerify: true, //nolint:gosec // Verified below, without a name.
+	})
+	if err := conn.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		return nil, err
+	}
+	if err := secured.Handshake(); err != nil {
+		return nil, err
+	}
+	shown := secured.ConnectionState().PeerCertificates[0]
+	if _, err := shown.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return shown, err
+	}
+	// The other side waits for a greeting, or has refused already.
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second / 2)); err != nil {
+		return shown, err
+	}
+	_, err = secured.Read(make([]byte, 1))
+	var refused *tls.AlertError
+	if errors.As(err, &refused) || err != nil && strings.Contains(err.Error(), "remote error") {
+		return shown, err
+	}
+	return shown, nil
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -90,29 +89,35 @@ func (c *Cluster) memberOf(pod string) string {
 	return ""
 }
 
-// awaitCloning waits until a pod receives a clone, by its readyz page.
-func (c *Cluster) awaitCloning(pod string) {
-	c.t.Helper()
-	ordinal, err := strconv.Atoi(pod[len("kv-"):])
-	if err != nil {
-		c.t.Fatal(err)
-	}
+// readyz is a pod's page about itself; empty: it did not answer.
+func (c *Cluster) readyz(ctx context.Context, pod string) string {
 	web := http.Client{Timeout: time.Second, Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dialer()(ctx, address) },
 		DisableKeepAlives: true,
 	}}
-	url := "http://" + strings.Replace(c.pod(ordinal), ":7400", ":7402", 1) + "/readyz?verbose"
+	url := "http://" + pod + "." + strings.Replace(c.service("kv"), ":7400", ":7402", 1) + "/readyz?verbose"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return ""
+	}
+	answer, err := web.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer answer.Body.Close()          //nolint:errcheck // It was only read.
+	page, _ := io.ReadAll(answer.Body) // what is missing is not there
+	return string(page)
+}
+
+// awaitCloning waits until a pod receives a clone, by its readyz page.
+func (c *Cluster) awaitCloning(pod string) {
+	c.t.Helper()
 	for deadline := time.Now().Add(settlePatience); time.Now().Before(deadline); time.Sleep(poll / 5) {
-		answer, err := web.Get(url)
-		if err != nil {
-			continue
-		}
-		page, _ := io.ReadAll(answer.Body) // what is missing is not there
-		_ = answer.Body.Close()
-		if strings.Contains(string(page), "clone: from") {
+		page := c.readyz(c.t.Context(), pod)
+		if strings.Contains(page, "clone: from") {
 			return
 		}
-		if strings.Contains(string(page), "ready: true") {
+		if strings.Contains(page, "ready: true") {
 			c.t.Logf("the clone of %s was faster than the test", pod)
 			return
 		}

@@ -69,6 +69,16 @@ func (c *Cluster) begin() {
 // prepare makes the namespace, and no more.
 func prepare(t *testing.T, replicas int) *Cluster {
 	t.Helper()
+	c := plan(t, replicas)
+	if _, err := kubectl("", "", "create", "namespace", c.namespace); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// plan has a name for the namespace, which the test makes.
+func plan(t *testing.T, replicas int) *Cluster {
+	t.Helper()
 	api, err := newAPI()
 	if err != nil {
 		t.Fatal(err)
@@ -81,9 +91,6 @@ func prepare(t *testing.T, replicas int) *Cluster {
 		t.Fatal(err)
 	}
 	if c.dir, err = os.MkdirTemp(*keep, c.namespace+"-"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := kubectl("", "", "create", "namespace", c.namespace); err != nil {
 		t.Fatal(err)
 	}
 	c.logs = followLogs(api, c.namespace, c.dir)

@@ -102,22 +102,28 @@ func (l *lab) once(undo func()) func() {
 	return do
 }
 
-// process is the process of a pod's container.
+// process is the process of a pod of Baton.
 func (l *lab) process(pod *corev1.Pod) int {
+	l.t.Helper()
+	return l.processOf(pod, "kvd")
+}
+
+// processOf is the process of a pod that runs a program.
+func (l *lab) processOf(pod *corev1.Pod, program string) int {
 	l.t.Helper()
 	files, _ := filepath.Glob("/proc/[0-9]*/comm") // the pattern is good
 	for _, file := range files {
 		name, _ := os.ReadFile(file) // one that is gone is not it
 		cgroup, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
 		uid := []byte(pod.UID)
-		if string(name) == "kvd\n" && (bytes.Contains(cgroup, uid) || bytes.Contains(cgroup, bytes.ReplaceAll(uid, []byte("-"), []byte("_")))) {
+		if string(name) == program+"\n" && (bytes.Contains(cgroup, uid) || bytes.Contains(cgroup, bytes.ReplaceAll(uid, []byte("-"), []byte("_")))) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			if err == nil {
 				return pid
 			}
 		}
 	}
-	l.t.Fatalf("there is no process of %s on this machine", pod.Name)
+	l.t.Fatalf("there is no %s of %s on this machine", program, pod.Name)
 	return 0
 }
 

@@ -15,6 +15,7 @@ var (
 	dnsServer = flag.String("dns", "", "host:port of the cluster's DNS server (default: the machine's own)")
 	domain    = flag.String("domain", "cluster.local", "the cluster's DNS domain")
 	kubeDir   = flag.String("kube-dir", "", "the scripts of a test Kubernetes on this machine, for the tests that break nodes, networks and processes")
+	policies  = flag.String("policies", "", "the program bin/policies, which enforces network policies where the test Kubernetes does not")
 	quick     = flag.Bool("quick", false, "fewer rounds of what is repeated")
 	keep      = flag.String("keep", "", "keep logs and histories in this folder, also of tests that pass")
 )

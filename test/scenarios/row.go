@@ -45,7 +45,7 @@ var rows = []row{
 	{"S24", "drain with a PodDisruptionBudget", "at most one pod unready; drains finish", "K", nil},
 	{"S25", "a broken image, then reverted", "the others serve; nothing changed on disk", "K", nil},
 	{"S26", "two versions at once; downgrade", "an entry of an unknown kind stops the pod, and is never skipped", "P", nil},
-	{"S27", "certificates rotate", "picked up live; no failed write; the old CA is refused afterwards", "P", nil},
+	{"S27", "certificates rotate", "picked up live; no failed write; the old CA is refused afterwards", "PK", nil},
 	{"S28", "a clone is cut at any byte; its source dies or lags", "never taken for data; goes on, or begins again elsewhere", "PK", nil},
 	{"S29", "a snapshot larger than the patience of its timers", "the limit is on no progress; the log is kept from the clone's index", "P", nil},
 	{"S30", "disk full", "writes refused before; reads and deletes work; recovers by itself", "P", nil},
