@@ -149,6 +149,7 @@ func follow(t *testing.T, c *client.Client) (await func(events int64)) {
 
 // Scenario: S38
 func TestKillTheMasterUnderLoad(t *testing.T) {
+	t.Parallel()
 	pods, c := startKvd(t)
 	ctx := within(t, 2*time.Minute)
 	lock, err := c.Lock(ctx, "lock", client.LockTTL(5*time.Second))

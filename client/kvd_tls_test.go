@@ -37,6 +37,7 @@ func TestTLSRotationUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
+	t.Parallel()
 	old, young := newCA(t), newCA(t)
 	podDir, clientDir, oldDir, youngDir := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
 	alice := pki.Request{CommonName: "alice", Client: true}

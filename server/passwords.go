@@ -27,10 +27,6 @@ type passwords struct {
 	attempts *attempts
 }
 
-// decoy is compared for a user who does not exist or has no password, so that the
-// answer takes as long. Nobody knows a password for it.
-const decoy = "$2a$10$CaxtCdqQ5NvEbfgGpFQzKuiieDc2fiz/7SywO3gWDeFaPIBV3ibRO"
-
 func newPasswords() *passwords {
 	return &passwords{
 		waiting: quota.New("passwords to look at", maxHashing), running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -61,7 +57,7 @@ func (p *passwords) hash(ctx context.Context, password string) (hash []byte, err
 		return nil, errTooLarge("password", maxPasswordBytes, len(password))
 	}
 	var failed error
-	err = p.do(ctx, func() { hash, failed = bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost) })
+	err = p.do(ctx, func() { hash, failed = bcrypt.GenerateFromPassword([]byte(password), passwordCost) })
 	if err == nil {
 		err = failed
 	}
