@@ -210,9 +210,9 @@ func (a *applier) growth(tenant *kvv1.Tenant, used *Usage, puts []*kvv1.PutReque
 		if !bytes.HasPrefix(key, tenant.GetPrefix()) || !used.counts(key) {
 			continue
 		}
-		ver, found, err := a.view.get(key, a.st.Revision)
+		ver, err := a.previous(a.table.find(key), key)
 		size := int64(0)
-		if err == nil && found {
+		if err == nil && ver.exists() {
 			size, err = gone(key, &ver)
 		}
 		if err != nil {
