@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/test/cluster"
@@ -58,16 +59,38 @@ func TestNeighbour(t *testing.T) {
 		beside = append(beside, measure(neighbour, master, roundTime))
 		stop()
 		flood.running.Wait()
+		if most := tenantRate * int64(roundTime/time.Second+2); flood.passed.Load() > most { // A second's burst, and one to stop.
+			t.Errorf("%d of the tenant's writes were let through, over all pods, at most %d may be", flood.passed.Load(), most)
+		}
 		t.Logf("99th percentile alone %s, beside %s; the tenant sent %d a second, of which %d were let through",
 			alone[len(alone)-1].at(0.99), beside[len(beside)-1].at(0.99),
 			int64(float64(flood.sent.Load())/roundTime.Seconds()), int64(float64(flood.passed.Load())/roundTime.Seconds()))
 	}
+	sameUsage(t, c, root)
 	without, with := all(alone), all(beside)
 	cost := float64(with.at(0.99))/float64(without.at(0.99)) - 1
 	t.Logf("99th percentile of all rounds: alone %s, beside %s: %+.1f %%; median %s and %s",
 		without.at(0.99), with.at(0.99), 100*cost, without.at(0.5), with.at(0.5))
 	if cost >= mayCost {
 		t.Errorf("the tenant costs its neighbour %.1f %% at the 99th percentile", 100*cost)
+	}
+}
+
+// sameUsage compares what all pods have counted.
+func sameUsage(t *testing.T, c *cluster.Cluster, root context.Context) {
+	t.Helper()
+	var first []*kvv1.TenantStatus
+	for _, p := range c.Pods {
+		answer, err := kvv1.NewAuthServiceClient(p.Conn()).ListTenants(root, &kvv1.ListTenantsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = answer.GetTenants()
+		}
+		if !slices.EqualFunc(first, answer.GetTenants(), func(a, b *kvv1.TenantStatus) bool { return proto.Equal(a, b) && a.GetKeys() > 0 }) {
+			t.Errorf("%s has counted %v, another pod %v", p.Name, answer.GetTenants(), first)
+		}
 	}
 }
 
