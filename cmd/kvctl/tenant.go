@@ -111,6 +111,9 @@ func (a *app) setTenant(cmd *cobra.Command, name string, f *tenantFlags) error {
 			return a.printJSON(map[string]uint64{"auth_revision": changed.GetAuthRevision()})
 		}
 		a.printf("%s\n", describe(tenant))
+		if status, err := c.AuthStatus(ctx); err == nil && !status.GetEnabled() {
+			a.printf("access control is off: until it is on, only the quota holds (kvctl auth enable)\n")
+		}
 		return nil
 	})
 }
