@@ -170,3 +170,38 @@ func BenchmarkWatchOpen(b *testing.B) {
 		w.Close()
 	}
 }
+
+// BenchmarkTenant is BenchmarkApply for the keys of a tenant: one without a quota, one with
+// room, and one that has all it may have.
+func BenchmarkTenant(b *testing.B) {
+	const keys = 100_000
+	for name, tenant := range map[string]*kvv1.Tenant{"none": nil, "free": {}, "room": {MaxKeys: 1 << 40, MaxBytes: 1 << 50}, "full": {MaxKeys: keys}} {
+		b.Run(name, func(b *testing.B) {
+			s := benchStore(b, keys)
+			if tenant != nil {
+				tenant.Name, tenant.Prefix = "t", []byte("key-")
+				s.Apply(s.Applied()+1, 1, []*kvv1.Command{setTenant(tenant)})
+				for {
+					step, err := s.CountStep("t")
+					if err != nil {
+						b.Fatal(err)
+					}
+					if step == nil {
+						break
+					}
+					s.Apply(s.Applied()+1, 1, []*kvv1.Command{auth(&kvv1.AuthChange{Change: &kvv1.AuthChange_CountTenant{CountTenant: step}})})
+				}
+			}
+			entry := make([]*kvv1.Command, 0, 200)
+			b.ReportAllocs()
+			x := scatter(1)
+			for b.Loop() {
+				entry = append(entry, benchPut(x.next(keys)))
+				if len(entry) == cap(entry) {
+					s.Apply(s.Applied()+1, 1, entry)
+					entry = entry[:0]
+				}
+			}
+		})
+	}
+}
