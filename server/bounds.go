@@ -99,5 +99,5 @@ func whoCalls(ctx context.Context) string {
 	return "somebody"
 }
 
-// host is an address without its port.
+// host is whom a limit is counted for that is shared by addresses.
 func host(address net.Addr) string { return inbound.Host(address) }

@@ -166,21 +166,12 @@ func AfterClose(ctx context.Context, f func()) (stop func() bool) {
 	return func() bool { return true }
 }
 
-// Host is the address without the port.
-func (a *Address) Host() string { return a.conn.who }
-
-// Host is an address without its port, which is another one for each connection.
+// Host is whom to count for who comes from an address; see [quota.ByAddress].
 func Host(address net.Addr) string {
-	switch a := address.(type) {
-	case *Address:
-		return a.Host()
-	case *net.TCPAddr:
-		return a.IP.String()
+	if a, ok := address.(*Address); ok {
+		return a.conn.who
 	}
-	if host, _, err := net.SplitHostPort(address.String()); err == nil {
-		return host
-	}
-	return address.String()
+	return quota.ByAddress(address)
 }
 
 // bounded are credentials whose connections the port follows.

@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	parts + "propose":   {"replication", "proto", "internal/masterstream", "internal/refusal", parts + "raftio", parts + "entry"},
 	parts + "raftio": {"replication", "proto", "internal/seldom", "internal/sleep", "internal/turn", parts + "peer", parts + "raftlog", parts + "logstream",
 		parts + "volume", parts + "handshake", parts + "entry", parts + "slogger"},
-	parts + "peer":          {"replication", "internal/seldom", parts + "volume", parts + "handshake"},
+	parts + "peer":          {"replication", "internal/quota", "internal/seldom", parts + "volume", parts + "handshake"},
 	parts + "raftlog":       {"replication", "internal/turn"},
 	parts + "volume":        {"replication"},
 	parts + "logstream":     {},

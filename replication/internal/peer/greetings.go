@@ -2,9 +2,10 @@ package peer
 
 import (
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/batondb/baton/internal/quota"
 )
 
 const (
@@ -37,7 +38,7 @@ type greeting struct {
 func (g *greetings) enter(conn net.Conn) (done func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	one := greeting{conn, shareOf(conn.RemoteAddr())}
+	one := greeting{conn, quota.ByAddress(conn.RemoteAddr())}
 	g.open = append(g.open, one)
 	same := 0
 	for _, other := range g.open {
@@ -62,20 +63,4 @@ func (g *greetings) leave(conn net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.open = slices.DeleteFunc(g.open, func(other greeting) bool { return other.conn == conn })
-}
-
-// shareOf is what one machine has of addresses: one of IPv4, or the 2^64 of a network
-// of IPv6.
-func shareOf(addr net.Addr) string {
-	text := addr.String()
-	at, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return text
-	}
-	ip := at.Addr().Unmap()
-	if ip.Is6() {
-		network, _ := ip.WithZone("").Prefix(64)
-		return network.String()
-	}
-	return ip.String()
 }
