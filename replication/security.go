@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 )
 
 // Security makes connections between pods safe, before anything else is said on them.
@@ -23,7 +24,9 @@ type Secured struct {
 	// Pod is whom the other side has proved to be; empty: nothing was proved, and it
 	// need not be.
 	Pod string
-	// Recheck says whether that still holds; nil: always.
+	// Until is when that ends by itself; zero: never.
+	Until time.Time
+	// Recheck says whether it still holds; nil: always.
 	Recheck func() error
 }
 

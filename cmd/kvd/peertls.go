@@ -105,19 +105,18 @@ func notTLS(err error) bool {
 
 func (p *peerTLS) secured(conn *tls.Conn, server bool) (replication.Secured, error) {
 	chain := conn.ConnectionState().PeerCertificates
-	pod, err := p.prove(chain, server)
-	return replication.Secured{Conn: conn, Pod: pod, Recheck: func() error {
-		_, err := p.prove(chain, server)
+	pod, until, err := p.prove(chain, server)
+	return replication.Secured{Conn: conn, Pod: pod, Until: until, Recheck: func() error {
+		_, _, err := p.prove(chain, server)
 		return err
 	}}, err
 }
 
-func (p *peerTLS) prove(chain []*x509.Certificate, server bool) (string, error) {
-	pod, err := p.files.Pod(chain, server)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", replication.ErrUntrusted, err)
+func (p *peerTLS) prove(chain []*x509.Certificate, server bool) (pod string, until time.Time, err error) {
+	if pod, until, err = p.files.Pod(chain, server); err != nil {
+		return "", until, fmt.Errorf("%w: %w", replication.ErrUntrusted, err)
 	}
-	return pod, nil
+	return pod, until, nil
 }
 
 // Changed implements replication.Security.

@@ -262,21 +262,22 @@ func (f *Files) Client() *tls.Config {
 }
 
 // Pod is the pod of this one's scope that certificates, which a connection was
-// opened with, prove; with an error if what counts now does not trust them. server
-// says that they are the listening side's.
-func (f *Files) Pod(chain []*x509.Certificate, server bool) (string, error) {
+// opened with, prove, and until when; with an error if what counts now does not trust
+// them. server says that they are the listening side's.
+func (f *Files) Pod(chain []*x509.Certificate, server bool) (pod string, until time.Time, err error) {
 	f.mu.Lock()
 	material, scope := f.material, f.scope
 	f.mu.Unlock()
 	if scope.places == nil {
-		return "", errors.New("these certificates are not a pod's")
+		return "", until, errors.New("these certificates are not a pod's")
 	}
 	usage := x509.ExtKeyUsageClientAuth
 	if server {
 		usage = x509.ExtKeyUsageServerAuth
 	}
-	if err := material.Verify(chain, usage, "", f.opts.Now()); err != nil {
-		return "", err
+	if until, err = material.Until(chain, usage, "", f.opts.Now()); err != nil {
+		return "", until, err
 	}
-	return scope.Pod(chain[0])
+	pod, err = scope.Pod(chain[0])
+	return pod, until, err
 }

@@ -59,34 +59,46 @@ func ParseMaterial(p Pair, bundle []byte) (*Material, error) {
 // Verify checks that the first of these certificates, which follow each other to
 // their CA, is one to trust for a usage, at a time. hostname may be empty.
 func (m *Material) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, hostname string, now time.Time) error {
+	_, err := m.Until(chain, usage, hostname, now)
+	return err
+}
+
+// Until is Verify, and says when that ends by itself: with the first of the certificates
+// up to the CA, on whichever way lasts longest.
+func (m *Material) Until(chain []*x509.Certificate, usage x509.ExtKeyUsage, hostname string, now time.Time) (until time.Time, err error) {
 	if len(chain) == 0 {
-		return errors.New("it has shown no certificate")
+		return until, errors.New("it has shown no certificate")
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	ways, err := chain[0].Verify(x509.VerifyOptions{
 		DNSName: hostname, Roots: m.Roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
-		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+		return until, &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 	}
-	return nil
+	for _, way := range ways {
+		if first := firstOf(way).NotAfter; first.After(until) {
+			until = first
+		}
+	}
+	return until, nil
 }
 
 // Expiry is when the certificate, and the first of the CAs, end. Without a CA its time
 // is the zero one.
 func (m *Material) Expiry() (certificate, ca time.Time) {
-	if first := m.firstCA(); first != nil {
+	if first := firstOf(m.CAs); first != nil {
 		ca = first.NotAfter
 	}
 	return m.Certificate.Leaf.NotAfter, ca
 }
 
-// firstCA is the CA that ends first; nil: there is none.
-func (m *Material) firstCA() (first *x509.Certificate) {
-	for _, c := range m.CAs {
+// firstOf is the certificate that ends first; nil: there is none.
+func firstOf(all []*x509.Certificate) (first *x509.Certificate) {
+	for _, c := range all {
 		if first == nil || c.NotAfter.Before(first.NotAfter) {
 			first = c
 		}

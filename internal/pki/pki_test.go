@@ -3,6 +3,7 @@ package pki
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -320,7 +321,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("TLS version %x", state.Version)
 	}
 	chain := conn.ConnectionState().PeerCertificates
-	if pod, err := server.Pod(chain, false); pod != "kv-1" || err != nil {
+	if pod, _, err := server.Pod(chain, false); pod != "kv-1" || err != nil {
 		t.Errorf("the caller is %q, %v", pod, err)
 	}
 	with := func(c *tls.Config, change func(*tls.Config)) *tls.Config { change(c); return c }
@@ -367,7 +368,47 @@ func TestConnections(t *testing.T) {
 	if err := server.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	if pod, err := server.Pod(chain, false); err == nil {
+	if pod, _, err := server.Pod(chain, false); err == nil {
 		t.Errorf("the old CA still proves %s", pod)
+	}
+}
+
+// What a certificate proves ends with the first certificate on the way to its CA, by the
+// way that lasts longest.
+func TestUntil(t *testing.T) {
+	ca := newCA(t, "ca")
+	chain, err := ParseCertificates(issue(t, ca, "kv-0").Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := func(life time.Duration) *x509.Certificate { // The same key, for another time.
+		template := *ca.Certificate
+		template.NotAfter = epoch.Add(life)
+		der, err := x509.CreateCertificate(rand.Reader, &template, &template, ca.key.Public(), ca.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	brief, briefer := again(20*day), again(10*day)
+	for _, test := range []struct {
+		cas  []*x509.Certificate
+		want time.Time
+	}{
+		{[]*x509.Certificate{ca.Certificate}, chain[0].NotAfter},
+		{[]*x509.Certificate{brief}, brief.NotAfter},
+		{[]*x509.Certificate{briefer, brief}, brief.NotAfter},
+	} {
+		m := &Material{CAs: test.cas, Roots: x509.NewCertPool()}
+		for _, c := range test.cas {
+			m.Roots.AddCert(c)
+		}
+		if until, err := m.Until(chain, x509.ExtKeyUsageServerAuth, "", epoch); err != nil || !until.Equal(test.want) {
+			t.Errorf("with %d CAs until %s: %s, %v", len(test.cas), test.want, until, err)
+		}
 	}
 }

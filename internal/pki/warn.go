@@ -18,7 +18,7 @@ func (f *Files) warn() {
 	f.mu.Lock()
 	m := f.material
 	var due []func()
-	for i, c := range []*x509.Certificate{m.Certificate.Leaf, m.firstCA()} {
+	for i, c := range []*x509.Certificate{m.Certificate.Leaf, firstOf(m.CAs)} {
 		if c == nil {
 			continue
 		}

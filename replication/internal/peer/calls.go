@@ -34,8 +34,9 @@ const (
 )
 
 // Calls keeps a gRPC connection to each pod, made when it is first needed. When other
-// certificates count, the next calls go over new connections, which prove what counts
-// now; those before them end when nobody uses them any more.
+// certificates count, or those that were shown are about to end, the next calls go over
+// new connections, which prove what counts now; those before them end when nobody uses
+// them any more.
 type Calls struct {
 	port   *Port
 	done   chan struct{} // closed by Close
@@ -63,33 +64,41 @@ func (c *Calls) Moved() <-chan struct{} {
 	return c.moved
 }
 
-// move begins with new connections when other certificates count. It returns after Close.
+// move begins with new connections when other certificates count, or when those that a
+// called pod has shown end soon. It returns after Close.
 func (c *Calls) move() {
+	tick := time.NewTicker(grace)
+	defer tick.Stop()
 	for {
 		changed := c.port.opts.Security.Changed()
-		var unused <-chan time.Time
-		if c.reap() > 0 {
-			unused = time.After(unasked)
-		}
+		c.reap()
 		select {
 		case <-changed:
-			c.mu.Lock()
-			for _, conn := range c.conns {
-				c.old = append(c.old, conn)
+			c.begin()
+		case <-tick.C:
+			if c.port.callsEnd() {
+				c.begin()
 			}
-			c.conns = map[string]*grpc.ClientConn{}
-			close(c.moved)
-			c.moved = make(chan struct{})
-			c.mu.Unlock()
-		case <-unused:
 		case <-c.done:
 			return
 		}
 	}
 }
 
-// reap closes the old connections without a call, and returns how many are left.
-func (c *Calls) reap() int {
+// begin has the next calls go over new connections.
+func (c *Calls) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		c.old = append(c.old, conn)
+	}
+	c.conns = map[string]*grpc.ClientConn{}
+	close(c.moved)
+	c.moved = make(chan struct{})
+}
+
+// reap closes the old connections without a call.
+func (c *Calls) reap() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.old = slices.DeleteFunc(c.old, func(conn *grpc.ClientConn) bool {
@@ -99,7 +108,6 @@ func (c *Calls) reap() int {
 		conn.Close()
 		return true
 	})
-	return len(c.old)
 }
 
 // Conn is the connection to a pod, which is made when it is first used. With ErrClosed

@@ -19,9 +19,11 @@ type Conn struct {
 	once     sync.Once
 
 	proved string       // the other side's pod; set before it is given out
+	until  time.Time    // when what proves that ends, zero: never; as trust
 	trust  func() error // set once, under port.mu; nil: nothing to check
 	called bool         // this side has; as trust
-	// Of an accepted one what it is for, and since when; guarded by port.mu.
+	// What it is for, and since when, or since when calls were last to move away from it;
+	// guarded by port.mu.
 	kind  handshake.Kind
 	since time.Time
 }

@@ -285,7 +285,7 @@ func (p *Port) dialAt(ctx context.Context, plain bool, kind handshake.Kind, pod 
 	if err != nil {
 		return nil, fmt.Errorf("dial %s at %s: %w", pod, addr, err)
 	}
-	tracked := &Conn{Conn: conn, raw: conn, port: p}
+	tracked := &Conn{Conn: conn, raw: conn, port: p, kind: kind, since: time.Now()}
 	if !p.track(tracked) {
 		conn.Close()
 		return nil, replication.ErrClosed

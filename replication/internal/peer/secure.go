@@ -41,7 +41,7 @@ func (p *Port) secure(ctx context.Context, c *Conn, pod string) error {
 		return &handshake.Refused{Reason: handshake.WrongCertificate, Message: "it has the certificate of " + c.proved}
 	}
 	p.mu.Lock()
-	c.trust, c.called = secured.Recheck, pod != ""
+	c.trust, c.until, c.called = secured.Recheck, secured.Until, pod != ""
 	p.mu.Unlock()
 	select {
 	case <-changed: // perhaps after the check, and before recheck could see it
@@ -62,28 +62,68 @@ func (p *Port) dialSecurely(ctx context.Context, kind handshake.Kind, pod string
 	return conn, err
 }
 
-// recheck closes the connections that are no longer trusted, soon after other
-// certificates count. It returns after Close.
+// A certificate that is renewed shows in new connections only. So calls move to another
+// connection when what the one called has shown ends within renewal, and, if that one
+// shows the same, again and again until then.
+const (
+	renewal    = 30 * time.Second
+	renewAgain = 10 * time.Second
+)
+
+// recheck closes the connections that are no longer trusted: soon after other
+// certificates count, and when what was shown has ended. It returns after Close.
 func (p *Port) recheck() {
+	changed, due := p.opts.Security.Changed(), time.After(grace)
+	tick := time.NewTicker(grace)
+	defer tick.Stop()
 	for {
-		changed := p.opts.Security.Changed()
-		select {
-		case <-time.After(grace):
-		case <-p.closed:
-			return
-		}
-		for c, side := range p.trusted() {
-			if err := c.trust(); err != nil {
-				p.refused(side, handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)
-				c.raw.Close()
-			}
-		}
 		select {
 		case <-changed:
+			changed = p.opts.Security.Changed()
+			if due == nil {
+				due = time.After(grace)
+			}
+		case <-due:
+			due = nil
+			for c, side := range p.trusted() {
+				if err := c.trust(); err != nil {
+					p.refused(side, handshake.Untrusted, "it is no longer trusted: "+err.Error(), c.raw)
+					c.raw.Close()
+				}
+			}
+		case <-tick.C:
+			p.closeEnded()
 		case <-p.closed:
 			return
 		}
 	}
+}
+
+// closeEnded closes the connections of which what was shown has ended. That is no reason
+// to worry: the next one shows what has taken its place, or is refused.
+func (p *Port) closeEnded() {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if !c.until.IsZero() && now.After(c.until) {
+			p.logger.Info("a peer connection is closed, as the certificate that it began with has ended", "pod", c.proved)
+			c.raw.Close()
+		}
+	}
+}
+
+// callsEnd says that what a pod has shown that this one calls ends soon.
+func (p *Port) callsEnd() (soon bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.called && c.kind == handshake.Calls && !c.until.IsZero() && c.until.Sub(now) < renewal && now.Sub(c.since) >= renewAgain {
+			c.since, soon = now, true
+		}
+	}
+	return soon
 }
 
 // trusted are the connections whose trust may end, and which side was called.

@@ -38,11 +38,11 @@ func (s filesSecurity) handshake(ctx context.Context, conn *tls.Conn, server boo
 		return replication.Secured{}, err
 	}
 	chain := conn.ConnectionState().PeerCertificates
-	pod, err := s.files.Pod(chain, server)
+	pod, until, err := s.files.Pod(chain, server)
 	if err != nil {
 		return replication.Secured{}, fmt.Errorf("%w: %w", replication.ErrUntrusted, err)
 	}
-	return replication.Secured{Conn: conn, Pod: pod, Recheck: func() error { _, err := s.files.Pod(chain, server); return err }}, nil
+	return replication.Secured{Conn: conn, Pod: pod, Until: until, Recheck: func() error { _, _, err := s.files.Pod(chain, server); return err }}, nil
 }
 
 // pods are ports on loopback, with certificates in directories.
@@ -52,9 +52,25 @@ type pods struct {
 	dirs      map[string]string
 	addresses map[string]string
 	log       lockedLog
+	life      time.Duration // of the certificates to come
+	network   network
 
 	mu       sync.Mutex // guards refusals
 	refusals map[string]int
+}
+
+// network is what ports are on.
+type network interface {
+	listen() (net.Listener, error)
+	dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+type loopback struct{}
+
+func (loopback) listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+
+func (loopback) dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
 type lockedLog struct {
@@ -82,10 +98,10 @@ func (l *lockedLog) lines(text string) int {
 }
 
 func newPods(t *testing.T) *pods {
-	p := &pods{t: t, dirs: map[string]string{}, addresses: map[string]string{}, refusals: map[string]int{}}
+	p := &pods{t: t, dirs: map[string]string{}, addresses: map[string]string{}, refusals: map[string]int{}, life: time.Hour, network: loopback{}}
 	for _, ca := range []**pki.CA{&p.ca, &p.other} {
 		var err error
-		if *ca, err = pki.NewCA("ca", time.Now(), time.Hour); err != nil {
+		if *ca, err = pki.NewCA("ca", time.Now(), 100*time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,7 +111,7 @@ func newPods(t *testing.T) *pods {
 // certify gives a directory the certificate of a pod, and trusts CAs in it.
 func (p *pods) certify(dir string, from *pki.CA, pod string, trusted ...*pki.CA) {
 	p.t.Helper()
-	pair, err := from.Issue(pki.Request{Names: []string{pod}, Now: time.Now(), Life: time.Hour, Server: true, Client: true})
+	pair, err := from.Issue(pki.Request{Names: []string{pod}, Now: time.Now(), Life: p.life, Server: true, Client: true})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -123,7 +139,7 @@ func (p *pods) files(certificateOf string, from *pki.CA) *pki.Files {
 // open opens the port of a pod with certificates, which may be another's.
 func (p *pods) open(pod string, files *pki.Files) *Port {
 	p.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := p.network.listen()
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -131,10 +147,7 @@ func (p *pods) open(pod string, files *pki.Files) *Port {
 	o := &replication.Options{
 		Name: pod, Listener: listener, Logger: slog.New(slog.NewTextHandler(&p.log, nil)),
 		Resolver: func(pod string) (string, error) { return p.addresses[pod], nil },
-		Dial: func(ctx context.Context, hostport string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", hostport)
-		},
-		Dir: p.t.TempDir(), Receive: nil,
+		Dial:     p.network.dial, Dir: p.t.TempDir(), Receive: nil,
 	}
 	if files != nil {
 		o.Security = filesSecurity{files}
