@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -41,6 +42,9 @@ type Options struct {
 	Logger *slog.Logger // nil: none
 	// Read reads a path of the API server; nil: only Client is there.
 	Read func(ctx context.Context, path string) ([]byte, error)
+	// ClockAhead is how far this machine's clock is ahead of the API server's, if that is
+	// known; nil: it is not.
+	ClockAhead func() (ahead time.Duration, known bool)
 	// Interval is how often the StatefulSet is read; 2 s.
 	Interval time.Duration
 }
@@ -62,6 +66,11 @@ func InCluster(name string, logger *slog.Logger) (*Pod, error) {
 		return nil, fmt.Errorf("kubernetes: %w", err)
 	}
 	config.Timeout = callTimeout
+	clock := &clock{}
+	config.Wrap(func(inner http.RoundTripper) http.RoundTripper {
+		clock.RoundTripper = inner
+		return clock
+	})
 	web, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: %w", err)
@@ -76,7 +85,7 @@ func InCluster(name string, logger *slog.Logger) (*Pod, error) {
 	}
 	return New(Options{
 		Client: client, Namespace: strings.TrimSpace(string(namespace)), Name: name, Logger: logger,
-		Read: reader(web, config.Host),
+		Read: reader(web, config.Host), ClockAhead: clock.known,
 	})
 }
 

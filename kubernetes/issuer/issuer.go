@@ -32,6 +32,11 @@ const (
 	settle = 10 * time.Minute
 	// look is how often the Secret is read.
 	look = time.Minute
+	// maxClockAhead is how far this machine's clock may be from the API server's when a CA
+	// is written: one that is wrong by more makes a CA that others take for one of the
+	// future or the past, or takes theirs for that, and all pods have it until a person
+	// sees to it.
+	maxClockAhead = 5 * time.Minute
 	// retry is how often a pod tries that has no certificate yet.
 	retry = time.Second
 
@@ -210,6 +215,9 @@ func (i *Issuer) authority(ctx context.Context) (authority, error) {
 		if err != nil || !change {
 			return a, err
 		}
+		if err := i.checkClock(); err != nil {
+			return authority{}, err
+		}
 		pair, err := a.ca.Pair()
 		if err != nil {
 			return authority{}, err
@@ -227,6 +235,20 @@ func (i *Issuer) authority(ctx context.Context) (authority, error) {
 	return authority{}, fmt.Errorf("the CA: %w, %d times in a row", kubernetes.ErrChanged, tries)
 }
 
+// checkClock refuses to change the Secret by a clock that is not the API server's.
+func (i *Issuer) checkClock() error {
+	ahead, known := i.Pod.ClockAhead()
+	if !known || ahead.Abs() <= maxClockAhead {
+		return nil
+	}
+	which := "ahead of"
+	if ahead < 0 {
+		which = "behind"
+	}
+	return fmt.Errorf("the CA in the Secret is not changed: this machine's clock is %s %s the API server's, at most %s are allowed; put the clock right",
+		ahead.Abs().Truncate(time.Second), which, maxClockAhead)
+}
+
 // judge says what the Secret should be, and whether that is a change.
 func (i *Issuer) judge(secret *kubernetes.Secret) (a authority, change bool, err error) {
 	if len(secret.Data[pki.FileCA]) == 0 && len(secret.Data[pki.FileCAKey]) == 0 {
@@ -240,6 +262,10 @@ func (i *Issuer) judge(secret *kubernetes.Secret) (a authority, change bool, err
 	if err != nil {
 		return a, false, fmt.Errorf("the Secret %s: %w; to have a new CA made, remove its data: kubectl patch secret %s --type=json -p '[{\"op\":\"remove\",\"path\":\"/data\"}]'",
 			secret.Name, err, secret.Name)
+	}
+	if ca := a.ca.Certificate; i.now().Before(ca.NotBefore) {
+		return a, false, fmt.Errorf("the CA in the Secret %s begins at %s, and by this machine's clock it is %s: compare the clocks of the machines; if the one was wrong of the pod that made the CA, remove the Secret's data for a new one",
+			secret.Name, ca.NotBefore.UTC().Format(time.RFC3339), i.now().UTC().Format(time.RFC3339))
 	}
 	if a.ca.Certificate.NotAfter.Sub(i.now()) < caLast {
 		a, err = i.found(all)

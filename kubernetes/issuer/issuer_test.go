@@ -26,10 +26,12 @@ var secretsResource = schema.GroupVersionResource{Version: "v1", Resource: "secr
 
 // cluster is some pods, and the Secret of the manifest.
 type cluster struct {
-	t    *testing.T
-	api  *fake.FakeDynamicClient
-	now  time.Time
-	pods []*Issuer
+	t   *testing.T
+	api *fake.FakeDynamicClient
+	now time.Time
+	// ahead is how far the pods' clocks are ahead of the API server's; 0: not known.
+	ahead time.Duration
+	pods  []*Issuer
 
 	mu   sync.Mutex // guards away
 	away bool
@@ -60,7 +62,10 @@ func newCluster(t *testing.T, pods int) *cluster {
 	})
 	for n := range pods {
 		name := "kv-" + strconv.Itoa(n)
-		pod, err := kubernetes.New(kubernetes.Options{Client: c.api, Namespace: "shop", Name: name})
+		pod, err := kubernetes.New(kubernetes.Options{
+			Client: c.api, Namespace: "shop", Name: name,
+			ClockAhead: func() (time.Duration, bool) { return c.ahead, c.ahead != 0 },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,5 +340,39 @@ func TestACAOfTheFuture(t *testing.T) {
 	}
 	if !right.usable() {
 		t.Error("it could not begin anew")
+	}
+}
+
+// A machine whose clock is not the API server's changes no CA, and says which way its clock
+// is wrong. What is renewed without that is renewed all the same.
+func TestACAByAWrongClock(t *testing.T) {
+	c := newCluster(t, 1)
+	for ahead, says := range map[time.Duration]string{
+		maxClockAhead + time.Minute: "6m0s ahead of", -time.Hour: "1h0m0s behind", caLife: "ahead of",
+	} {
+		c.ahead = ahead
+		if err := c.pods[0].Renew(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s ahead: %v", ahead, err)
+		}
+		if _, written := c.secret().Object["data"]; written {
+			t.Fatalf("%s ahead: a CA is written", ahead)
+		}
+	}
+	for _, ahead := range []time.Duration{maxClockAhead - time.Second, -maxClockAhead + time.Second, 0} {
+		c.ahead = ahead
+		c.put(nil)
+		c.renew()
+	}
+	before := c.secret().GetResourceVersion()
+	c.ahead = 2 * day
+	c.now = c.now.Add(2 * day)
+	old := c.material(0).Certificate.Leaf
+	c.renew()
+	if c.material(0).Certificate.Leaf.Equal(old) || c.secret().GetResourceVersion() != before {
+		t.Error("the certificate is not renewed by the CA that there is")
+	}
+	c.now = c.now.Add(caLife) // It would be time for another CA.
+	if err := c.pods[0].Renew(t.Context()); err == nil || !strings.Contains(err.Error(), "put the clock right") {
+		t.Errorf("the CA is replaced by a wrong clock: %v", err)
 	}
 }
