@@ -89,20 +89,25 @@ func (l *login) renew(ctx context.Context) (token string, got time.Time, err err
 // refused says whether a call that was refused for its token may be tried with another
 // one, which is got then.
 func (l *login) refused(err error, got time.Time) bool {
-	e := fromRPC(err)
-	if e.Reason != kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED && e.Reason != kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS {
+	if !wantsToken(err) {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.got.Equal(got) {
-		return true // There is another one by now.
+	if !l.got.Equal(got) || l.until.IsZero() {
+		return true // There is another one by now, or will be.
 	}
 	if !l.forced.IsZero() && time.Since(l.forced) < refusedAgain {
 		return false
 	}
 	l.forced, l.until = time.Now(), time.Time{}
 	return true
+}
+
+// wantsToken says that another token may help against an error.
+func wantsToken(err error) bool {
+	reason := fromRPC(err).Reason
+	return reason == kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED || reason == kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS
 }
 
 // login asks any pod for a token.
@@ -158,26 +163,26 @@ func (l *login) options(safe bool) []grpc.DialOption {
 			if err != nil {
 				return nil, err
 			}
-			return &loggedIn{stream, l, got}, nil
+			return &proved{stream, func(err error) bool { return l.refused(err, got) }}, nil
 		}),
 	}
 }
 
-// loggedIn is a stream that was begun with a token.
-type loggedIn struct {
+// proved is a stream that was begun with a token.
+type proved struct {
 	grpc.ClientStream
-	login *login
-	got   time.Time
+	// again says whether there is another token after an error.
+	again func(err error) bool
 }
 
 // RecvMsg makes of a token that was good, and is no more, an error after which the
 // stream is begun again, with the next token.
-func (s *loggedIn) RecvMsg(m any) error {
+func (s *proved) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	if err != nil && s.login.refused(err, s.got) {
+	if err != nil && s.again(err) {
 		return &Error{
 			Code: codes.Unavailable, Reason: kvv1.ErrorReason_ERROR_REASON_NOT_READY,
-			Message: "logging in again: " + fromRPC(err).Message,
+			Message: "with the next token it may go on: " + fromRPC(err).Message,
 		}
 	}
 	return err

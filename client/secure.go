@@ -130,7 +130,7 @@ func newSecure(o Options) (s secure, err error) {
 func (s secure) to(address string) []grpc.DialOption {
 	options := []grpc.DialOption{grpc.WithTransportCredentials(s.transport)}
 	if s.token != nil {
-		options = append(options, grpc.WithPerRPCCredentials(bearer{s.token, loopback(address)}))
+		options = append(options, grpc.WithPerRPCCredentials(bearer{s.token, loopback(address)}), grpc.WithChainStreamInterceptor(s.token.stream))
 	}
 	if s.login != nil {
 		secured := s.transport.Info().SecurityProtocol == "tls"
@@ -185,6 +185,29 @@ func (t *tokenFile) get() (string, error) {
 	}
 	t.token, t.read = token, time.Now()
 	return token, nil
+}
+
+// stream implements grpc.StreamClientInterceptor: a stream whose token has ended is begun
+// again if the file has another one by then.
+func (t *tokenFile) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	token, err := t.get()
+	if err != nil {
+		return nil, err
+	}
+	stream, err := open(ctx, desc, conn, method, options...)
+	if err != nil {
+		return nil, err
+	}
+	return &proved{stream, func(err error) bool { return wantsToken(err) && t.replaced(token) }}, nil
+}
+
+// replaced says whether the file has another token now.
+func (t *tokenFile) replaced(token string) bool {
+	t.mu.Lock()
+	t.read = time.Time{}
+	t.mu.Unlock()
+	now, err := t.get()
+	return err == nil && now != token
 }
 
 // loopback says that an address is this machine's own.
