@@ -20,14 +20,14 @@ func (c *core) access() *access.State {
 }
 
 // checked asks this pod's rights. What they refuse may have been granted in what this
-// pod has not applied yet: it is asked again once it has.
+// pod has not applied yet: it is asked again once it has; see rights.
 func (c *core) checked(ctx context.Context, check func(*access.State) error) error {
 	if err := check(c.access()); err == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
 	defer cancel()
-	st, err := c.prepareRead(ctx, nil)
+	st, err := c.newest(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,19 +107,11 @@ func (c *core) permit(ctx context.Context, st *store.Store, command *kvv1.Comman
 
 // mayReadLeases refuses a caller who may not read the keys of all leases.
 func (c *core) mayReadLeases(ctx context.Context, st *store.Store, leases []*kvv1.Lease) error {
-	if c.access().Admin(caller.From(ctx)) == nil {
+	who := caller.From(ctx)
+	if c.access().Admin(who) == nil {
 		return nil
 	}
-	for _, lease := range leases {
-		keys, err := c.leaseKeys(st, lease.GetId())
-		if err == nil {
-			err = c.mayReadKeys(ctx, keys)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.checked(ctx, func(state *access.State) error { return st.MayReadLeases(ctx, state, who, leases) })
 }
 
 // mayKeepAlive refuses a caller who may not write the keys of a lease.
@@ -141,15 +133,6 @@ func (c *core) mayKeepAlive(ctx context.Context, lease int64) error {
 	})
 }
 
-// leaseKeys are none for a lease that is not there.
-func (c *core) leaseKeys(st *store.Store, lease int64) ([][]byte, error) {
-	keys, err := st.LeaseKeys(lease, 0)
-	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_LEASE_NOT_FOUND {
-		return nil, nil
-	}
-	return keys, err
-}
-
 // mayReadKeys refuses a caller who may not read all of some keys.
 func (c *core) mayReadKeys(ctx context.Context, keys [][]byte) error {
 	if !c.access().Enabled() {
@@ -166,20 +149,33 @@ func (c *core) mayReadKeys(ctx context.Context, keys [][]byte) error {
 	})
 }
 
-// mayWatch refuses a watch of what the caller may not read, and one by a token whose
-// time is over: the stream that it came on may be older than that.
+// mayWatch refuses a watch of what the caller may not read, and one by a proof whose time
+// is over: the stream that it came on may be older than that.
 func (c *core) mayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
 	if err := unproved(ctx); err != nil {
 		return err
 	}
+	if who := caller.From(ctx); !who.Until.IsZero() && time.Now().After(who.Until) {
+		return errLapsed(who)
+	}
+	return c.mayRead(ctx, &kvv1.KeyRange{Key: req.GetKey(), RangeEnd: req.GetRangeEnd()})
+}
+
+// mayRead refuses a caller who may not read all of some ranges. Reads that ask the master
+// are refused by it before they do, others by the rights that are where they read.
+func (c *core) mayRead(ctx context.Context, ranges ...*kvv1.KeyRange) error {
 	if !c.access().Enabled() {
 		return nil
 	}
 	who := caller.From(ctx)
-	if !who.Until.IsZero() && time.Now().After(who.Until) {
-		return errTokenExpired
-	}
-	return c.checked(ctx, func(state *access.State) error { return state.Read(who, req.GetKey(), req.GetRangeEnd()) })
+	return c.checked(ctx, func(state *access.State) error {
+		for _, r := range ranges {
+			if err := state.Read(who, r.GetKey(), r.GetRangeEnd()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 type unprovedKey struct{}

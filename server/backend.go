@@ -72,6 +72,12 @@ func (b *Backend) MayReadLeases(ctx context.Context, st *store.Store, leases []*
 	return b.core.mayReadLeases(ctx, st, leases)
 }
 
+// MayRead refuses a caller of ctx who may not read all of some ranges, by rights as new as
+// any pod's: before a read that asks the master, which a refused one need not do then.
+func (b *Backend) MayRead(ctx context.Context, ranges ...*kvv1.KeyRange) error {
+	return b.core.mayRead(ctx, ranges...)
+}
+
 // MayWatch refuses a watch of what the caller of ctx may not read; so does Watch.
 func (b *Backend) MayWatch(ctx context.Context, req *kvv1.WatchRequest) error {
 	return b.core.mayWatch(ctx, req)

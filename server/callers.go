@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/pki"
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/server/audit"
 )
 
@@ -64,13 +67,23 @@ func (c *core) identify(ctx context.Context) (context.Context, error) {
 		return ctx, nil
 	}
 	if shown, ok := from.AuthInfo.(certified); ok && shown.caller != (caller.Caller{}) {
-		if time.Now().After(shown.until) {
-			// Its client is to connect again, with the certificate that it has by now.
-			return ctx, errNotReady("the client certificate of this connection has expired; whoever has a new one connects again")
+		if time.Now().After(shown.caller.Until) {
+			return ctx, errLapsed(shown.caller)
 		}
 		return caller.With(ctx, shown.caller), nil
 	}
 	return ctx, nil
+}
+
+// errLapsed is what a caller gets whose proof has ended: what to do to go on.
+func errLapsed(who caller.Caller) error {
+	switch who.By {
+	case caller.Certificate: // Its client is to connect again, with the certificate that it has by now.
+		return errNotReady("the client certificate of this connection has expired; whoever has a new one connects again")
+	case caller.ServiceAccount:
+		return errUnauthenticated("the token has expired: call again with the next one")
+	}
+	return errTokenExpired
 }
 
 // loggedIn puts the user of a token that was given for a password into a context. While
@@ -112,18 +125,16 @@ type certified struct {
 	credentials.TLSInfo
 	// caller is the zero value if no certificate was shown, or one that names nobody.
 	caller caller.Caller
-	// until is the end of the certificate.
-	until time.Time
 }
 
-// certify works out once, for all calls of a connection, who is at its other end.
-func (s Security) certify(info credentials.AuthInfo) credentials.AuthInfo {
-	shown, ok := info.(credentials.TLSInfo)
-	if !ok || len(shown.State.PeerCertificates) == 0 {
-		return info
+// certify works out once, for all calls of a connection, who is at its other end, by
+// certificates that count until then.
+func (s Security) certify(shown credentials.TLSInfo, until time.Time) certified {
+	who := s.certificateCaller(shown.State.PeerCertificates[0])
+	if who != (caller.Caller{}) {
+		who.Until = until
 	}
-	leaf := shown.State.PeerCertificates[0]
-	return certified{TLSInfo: shown, caller: s.certificateCaller(leaf), until: leaf.NotAfter}
+	return certified{TLSInfo: shown, caller: who}
 }
 
 // certificateCaller is whom a verified certificate names. Its DNS names and addresses
@@ -140,4 +151,33 @@ func (s Security) certificateCaller(leaf *x509.Certificate) caller.Caller {
 		return caller.Caller{}
 	}
 	return caller.Caller{User: name, By: caller.Certificate}
+}
+
+// administrates says who makes a request on the HTTP port, by a token or a certificate as
+// on the client port, and refuses whoever is no administrator. While access control is off
+// there is none.
+func (c *core) administrates(r *http.Request) (caller.Caller, error) {
+	if !c.access().Enabled() {
+		return caller.Caller{}, errNoAdministrators
+	}
+	from := &peer.Peer{}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		until, err := c.options.Security.Certificates.Material().Until(r.TLS.PeerCertificates, x509.ExtKeyUsageClientAuth, "", time.Now())
+		if err != nil {
+			return caller.Caller{}, errUnauthenticated("the client certificate: %v", err)
+		}
+		from.AuthInfo = c.options.Security.certify(credentials.TLSInfo{State: *r.TLS}, until)
+	}
+	ctx := peer.NewContext(r.Context(), from)
+	ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(authorizationKey, r.Header.Get("Authorization")))
+	ctx, err := c.identify(ctx)
+	if err == nil {
+		err = c.mayOrder(ctx)
+	}
+	return caller.From(ctx), err
+}
+
+var errNoAdministrators error = &refusal.Error{
+	Reason:  kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+	Message: "access control is off, so nobody has it, or this pod has no data yet",
 }

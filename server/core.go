@@ -23,11 +23,9 @@ type core struct {
 	deadlines    deadlines
 	rates        *rates
 	metrics      *metrics
-	// diverged says why this pod must no longer serve its data, which differs or is
-	// damaged.
-	diverged atomic.Pointer[string]
-	doubts   doubts
-	bounds   *bounds
+	doubts       doubts
+	rights       rights
+	bounds       *bounds
 	// outliving are the goroutines that outlive a call on the client port by a
 	// moment. Stop waits for them.
 	outliving sync.WaitGroup
@@ -66,7 +64,7 @@ func (c *core) needStore() (*store.Store, error) {
 // withheld says why this pod must not serve its data, for now or for good; nil if
 // it may.
 func (c *core) withheld() *string {
-	if why := c.diverged.Load(); why != nil {
+	if why := c.doubts.diverged.Load(); why != nil {
 		return why
 	}
 	if d := c.doubts.why.Load(); d != nil {
@@ -90,6 +88,7 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (*sto
 	}
 	switch options.GetConsistency() {
 	case kvv1.Consistency_CONSISTENCY_LOCAL:
+		err = c.outdated(ctx)
 	case kvv1.Consistency_CONSISTENCY_BOUNDED:
 		err = log.BoundedRead(ctx, time.Duration(options.GetMaxStalenessMs())*time.Millisecond)
 	default:

@@ -121,7 +121,7 @@ func (c *core) show(v verdict) {
 // is backed, backed is called at once, and the others are only waited for to be named,
 // and only until there is another doubt.
 func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, error) {
-	if why := c.diverged.Load(); why != nil {
+	if why := c.doubts.diverged.Load(); why != nil {
 		return verdict{}, errNotReady(*why)
 	}
 	log, err := c.needLog()
@@ -228,7 +228,7 @@ func (v verdict) why() string {
 // to end, and its restart clones.
 func (c *core) giveUp(ctx context.Context, v verdict) {
 	why := v.why()
-	c.diverged.Store(&why)
+	c.doubts.diverged.Store(&why)
 	log, err := c.needLog()
 	if err != nil {
 		return

@@ -8,6 +8,9 @@ import (
 // doubts are about this pod's own data, while it is not known which of two pods
 // that differ is wrong: nothing is read meanwhile.
 type doubts struct {
+	// diverged says why this pod must no longer serve its data, which differs or is
+	// damaged; nil: it may.
+	diverged atomic.Pointer[string]
 	// why nothing is read; nil: there is no doubt.
 	why atomic.Pointer[doubt]
 	// cleared are the pods that differ and of which the last comparison said that

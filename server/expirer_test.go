@@ -81,7 +81,7 @@ func TestNoLeaseEndsInDoubt(t *testing.T) {
 		t.Error("a lease was ended in doubt")
 	case <-time.After(1500 * time.Millisecond):
 	}
-	p.core.diverged.Store(nil)
+	p.core.doubts.diverged.Store(nil)
 	select {
 	case <-ended:
 	case <-within5s(t).Done():

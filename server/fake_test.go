@@ -52,7 +52,10 @@ func (s *testStore) apply(command *kvv1.Command) *kvv1.Result {
 }
 
 func (s *testStore) put(value string) {
-	s.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k"), Value: []byte(value)}}})
+	s.apply(&kvv1.Command{
+		Identity: &kvv1.Identity{Pod: true},
+		Command:  &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("k"), Value: []byte(value)}},
+	})
 }
 
 func (s *testStore) grant(id, ttl int64) {

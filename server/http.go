@@ -20,7 +20,7 @@ func (s *Server) handler() http.Handler {
 		ErrorLog:            slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelWarn),
 		MaxRequestsInFlight: maxScrapes,
 	}))
-	newProfiles().register(mux)
+	newProfiles(s.core).register(mux)
 	mux.HandleFunc("GET /{$}", s.page)
 	return answerSoon(mux)
 }

@@ -2,14 +2,15 @@ package server
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/inbound"
+	"github.com/batondb/baton/internal/refusal"
 )
 
 // Waiter is a service some of whose unary calls get no deadline from the server:
@@ -99,11 +100,11 @@ func (i instrumented) call(service any, ctx context.Context, decode func(any) er
 		response, err := handle(service, ctx, decode, interceptor)
 		return response, i.fail(ctx, err)
 	}
-	caller, err := inbound.Enter(ctx)
+	entered, err := inbound.Enter(ctx)
 	if err != nil {
 		return nil, i.refuse(ctx, err)
 	}
-	defer caller.Leave()
+	defer entered.Leave()
 	response, err := handle(service, ctx, decode, interceptor)
 	if err != nil {
 		return nil, i.failed(ctx, err)
@@ -143,7 +144,8 @@ func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandl
 		if err != nil {
 			err = i.refuse(ctx, err)
 		} else {
-			err = i.bounded(ctx, func() error { return handle(service, &servedStream{stream, ctx, i.answersOf(), paced}) })
+			served := &servedStream{stream, ctx, i.answersOf(), paced, caller.From(ctx)}
+			err = i.bounded(ctx, func() error { return handle(service, served) })
 		}
 		i.judge(ctx, err)
 		counts.done(start, err)
@@ -220,17 +222,27 @@ func (i instrumented) admitted(ctx context.Context, needs need) (context.Context
 	return ctx, err
 }
 
-// servedStream is a stream whose context also ends when the pod stops.
+// servedStream is a stream whose context also ends when the pod stops, or when what
+// proved who calls ends.
 type servedStream struct {
 	grpc.ServerStream
 	ctx  context.Context
 	core *core // nil: what is sent is not counted.
 	// paced: it waits while its caller's tenant owes.
-	paced bool
+	paced  bool
+	caller caller.Caller
 }
+
+// lapseGrace is how long after the end of a caller's proof the answers are still sent to
+// what it asked before. The timer that ends the stream then stands still while the machine
+// does, and does not know of a clock that is put right: this goes by the clock.
+const lapseGrace = defaultDeadline
 
 // SendMsg implements grpc.ServerStream.
 func (s *servedStream) SendMsg(message any) error {
+	if until := s.caller.Until; !until.IsZero() && time.Now().After(until.Add(lapseGrace)) {
+		return errLapsed(s.caller)
+	}
 	if s.core == nil {
 		return s.ServerStream.SendMsg(message)
 	}
@@ -251,12 +263,17 @@ func (s *servedStream) SendMsg(message any) error {
 
 func (s *servedStream) Context() context.Context { return s.ctx }
 
-// streamContext ends with the client's context or when the pod stops. The
-// returned function frees it.
+// streamContext ends with the client's context, when the pod stops, or when what proved
+// who calls ends. The returned function frees it.
 func (c *core) streamContext(client context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(client, clientKey{}, client))
 	release := context.AfterFunc(c.stopping, func() { cancel(errStopping) })
-	return ctx, func() { release(); cancel(nil) }
+	who := caller.From(client)
+	if who.Until.IsZero() {
+		return ctx, func() { release(); cancel(nil) }
+	}
+	lapse := time.AfterFunc(time.Until(who.Until), func() { cancel(errLapsed(who)) })
+	return ctx, func() { release(); lapse.Stop(); cancel(nil) }
 }
 
 type clientKey struct{}
@@ -270,11 +287,11 @@ func clientContext(ctx context.Context) context.Context {
 // errStopping ends streams when the pod stops.
 var errStopping = errNotReady("it is stopping")
 
-// fail turns an error into what clients of Baton's own API get. Once the pod stops,
-// it tells a stream's client that, whatever error the stream ended with.
+// fail turns an error into what clients of Baton's own API get. Once the pod has ended a
+// stream, it tells the client why, whatever error the stream ended with.
 func (c *core) fail(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
-		err = errStopping
+	if cause := refusal.Of(context.Cause(ctx)); cause != nil {
+		err = cause
 	}
 	return c.statusOf(err)
 }

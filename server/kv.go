@@ -21,6 +21,9 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	if err := checkRange(req); err != nil {
 		return nil, err
 	}
+	if err := s.mayAsk(ctx, req); err != nil {
+		return nil, err
+	}
 	st, err := s.core.prepareRead(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
@@ -31,6 +34,15 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	}
 	response.GetHeader().Pod = s.core.options.Name
 	return response, nil
+}
+
+// mayAsk refuses a read that would be refused in the end, before it asks the master.
+func (s *kvService) mayAsk(ctx context.Context, req *kvv1.RangeRequest) error {
+	switch req.GetRead().GetConsistency() {
+	case kvv1.Consistency_CONSISTENCY_LOCAL, kvv1.Consistency_CONSISTENCY_BOUNDED:
+		return nil
+	}
+	return s.core.mayRead(ctx, &kvv1.KeyRange{Key: req.GetKey(), RangeEnd: req.GetRangeEnd()})
 }
 
 func (s *kvService) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutResponse, error) {
@@ -59,6 +71,9 @@ func (s *kvService) Txn(ctx context.Context, req *kvv1.TxnRequest) (*kvv1.TxnRes
 func (s *kvService) Scan(req *kvv1.ScanRequest, out grpc.ServerStreamingServer[kvv1.ScanResponse]) error {
 	ctx, bounds := out.Context(), req.GetRange()
 	if err := checkScan(bounds); err != nil {
+		return err
+	}
+	if err := s.mayAsk(ctx, bounds); err != nil {
 		return err
 	}
 	st, err := s.core.prepareStream(ctx, bounds.GetRead())

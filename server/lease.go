@@ -59,7 +59,7 @@ func (s *leaseService) Revoke(ctx context.Context, req *kvv1.RevokeRequest) (*kv
 }
 
 func (s *leaseService) ListLeases(ctx context.Context, _ *kvv1.ListLeasesRequest) (*kvv1.ListLeasesResponse, error) {
-	st, err := s.core.needStore()
+	st, err := s.core.prepareRead(ctx, &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_LOCAL})
 	if err != nil {
 		return nil, err
 	}

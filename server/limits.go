@@ -134,11 +134,24 @@ const (
 	webTimeout       = 10 * time.Second
 	// webIdle keeps a connection from one scrape to the next.
 	webIdle = 2 * time.Minute
+	// maxProfile is how long a profile may last, and profileTimeout what it has beside that
+	// to begin and to be read; without a number, pprof's own 30 s are in it.
+	maxProfile     = 5 * time.Minute
+	profileTimeout = time.Minute
 	// forcedGCInterval: a collection takes some 100 ms of both processors.
 	forcedGCInterval = 10 * time.Second
 	// pingIdle and pingTimeout find connections whose client is gone.
 	pingIdle    = 30 * time.Second
 	pingTimeout = 10 * time.Second
+	// refusalPause, for each call that this pod's rights would refuse, is how long the
+	// next ones wait before the master's are read; maxRefusalPause is the most.
+	refusalPause    = time.Millisecond
+	maxRefusalPause = 100 * time.Millisecond
+	// maxRightsAge is how long a pod answers without the master, while access control is
+	// on: as long as a token that is lost can be used.
+	maxRightsAge = time.Hour
+	// rightsInterval is how often it makes its rights young.
+	rightsInterval = time.Minute
 	// statusTimeout is for one member's answer within Status.
 	statusTimeout = 500 * time.Millisecond
 	// peerInterval is how often every member is asked how it is: a

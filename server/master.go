@@ -11,7 +11,7 @@ import (
 // that this pod holds the baton.
 func (s *Server) RunMaster(ctx context.Context) {
 	st := s.core.store.Load() // Also in doubt: that may end, and this pod goes on leading.
-	if st == nil || s.core.diverged.Load() != nil {
+	if st == nil || s.core.doubts.diverged.Load() != nil {
 		return // Its data turned out to differ: the pod is about to end.
 	}
 	leases := newLeaseExpirer(st)

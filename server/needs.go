@@ -23,7 +23,8 @@ const (
 	// aPod: only the pods of the cluster reach the port, and what they ask for was
 	// checked where a client asked.
 	aPod
-	// thisMachine: only from the pod itself.
+	// thisMachine: only from the pod itself, or by an administrator while access control is
+	// on.
 	thisMachine
 )
 

@@ -189,7 +189,7 @@ func (s *Server) Wait(because string) { s.readiness.waits.Store(&because) }
 
 // Withdraw refuses service from now on: the pod's data is of no use, and only
 // its vote counts until it can be set aside.
-func (s *Server) Withdraw(because string) { s.core.diverged.Store(&because) }
+func (s *Server) Withdraw(because string) { s.core.doubts.diverged.Store(&because) }
 
 // Differs is told that this pod's data differs from another's, and says whether
 // to serve it all the same; it does not block. It is for the log to call.
@@ -213,7 +213,7 @@ func (s *Server) Start(client, web net.Listener) {
 	}
 	for _, loop := range []func(context.Context){
 		s.readiness.run, s.readiness.turn, s.keepAliveForwarder.run,
-		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence, s.core.sweepLeases, s.core.bounds.inbound.Run,
+		s.core.watchSpace, s.core.watchPeers, s.core.watchDivergence, s.core.watchRights, s.core.sweepLeases, s.core.bounds.inbound.Run,
 	} {
 		s.loops.Go(func() { loop(ctx) })
 	}

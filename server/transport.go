@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +27,8 @@ type transport struct {
 	// failed: whoever can connect can fail, as often as it likes.
 	failed seldom.Events
 
-	mu          sync.Mutex // guards connections
-	connections map[*trusted]struct{}
+	mu          sync.Mutex             // guards connections
+	connections map[*trusted]time.Time // When their certificates end; zero: it is being looked at.
 }
 
 // trusted is a connection whose client showed a certificate.
@@ -52,7 +51,7 @@ func newTransport(c *core) *transport {
 	config := serverTLS(c.options.Security.Certificates, "h2")
 	return &transport{
 		TransportCredentials: credentials.NewTLS(config), core: c,
-		connections: map[*trusted]struct{}{},
+		connections: map[*trusted]time.Time{},
 	}
 }
 
@@ -74,8 +73,6 @@ func (t *transport) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthIn
 		return nil, nil, err
 	}
 	defer handshakes.Give(from, 1)
-	files := t.core.options.Security.Certificates
-	before := files.Material()
 	kept := &kept{Conn: conn}
 	secured, info, err := t.TransportCredentials.ServerHandshake(kept)
 	if err != nil {
@@ -84,22 +81,24 @@ func (t *transport) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthIn
 		return nil, nil, err // gRPC closes conn.
 	}
 	kept.established = true
-	info = t.core.options.Security.certify(info)
-	shown, ok := info.(certified)
-	if !ok {
+	shown, ok := info.(credentials.TLSInfo)
+	if !ok || len(shown.State.PeerCertificates) == 0 {
 		return secured, info, nil
 	}
 	connection := &trusted{Conn: secured, raw: conn, chain: shown.State.PeerCertificates, of: t}
 	t.mu.Lock()
-	t.connections[connection] = struct{}{}
+	t.connections[connection] = time.Time{}
 	t.mu.Unlock()
-	if now := files.Material(); now != before { // The sweep that it called for may have missed this one.
-		if err := now.Verify(connection.chain, x509.ExtKeyUsageClientAuth, "", time.Now()); err != nil {
-			_ = connection.Close() // It was not used.
-			return nil, nil, err
-		}
+	// By what counts now: the sweep after a change may have missed this one.
+	until, err := t.core.options.Security.Certificates.Material().Until(connection.chain, x509.ExtKeyUsageClientAuth, "", time.Now())
+	if err != nil {
+		_ = connection.Close() // It was not used.
+		return nil, nil, err
 	}
-	return connection, info, nil
+	t.mu.Lock()
+	t.connections[connection] = until
+	t.mu.Unlock()
+	return connection, t.core.options.Security.certify(shown, until), nil
 }
 
 // Clone implements credentials.TransportCredentials; servers do not clone.
@@ -145,11 +144,11 @@ func linger(conn net.Conn) {
 // millisecond for each, and is only needed after a change.
 func (t *transport) sweep(changed bool) {
 	t.mu.Lock()
-	all := slices.Collect(maps.Keys(t.connections))
+	all := maps.Clone(t.connections)
 	t.mu.Unlock()
 	material, now, ended := t.core.options.Security.Certificates.Material(), time.Now(), 0
-	for _, c := range all {
-		trusted := now.Before(c.chain[0].NotAfter)
+	for c, until := range all {
+		trusted := until.IsZero() || now.Before(until)
 		if trusted && changed {
 			trusted = material.Verify(c.chain, x509.ExtKeyUsageClientAuth, "", now) == nil
 		}

@@ -36,6 +36,7 @@ type securedPod struct {
 	files       *pki.Files
 	client, web string // host:port
 	log         *syncBuffer
+	store       *testStore
 
 	mu   sync.Mutex // guards seen
 	seen caller.Caller
@@ -111,13 +112,13 @@ func newSecuredPod(t *testing.T, ca *pki.CA) *securedPod {
 	p.Server = New(Options{
 		Name: "kv-0", Logger: slog.New(slog.NewTextHandler(p.log, nil)), Security: Security{Certificates: p.files},
 	})
-	store := newStore(t)
+	p.store = newStore(t)
 	log := &fakeLog{name: "kv-0", master: "kv-0", members: []string{"kv-0"}, peers: map[string]*grpc.ClientConn{}}
 	log.propose = func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.seen = caller.From(ctx)
-		return store.apply(command), nil
+		return p.store.apply(command), nil
 	}
 	var listeners [2]net.Listener
 	for i := range listeners {
@@ -129,7 +130,7 @@ func newSecuredPod(t *testing.T, ca *pki.CA) *securedPod {
 	p.Start(listeners[0], listeners[1])
 	t.Cleanup(func() { p.Stop(within5s(t)) })
 	p.UseLog(log)
-	p.UseStore(store.Store)
+	p.UseStore(p.store.Store)
 	return p
 }
 
@@ -152,6 +153,11 @@ func trusting(t *testing.T, cas []*pki.CA, shown ...pki.Pair) *tls.Config {
 
 func (p *securedPod) dial(t *testing.T, config *tls.Config) kvv1.KVServiceClient {
 	t.Helper()
+	return kvv1.NewKVServiceClient(p.connect(t, config))
+}
+
+func (p *securedPod) connect(t *testing.T, config *tls.Config) *grpc.ClientConn {
+	t.Helper()
 	transport := insecure.NewCredentials()
 	if config != nil {
 		transport = credentials.NewTLS(config)
@@ -161,7 +167,7 @@ func (p *securedPod) dial(t *testing.T, config *tls.Config) kvv1.KVServiceClient
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return kvv1.NewKVServiceClient(conn)
+	return conn
 }
 
 // put returns as whom the client was seen.

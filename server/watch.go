@@ -55,6 +55,9 @@ func (s *watchService) follow(ctx context.Context, req *kvv1.WatchRequest, out g
 		if why := s.core.withheld(); why != nil {
 			return errNotReady(*why)
 		}
+		if old := s.core.outdated(ctx); old != nil {
+			return old
+		}
 		switch {
 		case err == nil:
 			err = out.Send(&kvv1.WatchResponse{ // The store's own may be others', too.

@@ -2,10 +2,14 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
 // leaseRights remembers who may write all keys of a lease. To look at 10,000 keys takes
@@ -102,6 +106,66 @@ func (s *Store) MayWriteLease(state *access.State, who caller.Caller, lease int6
 	defer v.close()
 	defer s.guard(&err)
 	return v.mayWriteLease(state, who, lease, v.revision)
+}
+
+// maxLeaseKeysRead is how many keys leases may have that are listed for a user without the
+// role "root": some 100 ms of one processor.
+const maxLeaseKeysRead = 100_000
+
+// MayReadLeases refuses a caller who may not read, by these rights, all keys that some
+// leases have at one moment. It fails with TOO_LARGE when they have too many. Any goroutine
+// may call it.
+func (s *Store) MayReadLeases(ctx context.Context, state *access.State, who caller.Caller, leases []*kvv1.Lease) (err error) {
+	if err := state.Known(who); err != nil {
+		return err
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	defer s.guard(&err)
+	looked := 0
+	for _, lease := range leases {
+		keys, err := v.leaseKeys(lease.GetId())
+		if err != nil {
+			return err
+		}
+		if looked += len(keys); looked > maxLeaseKeysRead {
+			return &refusal.Error{
+				Reason: kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+				Message: fmt.Sprintf("the leases have more than %d keys, each of which would be looked at: "+
+					"list them as a user with the role %q, or ask for the time to live of each", maxLeaseKeysRead, access.Root),
+				Metadata: map[string]string{"field": "keys of the leases", "limit": strconv.Itoa(maxLeaseKeysRead)},
+			}
+		}
+		if err := v.mayReadLease(state, who, lease.GetId(), keys); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// mayReadLease looks only at keys that the caller may not read whether they still are the
+// lease's.
+func (v *view) mayReadLease(state *access.State, who caller.Caller, lease int64, keys [][]byte) error {
+	for _, key := range keys {
+		refused := state.Read(who, key, nil)
+		if refused == nil {
+			continue
+		}
+		ver, found, err := v.get(key, v.revision)
+		if err != nil {
+			return err
+		}
+		if found && ver.lease == lease {
+			return refused
+		}
+	}
+	return nil
 }
 
 func (v *view) mayWriteLease(state *access.State, who caller.Caller, lease, revision int64) (keys int, err error) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -92,5 +93,50 @@ func TestLeasesAreLookedAtOnce(t *testing.T) {
 	s.as(nil, &kvv1.Command{Command: &kvv1.Command_Put{Put: leased("x", 1)}})
 	if result := s.as(new("a"), &kvv1.Command{Command: &kvv1.Command_Put{Put: leased("k", 1)}}); result.GetError().GetReason() != kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
 		t.Errorf("beside a key of another's: %v", result)
+	}
+}
+
+// Leases are listed for whoever may read all keys that they have at that moment, at once,
+// and not for how many keys ever.
+func TestRightsToListLeases(t *testing.T) {
+	s := newSecured(t)
+	s.grant(1)
+	s.grant(2)
+	put := func(key string, lease int64) {
+		t.Helper()
+		if result := s.as(nil, &kvv1.Command{Command: &kvv1.Command_Put{Put: leased(key, lease)}}); result.GetError() != nil {
+			t.Fatal(result)
+		}
+	}
+	list := func(user string, times int) error {
+		leases, _ := s.Leases()
+		var all []*kvv1.Lease
+		for range times {
+			all = append(all, leases...)
+		}
+		return s.MayReadLeases(t.Context(), s.Access(), caller.Caller{User: user}, all)
+	}
+	for key := range 500 {
+		put(fmt.Sprintf("k%d", key), 1)
+	}
+	if err := list("a", 1); err != nil {
+		t.Errorf("with keys that the user may read: %v", err)
+	}
+	if err := list("b", 1); refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
+		t.Errorf("with keys that the user may not read: %v", err)
+	}
+	if err := list("nobody", 0); refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
+		t.Errorf("for somebody who is no user: %v", err)
+	}
+	put("x", 2)
+	if err := list("a", 1); refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
+		t.Errorf("with one that the user may not read: %v", err)
+	}
+	put("x", 0)
+	if err := list("a", 1); err != nil {
+		t.Errorf("once that has left its lease: %v", err)
+	}
+	if err := list("a", maxLeaseKeysRead/500+1); refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_TOO_LARGE {
+		t.Errorf("with too many keys: %v", err)
 	}
 }

@@ -18,8 +18,7 @@ type Caller struct {
 	// Generation is that of the user's password, for Password: a token of an
 	// earlier one proves nothing any more.
 	Generation uint64
-	// Until is when what proved it ends; zero: it does not, or that is looked after
-	// elsewhere.
+	// Until is when what proved it ends; zero: it does not.
 	Until time.Time
 }
 

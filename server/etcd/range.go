@@ -25,7 +25,7 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	if err := checkRange(req); err != nil {
 		return nil, err
 	}
-	st, err := s.pod.Read(ctx, freshness(req.GetSerializable()))
+	st, err := s.pod.read(ctx, req.GetSerializable(), func() []*kvv1.KeyRange { return rangeOf(req) })
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
@@ -116,6 +116,21 @@ func freshness(serializable bool) *kvv1.ReadOptions {
 		return local
 	}
 	return nil
+}
+
+// read returns this pod's copy for reading ranges. Whoever may not read them is refused
+// before the master is asked.
+func (p *pod) read(ctx context.Context, serializable bool, ranges func() []*kvv1.KeyRange) (*store.Store, error) {
+	if !serializable && p.Access().Enabled() {
+		if err := p.MayRead(ctx, ranges()...); err != nil {
+			return nil, err
+		}
+	}
+	return p.Read(ctx, freshness(serializable))
+}
+
+func rangeOf(req *pb.RangeRequest) []*kvv1.KeyRange {
+	return []*kvv1.KeyRange{{Key: req.GetKey(), RangeEnd: req.GetRangeEnd()}}
 }
 
 // keys is what a range holds at a revision: all of it, or with a limit one key more

@@ -22,7 +22,7 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServe
 	}
 	ctx := out.Context()
 	begin, cancel := context.WithTimeout(ctx, streamDeadline)
-	st, err := s.pod.Read(begin, freshness(req.GetSerializable()))
+	st, err := s.pod.read(begin, req.GetSerializable(), func() []*kvv1.KeyRange { return rangeOf(req) })
 	cancel()
 	if err != nil {
 		return s.pod.fail(ctx, err)

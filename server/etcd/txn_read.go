@@ -11,11 +11,12 @@ import (
 // readTxn answers a transaction that cannot write, from this pod's copy at one
 // revision.
 func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv1.TxnRequest) (*pb.TxnResponse, error) {
-	st, err := s.pod.Read(ctx, freshness(serializable(req)))
-	if err != nil {
-		return nil, s.pod.fail(ctx, err)
+	ranges := func() []*kvv1.KeyRange { return reads(req) }
+	st, err := s.pod.read(ctx, serializable(req), ranges)
+	if err == nil {
+		err = mayRead(ctx, st, ranges)
 	}
-	if err := mayRead(ctx, st, func() []*kvv1.KeyRange { return reads(req) }); err != nil {
+	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
 	for {

@@ -76,6 +76,10 @@ func (s *watchService) Watch(both pb.Watch_WatchServer) error {
 	if errors.Is(err, context.Canceled) {
 		return rpctypes.ErrGRPCWatchCanceled
 	}
+	switch refusal.Reason(err) {
+	case kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:
+		return errTokenEnded
+	}
 	return s.pod.fail(ctx, err)
 }
 

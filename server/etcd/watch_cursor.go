@@ -117,6 +117,9 @@ func newWatch(req *pb.WatchCreateRequest) *watch {
 // deliver sends what every ready watch has, about a MiB each; a watch with more comes
 // again after the others.
 func (s *watchStream) deliver(ctx context.Context) error {
+	if ctx.Err() != nil { // Its caller's token has ended, perhaps.
+		return context.Cause(ctx)
+	}
 	if _, err := s.pod.Read(ctx, local); err != nil { // What diverged must not be served.
 		return err
 	}
@@ -147,11 +150,7 @@ var errTokenEnded = ours(codes.Unavailable, "the token of this stream has ended:
 // lose ends a watch that compaction has overtaken, or whose caller may no longer read
 // its keys. Any other error ends the stream.
 func (s *watchStream) lose(ctx context.Context, w *watch, err error) error {
-	reason := refusal.Reason(err)
-	switch reason {
-	case kvv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, kvv1.ErrorReason_ERROR_REASON_NO_CREDENTIALS:
-		return errTokenEnded
-	case kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:
+	if reason := refusal.Reason(err); reason == kvv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED {
 		s.drop(w)
 		return s.both.Send(&pb.WatchResponse{
 			Header: s.pod.header(w.cursor.Progress()), WatchId: w.id, Canceled: true, CancelReason: errorOf[reason].Error(),
