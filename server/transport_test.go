@@ -101,7 +101,7 @@ func (p *securedPod) serve(t *testing.T, ca *pki.CA, trusted ...*pki.CA) {
 	}
 }
 
-func newSecuredPod(t *testing.T, ca *pki.CA) *securedPod {
+func newSecuredPod(t *testing.T, ca *pki.CA, change ...func(*Options)) *securedPod {
 	t.Helper()
 	p := &securedPod{dir: t.TempDir(), log: &syncBuffer{}}
 	p.serve(t, ca, ca)
@@ -109,9 +109,13 @@ func newSecuredPod(t *testing.T, ca *pki.CA) *securedPod {
 	if p.files, err = pki.Open(p.dir, pki.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	p.Server = New(Options{
+	options := Options{
 		Name: "kv-0", Logger: slog.New(slog.NewTextHandler(p.log, nil)), Security: Security{Certificates: p.files},
-	})
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	p.Server = New(options)
 	p.store = newStore(t)
 	log := &fakeLog{name: "kv-0", master: "kv-0", members: []string{"kv-0"}, peers: map[string]*grpc.ClientConn{}}
 	log.propose = func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
