@@ -24,6 +24,7 @@ import (
 type authorities struct {
 	s      *set
 	issued time.Duration
+	life   time.Duration // Of the certificates to come, at least; 0: a day.
 }
 
 func (a *authorities) ca(name string) *pki.CA {
@@ -39,7 +40,11 @@ func (a *authorities) ca(name string) *pki.CA {
 func (a *authorities) certify(p *cluster.Pod, from *pki.CA, trusted ...*pki.CA) time.Time {
 	a.s.t.Helper()
 	a.issued += time.Hour
-	pair, err := from.Issue(pki.Request{Names: []string{p.Name}, Now: time.Now(), Life: 24*time.Hour + a.issued, Server: true, Client: true})
+	life := a.life
+	if life == 0 {
+		life = 24*time.Hour + a.issued
+	}
+	pair, err := from.Issue(pki.Request{Names: []string{p.Name}, Now: time.Now(), Life: life, Server: true, Client: true})
 	if err != nil {
 		a.s.t.Fatal(err)
 	}
@@ -148,6 +153,51 @@ func TestS27CertificatesRotate(t *testing.T) {
 		if err := callWith(newer, p.Peer, newer); err != nil {
 			t.Errorf("%s does not let the new CA in: %v", p.Name, err)
 		}
+	}
+	s.verify(0, 1, 2)
+}
+
+// S27: the certificates that connections began with end, after they were renewed one by one:
+// each pod still has connections to another one's old certificate by then.
+func TestS27CertificatesEnd(t *testing.T) {
+	t.Parallel()
+	s := newSet(t, "here", 0, 3)
+	a := &authorities{s: s, life: 50 * time.Second}
+	ca := a.ca("ca")
+	dir, ends := t.TempDir(), time.Time{}
+	s.certify = func(p *cluster.Pod) {
+		p.Certs = filepath.Join(dir, p.Name)
+		ends = a.certify(p, ca, ca)
+	}
+	s.start(0, 1, 2)
+	s.awaitWhole(0, 1, 2)
+	a.life = 0
+	a.rotate(ca, ca)
+	s.startLoad()
+	stop := s.strict()
+	if left := time.Until(ends); left < time.Second {
+		t.Fatalf("the machine is too slow: the first certificates have ended, or do in %s", left)
+	}
+	gap := s.load.during("the first certificates end", func() {
+		time.Sleep(time.Until(ends.Add(6 * time.Second))) // What has ended is closed within 3 s.
+	})
+	if gap > time.Second {
+		t.Errorf("a gap of %v", gap)
+	}
+	writes, errs := stop()
+	t.Logf("%d writes without repetition", writes)
+	for _, err := range errs[:min(len(errs), 5)] {
+		t.Error(err)
+	}
+	closed := 0
+	for _, p := range s.pods {
+		closed += strings.Count(p.Printed(), "the certificate that it began with has ended")
+		if strings.Contains(p.Printed(), "a peer connection was refused") {
+			t.Errorf("%s refused somebody: %s", p.Name, p.Printed())
+		}
+	}
+	if closed == 0 {
+		t.Error("no connection is closed whose certificates have ended")
 	}
 	s.verify(0, 1, 2)
 }
