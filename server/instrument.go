@@ -87,6 +87,8 @@ func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandle
 			counts.done(start, err)
 			return nil, err
 		}
+		ctx, release := whileProved(ctx)
+		defer release()
 		response, err := i.call(service, ctx, decode, interceptor, handle)
 		i.judge(ctx, err)
 		counts.done(start, err)
@@ -262,6 +264,17 @@ func (s *servedStream) SendMsg(message any) error {
 }
 
 func (s *servedStream) Context() context.Context { return s.ctx }
+
+// whileProved ends a call that its client lets wait until after the end of what proves who
+// calls, and the grace; one without a deadline looks after that itself.
+func whileProved(ctx context.Context) (context.Context, context.CancelFunc) {
+	who := caller.From(ctx)
+	end := who.Until.Add(lapseGrace)
+	if deadline, ok := ctx.Deadline(); who.Until.IsZero() || !ok || deadline.Before(end) {
+		return ctx, func() {}
+	}
+	return context.WithDeadlineCause(ctx, end, errLapsed(who))
+}
 
 // streamContext ends with the client's context, when the pod stops, or when what proved
 // who calls ends. The returned function frees it.

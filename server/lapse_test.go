@@ -133,6 +133,22 @@ func TestTheGraceOfALapse(t *testing.T) {
 	}
 }
 
+// A call that waits for what is to come does not bring it after the end, whatever its
+// deadline.
+func TestAWaitEndsWithItsToken(t *testing.T) {
+	until := time.Now().Add(300*time.Millisecond - lapseGrace) // The grace is nearly over.
+	p := newPod(t, "kv-0", func(o *Options) {
+		o.Security.Token = func(context.Context, string) (caller.Caller, error) {
+			return caller.Caller{User: "root", By: caller.ServiceAccount, Until: until}, nil
+		}
+	}).use()
+	ctx := metadata.AppendToOutgoingContext(within5s(t), "authorization", "Bearer good.to.ken")
+	_, err := p.kv().Range(ctx, &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{
+		Consistency: kvv1.Consistency_CONSISTENCY_LOCAL, MinRevision: p.store.Revision() + 1,
+	}})
+	wantReason(t, err, unauthenticated)
+}
+
 // A password's token ends streams as well, in its own words.
 func TestStreamsEndWithTheirPasswordsToken(t *testing.T) {
 	p := newPod(t, "kv-0").use()

@@ -60,8 +60,8 @@ func (p *pod) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = context.Cause(ctx) // The pod stops, or the client has gone.
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		err = context.Cause(ctx) // The pod stops, the client has gone, or its token has ended.
 	}
 	if errors.Is(err, server.ErrTooManyKeys) {
 		return ours(codes.InvalidArgument, err.Error()) // etcd has no such limit, and no error to say how to keep it.

@@ -19,7 +19,7 @@ type Conn struct {
 	once     sync.Once
 
 	proved string       // the other side's pod; set before it is given out
-	until  time.Time    // when what proves that ends, zero: never; as trust
+	until  time.Time    // when what proves that ends, zero: never, or it has; under port.mu
 	trust  func() error // set once, under port.mu; nil: nothing to check
 	called bool         // this side has; as trust
 	// What it is for, and since when, or since when calls were last to move away from it;

@@ -136,7 +136,7 @@ func TestConnectionsEndWithTheirCertificates(t *testing.T) {
 		defer calling.mu.Unlock()
 		for c := range calling.conns {
 			if c.kind == handshake.Calls && c.until.Before(time.Now()) {
-				t.Errorf("a connection for calls is kept that ended at %s", c.until)
+				t.Errorf("a connection for calls is kept whose certificates ended at %s", c.until)
 			}
 		}
 		if n := p.refused("kv-1 out untrusted") + p.refused("kv-0 in untrusted"); n != 0 {

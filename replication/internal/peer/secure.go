@@ -102,14 +102,19 @@ func (p *Port) recheck() {
 // closeEnded closes the connections of which what was shown has ended. That is no reason
 // to worry: the next one shows what has taken its place, or is refused.
 func (p *Port) closeEnded() {
+	var ended []*Conn
 	now := time.Now()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for c := range p.conns {
 		if !c.until.IsZero() && now.After(c.until) {
-			p.logger.Info("a peer connection is closed, as the certificate that it began with has ended", "pod", c.proved)
-			c.raw.Close()
+			c.until = time.Time{} // Its owner takes a moment to notice.
+			ended = append(ended, c)
 		}
+	}
+	p.mu.Unlock()
+	for _, c := range ended {
+		p.logger.Info("a peer connection is closed, as the certificate that it began with has ended", "pod", c.proved)
+		c.raw.Close()
 	}
 }
 

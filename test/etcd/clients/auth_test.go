@@ -63,13 +63,14 @@ func TestUsers(t *testing.T) {
 		t.Fatalf("the watch ended before %s", want)
 	}
 	value("1")
+	session, err := concurrency.NewSession(alice, concurrency.WithTTL(3))
+	do(err)
+	defer session.Close()
 	_, err = root.UserChangePassword(ctx, "alice", "alices") // Her tokens end.
 	do(err)
 	value("2")
+	outlasts(t, session)
 
-	session, err := concurrency.NewSession(alice)
-	do(err)
-	defer session.Close()
 	locked := concurrency.NewMutex(session, "alice/lock")
 	do(locked.Lock(ctx))
 	if err := concurrency.NewMutex(session, "bob/lock").Lock(ctx); !errors.Is(err, rpctypes.ErrPermissionDenied) {
@@ -106,5 +107,20 @@ func TestUsers(t *testing.T) {
 	_, err = alice.Put(context.WithoutCancel(ctx), "alice/k", "5")
 	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Errorf("a put without the right: %v", err)
+	}
+}
+
+// outlasts waits until a session would have ended without the keep-alives that come after
+// the end of a token.
+func outlasts(t *testing.T, session *concurrency.Session) {
+	t.Helper()
+	select {
+	case <-session.Done():
+		t.Error("the session ended with the token")
+	case <-time.After(7 * time.Second):
+	}
+	left, err := session.Client().TimeToLive(t.Context(), session.Lease())
+	if err != nil || left.TTL <= 0 {
+		t.Errorf("the lease ended with the token: %v, %v", left, err)
 	}
 }
