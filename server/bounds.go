@@ -67,6 +67,8 @@ var (
 		"Clients' requests that were refused because they, or all, would have held too much.", []string{"what"}, nil)
 	requestsLate = prometheus.NewDesc("baton_requests_late_total",
 		"Requests that were ended because they did not arrive whole in time.", nil, nil)
+	connectionsSlowed = prometheus.NewDesc("baton_connections_slowed_total",
+		"Times that a client's connection was not read for a while, because too much of no use came from its address.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -74,6 +76,7 @@ func (b *bounds) Describe(to chan<- *prometheus.Desc) {
 	to <- boundUsed
 	to <- boundRefused
 	to <- requestsLate
+	to <- connectionsSlowed
 }
 
 // Collect implements prometheus.Collector.
@@ -85,6 +88,7 @@ func (b *bounds) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(boundRefused, prometheus.CounterValue, float64(refused), what)
 	}
 	to <- prometheus.MustNewConstMetric(requestsLate, prometheus.CounterValue, float64(b.inbound.Late()))
+	to <- prometheus.MustNewConstMetric(connectionsSlowed, prometheus.CounterValue, float64(b.inbound.Slowed()))
 }
 
 // whoCalls is who a limit is counted for: the user who makes a call, or else the

@@ -195,22 +195,60 @@ func TestTooManyCallsThatWait(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	raw := rawTo(t, p)
 	never := &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{MinRevision: 1 << 40}}
-	for _, conn := range []*rawgrpc.Conn{raw, rawTo(t, p)} {
+	for _, conn := range []*rawgrpc.Conn{raw, rawTo(t, p), rawTo(t, p)} {
 		for range maxStreamsPerConnection {
 			call(t, conn, "/baton.kv.v1.KVService/Range", never)
 		}
 	}
 	awaitUsed(t, p.core.bounds.calls, func(used int64) bool { return used > maxCalls/2-slotsAtOnce })
-	third := rawTo(t, p)
+	last := rawTo(t, p)
 	for range 2 * slotsAtOnce {
-		call(t, third, "/baton.kv.v1.KVService/Range", never)
+		call(t, last, "/baton.kv.v1.KVService/Range", never)
 	}
-	end, err := third.WaitAny(within5s(t))
+	end, err := last.WaitAny(within5s(t))
 	if err != nil || end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "calls") {
 		t.Errorf("%+v, %v", end, err)
 	}
 	if _, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("k")}); err != nil {
 		t.Error("another caller:", err)
+	}
+}
+
+// Answers too small to be counted by their bytes are bounded as calls: nobody has more
+// unread than there are.
+func TestUnreadSmallAnswers(t *testing.T) {
+	p := newPod(t, "kv-0").use()
+	p.store.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("small"), Value: make([]byte, 1000)}}})
+	p.store.apply(&kvv1.Command{Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("medium"), Value: make([]byte, 30<<10)}}})
+	for key, of := range map[string]*quota.Quota{"small": p.core.bounds.calls, "medium": p.core.bounds.answers} {
+		_, before := of.Used()
+		var conns []*rawgrpc.Conn
+		for range 4 {
+			raw := rawTo(t, p)
+			conns = append(conns, raw)
+			for range maxStreamsPerConnection {
+				call(t, raw, "/baton.kv.v1.KVService/Range", &kvv1.RangeRequest{Key: []byte(key)})
+			}
+		}
+		for ctx, refused := within5s(t), before; refused == before; _, refused = of.Used() {
+			if !sleep.For(ctx, time.Millisecond) {
+				t.Fatalf("%s: none was refused", key)
+			}
+		}
+		if used, _ := p.core.bounds.answers.Used(); used > maxAnswerBytes/2 {
+			t.Errorf("%s: %d bytes", key, used)
+		}
+		if used, _ := p.core.bounds.calls.Used(); used > maxCalls/2 {
+			t.Errorf("%s: %d calls", key, used)
+		}
+		for _, raw := range conns {
+			raw.Close()
+		}
+		awaitUsed(t, p.core.bounds.answers, func(used int64) bool { return used == 0 })
+		awaitUsed(t, p.core.bounds.calls, func(used int64) bool { return used <= slotsAtOnce })
+		if _, err := p.kv().Range(within5s(t), &kvv1.RangeRequest{Key: []byte("small")}); err != nil {
+			t.Error("the next call:", err)
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (i instrumented) call(service any, ctx context.Context, decode func(any) er
 	}
 	entered, err := inbound.Enter(ctx)
 	if err != nil {
-		return nil, i.refuse(ctx, err)
+		return nil, err
 	}
 	defer entered.Leave()
 	response, err := handle(service, ctx, decode, interceptor)

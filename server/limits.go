@@ -55,12 +55,20 @@ const (
 	// maxAnswerBytes that are built and that no client has read yet; with what else is
 	// in memory less than the GiB that a pod has.
 	maxAnswerBytes = 384 << 20
-	// maxUncountedBytes of an answer, which are not worth the count: streams have as
-	// much in gRPC's own buffers.
-	maxUncountedBytes = 64 << 10
-	// maxCalls that their client has begun and not said all of, and unary ones that are
-	// answered: each holds a goroutine, its headers and up to streamWindow, 10 to 100 KiB.
-	maxCalls = 16_384
+	// maxAtOnceBytes of an etcd range are encoded when it is read: what clients take if
+	// they are not told to take more. The rest is read when it is sent, in parts of
+	// AnswerPartBytes, or one key.
+	maxAtOnceBytes  = 4 << 20
+	AnswerPartBytes = 64 << 10
+	// maxRangeBytes of an etcd range: its parts are counted in memory, half a KiB for
+	// each, and clients hold all of it.
+	maxRangeBytes = 1 << 30
+	// maxUncountedBytes of an answer are not worth the count, since calls are counted.
+	maxUncountedBytes = 4 << 10
+	// maxCalls are those whose client has not said all, those whose handler runs, and
+	// those whose answer is not read: each holds its headers, and a goroutine and up to
+	// streamWindow of requests, or up to maxUncountedBytes of an answer.
+	maxCalls = 24_576
 	// maxStreamsPerConnection: a client with one connection and some thousand
 	// callers is normal; a client that forgets its streams must find an end.
 	maxStreamsPerConnection = 4096

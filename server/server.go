@@ -243,6 +243,7 @@ func (s *Server) Drain() { s.readiness.drain() }
 func (s *Server) Stop(ctx context.Context) {
 	s.Drain()
 	s.stopStreams()
+	s.core.bounds.inbound.Close()
 	finished := make(chan struct{})
 	go func() { defer close(finished); s.grpc.GracefulStop() }()
 	select {

@@ -20,7 +20,8 @@ type packet [bufferBytes]byte
 // write, so it begins and ends anywhere in a frame.
 type outgoing struct {
 	net.Conn
-	owes bool // An acknowledgement, between two frames.
+	begun func(header []byte) // Of each frame.
+	owes  bool                // An acknowledgement, between two frames.
 
 	// Where what was written ends: so much of a header, or before so much of a payload.
 	header [headerBytes]byte
@@ -72,6 +73,7 @@ func (o *outgoing) follow(p []byte) {
 		p, o.have = p[n:], o.have+n
 		if o.have == headerBytes {
 			o.have, o.left = 0, int(o.header[0])<<16|int(o.header[1])<<8|int(o.header[2])
+			o.begun(o.header[:])
 		}
 	}
 }

@@ -2,12 +2,12 @@ package inbound
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -19,6 +19,9 @@ const (
 	maxFrameBytes = 16 << 10
 	// bufferBytes is as large as gRPC's own buffer, and holds a whole frame.
 	bufferBytes = 32 << 10
+	// smallFragment of a message that is larger: clients fill their frames, and each
+	// takes some hundred bytes until the message is whole, however little is in it.
+	smallFragment = 1 << 10
 )
 
 // errStalled ends a connection whose client stopped within a frame, and errDivided one
@@ -32,7 +35,6 @@ var (
 type conn struct {
 	net.Conn
 	port    *Port
-	who     string
 	address *Address
 
 	// Only the goroutine that reads uses these.
@@ -42,17 +44,25 @@ type conn struct {
 	left    int    // Of the frame's payload.
 	awaits  int64  // The tick since when the rest of a frame is awaited; 0: none is.
 	late    bool   // To look for messages that are late.
-	opening uint32 // The stream of the last HEADERS frame.
-	ends    bool   // With it the client has said all.
+	opening opening
 
 	streams streams
+	earned  atomic.Int64 // Pings and window updates that answers have paid for.
 }
 
-func newConn(secured net.Conn, p *Port, who string, from *visitor) *conn {
-	c := &conn{Conn: &outgoing{Conn: secured}, port: p, who: who, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
-	open, end := context.WithCancel(context.Background())
-	c.address = &Address{Addr: secured.RemoteAddr(), conn: c, visitor: from, open: open, end: end}
-	c.streams.open = map[uint32]stream{}
+// opening is what the last HEADERS frame began.
+type opening struct {
+	stream uint32
+	ends   bool // With it the client has said all.
+	unmet  bool // gRPC has not called tap for it.
+}
+
+func newConn(secured net.Conn, p *Port, from *Address) *conn {
+	c := &conn{port: p, address: from, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
+	c.Conn = &outgoing{Conn: secured, begun: c.answer}
+	from.conn = c
+	c.streams.open, c.streams.calls = map[uint32]stream{}, map[uint32]*Call{}
+	c.earned.Store(firstEarned)
 	return c
 }
 
@@ -65,12 +75,11 @@ func (c *conn) Close() error {
 	delete(c.port.conns, c)
 	c.port.mu.Unlock()
 	if bytes, calls, first := c.streams.close(); first {
-		c.port.options.Connections.Give(c.who, 1)
-		c.port.options.Bytes.Give(c.who, bytes)
-		c.address.visitor.end(calls)
-		c.address.visitor.leave()
-		c.address.visitor.giveBack(c.port.options.Calls)
-		c.address.end()
+		c.port.options.Bytes.Give(c.address.Host(), bytes)
+		for _, one := range calls {
+			one.Leave()
+		}
+		c.port.leave(c.address)
 	}
 	return c.Conn.Close()
 }
@@ -105,7 +114,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // interrupted returns nil if a read only ended to look for messages that are late.
 // Before the first call there are none, and a deadline is gRPC's.
 func (c *conn) interrupted(err error) error {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || c.opening == 0 {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.opening.stream == 0 {
 		return err
 	}
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
@@ -127,7 +136,7 @@ func (c *conn) poke() {
 
 // next takes the next frame, at the end of the one before.
 func (c *conn) next() error {
-	c.rest()
+	c.address.rest()
 	if c.late {
 		c.late = false
 		if c.pending = c.endLate(); len(c.pending) > 0 {
@@ -144,6 +153,10 @@ func (c *conn) next() error {
 	kind, flags := http2.FrameType(header[3]), http2.Flags(header[4])
 	id := binary.BigEndian.Uint32(header[5:]) & (1<<31 - 1)
 	ends := flags.Has(http2.FlagDataEndStream)
+	if c.opening.unmet && kind != http2.FrameContinuation {
+		c.opening.unmet = false
+		c.address.spend(callCost) // Its headers were malformed, or too many.
+	}
 	switch {
 	case kind == http2.FrameData && !ends && length <= maxFrameBytes && c.streams.has(id):
 		if c.awaits == 0 {
@@ -157,7 +170,7 @@ func (c *conn) next() error {
 			return err
 		}
 	case kind == http2.FrameHeaders:
-		c.opening, c.ends = id, ends
+		c.opening = opening{id, ends, true}
 		fallthrough
 	case kind == http2.FrameData:
 		if ends {
@@ -165,9 +178,10 @@ func (c *conn) next() error {
 		}
 	case kind == http2.FrameRSTStream:
 		c.forget(id)
+		c.streams.end(id)
 	}
-	if cost := useless(kind, flags, length); cost > 0 {
-		c.address.visitor.spend(cost)
+	if cost := c.useless(kind, flags, length); cost > 0 {
+		c.address.spend(cost)
 	}
 	c.left, c.awaits = length, 0
 	if length > 0 {
@@ -179,22 +193,25 @@ func (c *conn) next() error {
 }
 
 // useless is what a frame costs that clients need seldom: of the others, each moves a
-// call. Window updates and pings are between: gRPC's clients measure with a ping after
-// nearly each answer how much is on its way, and gRPC itself ends a connection of pings
-// alone.
-func useless(kind http2.FrameType, flags http2.Flags, length int) float64 {
+// call. Window updates and pings are paid for by answers, after nearly each of which
+// gRPC's clients measure with a ping how much is on its way.
+func (c *conn) useless(kind http2.FrameType, flags http2.Flags, length int) int {
 	switch kind {
 	case http2.FrameData:
 		if length == 0 && !flags.Has(http2.FlagDataEndStream) {
-			return 1
+			return frameCost
 		}
 		return 0
-	case http2.FrameHeaders, http2.FrameContinuation:
+	case http2.FrameHeaders:
 		return 0
 	case http2.FrameWindowUpdate, http2.FramePing:
-		return 1.0 / 256
+		if c.pay() {
+			return 0
+		}
+	case http2.FrameSettings:
+		return settingsCost
 	}
-	return 1
+	return frameCost
 }
 
 // peek returns the next bytes; nil without an error when it was interrupted.
@@ -220,22 +237,23 @@ func body(payload []byte, flags http2.Flags) []byte {
 	return payload[1 : len(payload)-int(payload[0])]
 }
 
-// open follows the stream whose headers were read last.
-func (c *conn) open(of Method) error {
-	if c.ends || c.isWhole() {
-		return nil
+// begin counts the call whose headers were read last, and follows what is to come.
+func (c *conn) begin(of Method) (*Call, error) {
+	c.opening.unmet = false
+	if err := c.address.visitor.begin(c.port.options.Calls); err != nil {
+		return nil, err
+	}
+	one := newCall(c.address.visitor)
+	if c.opening.ends || c.isWhole() {
+		c.streams.begin(c.opening.stream, one)
+		return one, nil
 	}
 	s := stream{unary: of == Unary}
 	if of != Streaming {
 		s.began = c.port.ticks.Load()
 	}
-	if err := c.address.visitor.begin(c.port.options.Calls); err != nil {
-		return err
-	}
-	if !c.streams.add(c.opening, s) {
-		c.address.visitor.end(1)
-	}
-	return nil
+	c.streams.follow(c.opening.stream, one, s)
+	return one, nil
 }
 
 // isWhole says that all that the client sends in the call is here, as it mostly is: then
@@ -248,26 +266,27 @@ func (c *conn) isWhole() bool {
 	header, _ := c.in.Peek(headerBytes) // It is there.
 	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
 	return http2.FrameType(header[3]) == http2.FrameData && http2.Flags(header[4]).Has(http2.FlagDataEndStream) &&
-		binary.BigEndian.Uint32(header[5:])&(1<<31-1) == c.opening && n >= headerBytes+length
+		binary.BigEndian.Uint32(header[5:])&(1<<31-1) == c.opening.stream && n >= headerBytes+length
 }
 
 func (c *conn) giveBytes(taken int64) {
 	if taken > 0 {
-		c.port.options.Bytes.Give(c.who, taken)
+		c.port.options.Bytes.Give(c.address.Host(), taken)
 	}
 }
 
+// forget follows a stream no longer.
 func (c *conn) forget(id uint32) {
 	if s, ok := c.streams.remove(id); ok {
 		c.giveBytes(s.taken)
-		c.address.visitor.end(1)
 	}
 }
 
 // data follows the messages of a stream through a frame, which it may change: if the
 // rest of a message is more than the caller may have under way, it is refused.
 func (c *conn) data(id uint32, payload []byte) error {
-	kept, err := c.streams.change(id, func(s *stream) (keep bool, err error) {
+	small := len(payload) < smallFragment
+	return c.streams.change(id, func(s *stream) (keep bool, err error) {
 		for len(payload) > 0 {
 			if s.left > 0 {
 				if payload = s.more(payload); s.left == 0 {
@@ -284,7 +303,7 @@ func (c *conn) data(id uint32, payload []byte) error {
 			if s.left > int64(c.port.options.MaxMessageBytes) {
 				return false, nil // gRPC refuses it.
 			}
-			if err := c.port.options.Bytes.Take(c.who, s.left); err != nil {
+			if err := c.port.options.Bytes.Take(c.address.Host(), s.left); err != nil {
 				if len(prefix)-len(payload) != prefixBytes {
 					return false, errDivided
 				}
@@ -293,12 +312,11 @@ func (c *conn) data(id uint32, payload []byte) error {
 			}
 			s.taken = s.left
 		}
+		if small && (s.left > 0 || s.have > 0) {
+			c.address.spend(frameCost)
+		}
 		return true, nil
 	})
-	if !kept {
-		c.address.visitor.end(1)
-	}
-	return err
 }
 
 // refuseMessage makes what there is of a message, after its prefix, a whole one that
@@ -327,7 +345,6 @@ func IsRefused(message []byte) bool {
 func (c *conn) endLate() (frames []byte) {
 	for id, s := range c.streams.removeIf(func(s stream) bool { return c.port.isLate(s.began) }) {
 		c.giveBytes(s.taken)
-		c.address.visitor.end(1)
 		c.port.late.Add(1)
 		if s.have == 0 && s.left == 0 {
 			// A prefix with a length that it refuses.

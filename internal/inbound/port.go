@@ -37,6 +37,9 @@ type Port struct {
 	methods map[string]Method // Set before the first call.
 	ticks   atomic.Int64      // Patience has patienceTicks of them.
 	late    atomic.Int64      // Messages that did not arrive in time.
+	slowed  atomic.Int64      // Times that a connection was not read for a while.
+	open    context.Context   // Ends with Close.
+	close   context.CancelFunc
 
 	mu       sync.Mutex // guards the fields below
 	conns    map[*conn]struct{}
@@ -50,8 +53,13 @@ const patienceTicks = 16
 func New(o Options) *Port {
 	p := &Port{options: o, methods: map[string]Method{}, conns: map[*conn]struct{}{}, visitors: map[string]*visitor{}}
 	p.ticks.Store(1)
+	p.open, p.close = context.WithCancel(context.Background())
 	return p
 }
+
+// Close lets nobody wait any more who is read more slowly, so that the gRPC server can
+// stop.
+func (p *Port) Close() { p.close() }
 
 // ServerOptions are for the gRPC server of the port, whose connections get their
 // security from inner.
@@ -74,6 +82,9 @@ func (p *Port) Has(method string, kind Method) { p.methods[method] = kind }
 
 // Late is how many messages did not arrive in time.
 func (p *Port) Late() int64 { return p.late.Load() }
+
+// Slowed is how often a connection was not read for a while.
+func (p *Port) Slowed() int64 { return p.slowed.Load() }
 
 func (p *Port) isLate(began int64) bool { return began > 0 && p.ticks.Load()-began > patienceTicks }
 
@@ -109,22 +120,14 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 	}
 	method := p.methods[info.FullMethodName]
 	if method == 0 {
-		address.visitor.spend(1)
+		address.spend(callCost)
 	}
-	if err := address.conn.open(method); err != nil {
-		address.visitor.spend(1)
+	call, err := address.conn.begin(method)
+	if err != nil {
+		address.spend(callCost)
 		return ctx, p.options.Fail(err)
 	}
-	return ctx, nil
-}
-
-// Address is a client's, as gRPC knows it.
-type Address struct {
-	net.Addr
-	conn    *conn
-	visitor *visitor
-	open    context.Context // Ends with the connection.
-	end     context.CancelFunc
+	return context.WithValue(ctx, callKey{}, call), nil
 }
 
 // addressOf is where a call comes from; nil: not through a Port.
@@ -135,26 +138,6 @@ func addressOf(ctx context.Context) *Address {
 	}
 	address, _ := from.Addr.(*Address)
 	return address
-}
-
-// Enter begins the work of a call, which ends with Leave. It fails when its caller may
-// have no more under way.
-func Enter(ctx context.Context) (*Address, error) {
-	a := addressOf(ctx)
-	if a == nil {
-		return nil, nil
-	}
-	if err := a.visitor.begin(a.conn.port.options.Calls); err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
-// Leave ends the work of a call; a is what Enter gave.
-func (a *Address) Leave() {
-	if a != nil {
-		a.visitor.end(1)
-	}
 }
 
 // AfterClose runs f once the connection of a call is closed, unless stop is called
@@ -169,7 +152,7 @@ func AfterClose(ctx context.Context, f func()) (stop func() bool) {
 // Host is whom to count for who comes from an address; see [quota.ByAddress].
 func Host(address net.Addr) string {
 	if a, ok := address.(*Address); ok {
-		return a.conn.who
+		return a.Host()
 	}
 	return quota.ByAddress(address)
 }
@@ -186,14 +169,17 @@ func (b *bounded) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	if err := p.options.Connections.Take(who, 1); err != nil {
 		return nil, nil, err
 	}
+	from := p.arrive(raw.RemoteAddr())
+	from.spend(connectionCost)
+	from.restFor(longestGreeting)
 	secured, info, err := b.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
-		p.options.Connections.Give(who, 1)
+		p.leave(from)
 		return nil, nil, err
 	}
+	c := newConn(secured, p, from)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := newConn(secured, p, who, p.visitorOf(who))
 	p.conns[c] = struct{}{}
 	return c, info, nil
 }

@@ -53,12 +53,14 @@ func (s *stream) more(payload []byte) (rest []byte) {
 	return payload[n:]
 }
 
-// streams are those of a connection that their client has not ended.
+// streams are those of a connection: open are the ones that their client has not ended,
+// as far as they are followed, and calls all whose end was not written.
 type streams struct {
 	followed int // As many as open has; for the goroutine that reads.
 
 	mu     sync.Mutex // guards the fields below
 	open   map[uint32]stream
+	calls  map[uint32]*Call
 	closed bool
 }
 
@@ -73,31 +75,54 @@ func (s *streams) has(id uint32) bool {
 }
 
 // change changes a stream, if it is open. It is removed unless it is kept.
-func (s *streams) change(id uint32, change func(*stream) (keep bool, err error)) (kept bool, err error) {
+func (s *streams) change(id uint32, change func(*stream) (keep bool, err error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.open[id]
 	if !ok {
-		return true, nil // Nothing was removed.
+		return nil
 	}
-	if kept, err = change(&one); kept {
+	kept, err := change(&one)
+	if kept {
 		s.open[id] = one
 	} else {
 		delete(s.open, id)
 		s.followed--
 	}
-	return kept, err
+	return err
 }
 
-// add adds a stream, unless the connection is closed.
-func (s *streams) add(id uint32, one stream) bool {
+// begin adds a call, unless the connection is closed.
+func (s *streams) begin(id uint32, one *Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		one.Leave()
+		return
+	}
+	s.calls[id] = one
+}
+
+// follow is begin, and follows what the client is yet to send.
+func (s *streams) follow(id uint32, one *Call, of stream) {
+	s.begin(id, one)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		s.open[id] = one
+		s.open[id] = of
 		s.followed++
 	}
-	return !s.closed
+}
+
+// end ends a call: nothing more of it will be written.
+func (s *streams) end(id uint32) {
+	s.mu.Lock()
+	one := s.calls[id]
+	delete(s.calls, id)
+	s.mu.Unlock()
+	if one != nil {
+		one.Leave()
+	}
 }
 
 func (s *streams) remove(id uint32) (stream, bool) {
@@ -143,15 +168,15 @@ func (s *streams) any(late func(began int64) bool) bool {
 	return false
 }
 
-// close returns how much of messages is to be given back, the number of calls, and
-// whether it is the first time.
-func (s *streams) close() (bytes int64, calls int, first bool) {
+// close returns how much of messages is to be given back, the calls that have not
+// ended, and whether it is the first time.
+func (s *streams) close() (bytes int64, calls map[uint32]*Call, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.open {
 		bytes += one.taken
 	}
-	calls, first = len(s.open), !s.closed
-	s.open, s.closed = nil, true
+	calls, first = s.calls, !s.closed
+	s.open, s.calls, s.closed = nil, nil, true
 	return bytes, calls, first
 }

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,33 +11,42 @@ import (
 )
 
 const (
-	// idleRate is how many frames and calls a second may come from one address that
-	// are of no use: pings, resets, settings, calls that are malformed. Each costs about
-	// 10 microseconds of a processor.
+	// idleRate is how much may come a second from one address that is of no use. It is
+	// counted in frames, such as resets, each of which costs about 10 microseconds of a
+	// processor.
 	idleRate = 2000
 	// idleBurst may come at once: a client with as many calls may cancel all of them.
 	idleBurst = 8000
-	// longestPause lets a connection that is to be closed do so.
-	longestPause = 100 * time.Millisecond
+
+	// frameCost is that of a frame; of what costs more, clients need less.
+	frameCost = 1
+	// settingsCost: clients send one SETTINGS frame at first, and a dozen later.
+	settingsCost = 4
+	// callCost is that of a call which is malformed or refused.
+	callCost = 4
+	// connectionCost is that of a new connection: 1000 may come at once, and 250 a second.
+	// With TLS one takes half a millisecond.
+	connectionCost = 8
+	// longestGreeting is how long the handshake of a new connection waits: less than
+	// gRPC lets it take.
+	longestGreeting = 5 * time.Second
 )
 
-// visitor is an address with its connections. If too much comes from it that is of no
-// use, they are read less often, and TCP slows their sender.
+// costTime is what a cost of 1 takes.
+const costTime = time.Second / idleRate
+
+// visitor is an address with its connections.
 type visitor struct {
 	who     string
-	calls   atomic.Int64 // That have begun, and those between Enter and Leave.
+	calls   atomic.Int64 // That there are.
 	allowed atomic.Int64 // Taken from the quota for them, by mu.
-	owing   atomic.Bool  // There is a pause to take.
 
-	mu     sync.Mutex // guards the fields below
-	credit float64
-	last   time.Time
-	conns  int
+	mu    sync.Mutex // guards the fields below
+	paid  time.Time  // When all that was spent will be paid for.
+	conns int
 }
 
-func newVisitor(who string) *visitor {
-	return &visitor{who: who, credit: idleBurst, last: time.Now()}
-}
+func newVisitor(who string) *visitor { return &visitor{who: who} }
 
 // slots is how many calls are taken from the quota at a time, since each costs.
 const slots = 64
@@ -59,7 +69,7 @@ func (v *visitor) begin(quota *quota.Quota) error {
 	return nil
 }
 
-func (v *visitor) end(calls int) { v.calls.Add(-int64(calls)) }
+func (v *visitor) end() { v.calls.Add(-1) }
 
 // giveBack gives back what is not needed. Some stay for the next call, unless there is
 // no connection left.
@@ -76,46 +86,50 @@ func (v *visitor) giveBack(quota *quota.Quota) {
 	}
 }
 
-// settle brings credit up to date; v.mu is held.
-func (v *visitor) settle() {
+// spend returns until when whoever has spent so much is not to be read; the zero time:
+// its address had so much left.
+func (v *visitor) spend(cost int) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	now := time.Now()
-	v.credit = min(idleBurst, v.credit+now.Sub(v.last).Seconds()*idleRate)
-	v.last = now
-}
-
-func (v *visitor) spend(cost float64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.settle()
-	if v.credit -= cost; v.credit < 0 {
-		v.owing.Store(true)
+	if v.paid.Before(now) {
+		v.paid = now
 	}
-}
-
-// pause is how long not to read.
-func (v *visitor) pause() time.Duration {
-	if !v.owing.Load() {
-		return 0
+	v.paid = v.paid.Add(time.Duration(cost) * costTime)
+	if until := v.paid.Add(-idleBurst * costTime); until.After(now) {
+		return until
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.settle(); v.credit >= 0 {
-		v.owing.Store(false)
-		return 0
-	}
-	return min(time.Duration(-v.credit/idleRate*float64(time.Second)), longestPause)
+	return time.Time{}
 }
 
 // rested says that nothing needs to be remembered.
 func (v *visitor) rested() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.settle()
-	return v.conns == 0 && v.allowed.Load() == 0 && v.credit >= idleBurst
+	return v.conns == 0 && v.allowed.Load() == 0 && v.paid.Before(time.Now())
 }
 
-// visitorOf is an address, with one more connection; p.mu is held.
-func (p *Port) visitorOf(who string) *visitor {
+// Address is a client's, as gRPC knows it.
+type Address struct {
+	net.Addr
+	port    *Port
+	conn    *conn // nil during its handshake.
+	visitor *visitor
+	// until is when the connection is read again, in Unix nanoseconds. Only those wait
+	// that have spent something themselves, and as long as what was spent before them by
+	// connections of the same address takes: so others behind the address do not wait.
+	until atomic.Int64
+	open  context.Context // Ends with the connection, or the port.
+	end   context.CancelFunc
+}
+
+// arrive is called with a new connection's address, and leave with that of one that has
+// ended.
+func (p *Port) arrive(from net.Addr) *Address {
+	who := Host(from)
+	open, end := context.WithCancel(p.open)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	one := p.visitors[who]
 	if one == nil {
 		one = newVisitor(who)
@@ -124,32 +138,54 @@ func (p *Port) visitorOf(who string) *visitor {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.conns++
-	return one
+	return &Address{Addr: from, port: p, visitor: one, open: open, end: end}
 }
 
-func (v *visitor) leave() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.conns--
+func (p *Port) leave(a *Address) {
+	p.options.Connections.Give(a.Host(), 1)
+	a.visitor.mu.Lock()
+	a.visitor.conns--
+	a.visitor.mu.Unlock()
+	a.visitor.giveBack(p.options.Calls)
+	a.end()
+}
+
+// Host is the address without the port.
+func (a *Address) Host() string { return a.visitor.who }
+
+// spend notes that a connection cost something that is of no use.
+func (a *Address) spend(cost int) {
+	if until := a.visitor.spend(cost); !until.IsZero() {
+		a.until.Store(until.UnixNano())
+	}
+}
+
+// rest waits for as long as the connection is not to be read: TCP slows its client.
+func (a *Address) rest() { a.restFor(time.Hour) }
+
+func (a *Address) restFor(most time.Duration) {
+	until := a.until.Load()
+	if until == 0 {
+		return
+	}
+	a.until.CompareAndSwap(until, 0)
+	pause := min(time.Until(time.Unix(0, until)), most)
+	if pause <= 0 {
+		return
+	}
+	a.port.slowed.Add(1)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.open.Done():
+	}
 }
 
 // Useless notes that a call was malformed, or that its caller had been told before not
 // to make it.
 func Useless(ctx context.Context) {
 	if address := addressOf(ctx); address != nil {
-		address.visitor.spend(1)
-	}
-}
-
-// rest keeps the reading goroutine from reading on, while too much came.
-func (c *conn) rest() {
-	for pause := c.address.visitor.pause(); pause > 0; pause = c.address.visitor.pause() {
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-c.address.open.Done():
-			timer.Stop()
-			return
-		}
+		address.spend(callCost)
 	}
 }

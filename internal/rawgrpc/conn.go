@@ -204,3 +204,10 @@ func (c *Conn) Call(method string, request []byte) (stream uint32, err error) {
 	}
 	return stream, c.Send(stream, Message(request), true)
 }
+
+// Many returns what write writes, to be sent again and again.
+func Many(write func(*http2.Framer)) []byte {
+	var frames bytes.Buffer
+	write(http2.NewFramer(&frames, nil))
+	return frames.Bytes()
+}
