@@ -25,11 +25,16 @@ import (
 
 // Answer counts what a unary call builds: see Builder. For one goroutine.
 type Answer struct {
-	quota    *quota.Quota
-	who      string
-	held     int64 // Of objects, until the call has returned.
-	parts    mem.BufferSlice
-	partSize int64
+	quota *quota.Quota
+	who   string
+	held  int64 // Of objects, until the call has returned.
+
+	parts mem.BufferSlice
+	size  int64 // Of the parts, those included that are read later.
+	taken int64 // For the parts, from the quota.
+	// largest of the parts that are read later: two of them are in memory, since the end
+	// of one may be sent with the beginning of the next.
+	largest int64
 }
 
 type answerKey struct{}
@@ -53,38 +58,70 @@ func (a *Answer) Hold(bytes int) error {
 	return nil
 }
 
-// Add adds encoded fields to the end of the message that the call returns; they are
-// sent as they are. It fails with TOO_MANY.
-func (a *Answer) Add(fields []byte) error {
-	if err := a.quota.Take(a.who, int64(len(fields))); err != nil {
+// Part is some encoded fields of an answer.
+type Part struct {
+	Size int
+	// Encode makes them of what is in memory.
+	Encode func() []byte
+	// Later returns what reads them anew when they are about to be sent: after the call
+	// has returned, perhaps much later, in the goroutine that writes to the connection.
+	Later func() func() ([]byte, error)
+}
+
+// Add adds a part to the end of the message that the call returns. What clients take by
+// default is kept in memory; of a larger answer, the rest is read again as it is sent:
+// so what nobody reads is not in memory. It fails with TOO_MANY, and with TOO_LARGE.
+func (a *Answer) Add(p Part) error {
+	size := int64(p.Size)
+	if a.size+size > maxRangeBytes {
+		return ErrAnswerTooLarge
+	}
+	if a.size+size <= maxUncountedBytes {
+		a.parts, a.size = append(a.parts, mem.SliceBuffer(p.Encode())), a.size+size
+		return nil
+	}
+	if a.largest == 0 && a.size+size <= maxAtOnceBytes && a.quota.TakeSpare(a.who, size) {
+		a.parts = append(a.parts, mem.SliceBuffer(p.Encode()))
+		a.taken, a.size = a.taken+size, a.size+size
+		return nil
+	}
+	need := 2*max(0, size-a.largest) + laterBytes
+	if err := a.quota.Take(a.who, need); err != nil {
 		return err
 	}
-	a.parts, a.partSize = append(a.parts, mem.SliceBuffer(fields)), a.partSize+int64(len(fields))
+	a.parts, a.largest = append(a.parts, newLater(p)), max(a.largest, size)
+	a.taken, a.size = a.taken+need, a.size+size
 	return nil
 }
 
 // Reset drops what was added.
 func (a *Answer) Reset() {
-	a.quota.Give(a.who, a.partSize)
-	a.parts, a.partSize = nil, 0
+	if a.taken > 0 {
+		a.quota.Give(a.who, a.taken)
+	}
+	*a = Answer{quota: a.quota, who: a.who, held: a.held}
 }
 
 // take makes the parts part of what is sent.
 func (a *Answer) take(ctx context.Context, response any) any {
 	message, ok := response.(proto.Message)
-	if !ok || a.partSize == 0 {
+	if !ok || a.size == 0 {
 		return response
 	}
-	sent := &counted{message: message, parts: a.parts, quota: a.quota, who: a.who, bytes: a.partSize}
-	a.parts, a.partSize = nil, 0
-	sent.stop = inbound.AfterClose(ctx, sent.give)
+	sent := &counted{message: message, parts: a.parts, quota: a.quota, who: a.who, bytes: a.taken}
+	a.parts, a.taken = nil, 0
+	if sent.bytes > 0 {
+		sent.stop = inbound.AfterClose(ctx, sent.give)
+	}
 	return sent
 }
 
 // end gives back what the call held, and what it did not answer with.
 func (a *Answer) end() {
-	a.quota.Give(a.who, a.held)
-	a.held = 0
+	if a.held > 0 {
+		a.quota.Give(a.who, a.held)
+		a.held = 0
+	}
 	a.Reset()
 }
 
@@ -131,7 +168,7 @@ func isSmall(message any) bool {
 
 // uncount gives back what a message took that was not sent.
 func uncount(message any) {
-	if sent, ok := message.(*counted); ok {
+	if sent, ok := message.(*counted); ok && sent.bytes > 0 {
 		sent.give()
 		sent.stop()
 	}
@@ -193,6 +230,13 @@ func (codec) Marshal(message any) (mem.BufferSlice, error) {
 	}
 	all := append(mem.BufferSlice{mem.SliceBuffer(encoded)}, sent.parts...)
 	sent.parts = nil
+	if sent.bytes == 0 {
+		return all, nil
+	}
+	if last, ok := all[len(all)-1].(*later); ok {
+		last.freed = func() { uncount(sent) }
+		return all, nil
+	}
 	last := slices.Grow(all[len(all)-1].ReadOnlyData(), pooledBytes)
 	all[len(all)-1] = mem.NewBuffer(&last, sent)
 	return all, nil

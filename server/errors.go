@@ -49,6 +49,13 @@ var ErrTooManyKeys = &refusal.Error{
 	Metadata: map[string]string{"field": "keys", "limit": strconv.Itoa(maxTxnKeys)},
 }
 
+// ErrAnswerTooLarge refuses an answer that no client should have to hold.
+var ErrAnswerTooLarge = &refusal.Error{
+	Reason:   kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+	Message:  fmt.Sprintf("the answer has more than %d bytes: ask for a part of it, with a limit", maxRangeBytes),
+	Metadata: map[string]string{"field": "answer", "limit": strconv.Itoa(maxRangeBytes)},
+}
+
 func errNotReady(because string) error {
 	return &refusal.Error{
 		Reason:   kvv1.ErrorReason_ERROR_REASON_NOT_READY,

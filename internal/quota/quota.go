@@ -45,6 +45,21 @@ func (q *Quota) Take(who string, n int64) error {
 	return nil
 }
 
+// TakeSpare takes n for a caller if the caller can do without it, and says whether it
+// has: so much is only there for what nothing depends on that as much again is left for
+// the same caller.
+func (q *Quota) TakeSpare(who string, n int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	mine := q.by[who] + n
+	if 2*mine > q.limit-q.used-n {
+		return false
+	}
+	q.used += n
+	q.by[who] = mine
+	return true
+}
+
 // Refusal is the error of a caller who was refused.
 func (q *Quota) Refusal(who string, n int64) error {
 	q.mu.Lock()

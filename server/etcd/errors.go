@@ -63,8 +63,8 @@ func (p *pod) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		err = context.Cause(ctx) // The pod stops, the client has gone, or its token has ended.
 	}
-	if errors.Is(err, server.ErrTooManyKeys) {
-		return ours(codes.InvalidArgument, err.Error()) // etcd has no such limit, and no error to say how to keep it.
+	if errors.Is(err, server.ErrTooManyKeys) || errors.Is(err, server.ErrAnswerTooLarge) {
+		return ours(codes.InvalidArgument, err.Error()) // etcd has no such limits, and no error to say how to keep them.
 	}
 	reason, code := refusal.Reason(err), refusal.Code(err)
 	if known := errorOf[reason]; known != nil {

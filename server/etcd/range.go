@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"context"
 	"math"
-	"slices"
 	"sort"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -63,7 +59,7 @@ func inOrder(req *pb.RangeRequest) bool {
 }
 
 // encodedRange encodes the keys of a range part by part, so that they are in memory
-// once: as they are sent.
+// once: as they are sent. Of a large range, most parts are read again when they are sent.
 func encodedRange(ctx context.Context, st *store.Store, req *pb.RangeRequest) (*pb.RangeResponse, int64, error) {
 	building, left := server.AnswerOf(ctx), req.GetLimit()
 	if left <= 0 {
@@ -71,40 +67,26 @@ func encodedRange(ctx context.Context, st *store.Store, req *pb.RangeRequest) (*
 	}
 	building.Reset()
 	response := &pb.RangeResponse{}
-	found, err := scan(ctx, st, req, nativeRange(req, max(req.GetRevision(), 0)), func(kvs []*kvv1.KeyValue) error {
+	native := nativeRange(req, max(req.GetRevision(), 0))
+	found, err := scan(ctx, st, req, native, func(revision int64, kvs []*kvv1.KeyValue) error {
 		if int64(len(kvs)) > left {
 			kvs, response.More = kvs[:left], true
 		}
 		left -= int64(len(kvs))
-		return building.Add(appendKeyValues(nil, kvs, withoutValues(req)))
+		for len(kvs) > 0 {
+			part := &rangePart{ctx: context.WithoutCancel(ctx), store: st, revision: revision, reverse: native.Reverse, withoutValues: withoutValues(req)}
+			kvs = part.cut(kvs)
+			if err := building.Add(part.answer()); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	response.Count = found.count
 	return response, found.revision, nil
-}
-
-// kvsField is the number of RangeResponse.kvs.
-var kvsField = (&pb.RangeResponse{}).ProtoReflect().Descriptor().Fields().ByName("kvs").Number()
-
-func appendKeyValues(to []byte, kvs []*kvv1.KeyValue, withoutValues bool) []byte {
-	size := 0
-	for _, kv := range kvs {
-		size += len(kv.GetKey()) + len(kv.GetValue()) + keyOverhead
-	}
-	to = slices.Grow(to, size)
-	one := &mvccpb.KeyValue{}
-	for _, kv := range kvs {
-		convert(one, kv)
-		if withoutValues {
-			one.Value, one.Lease = nil, 0 // As answer does.
-		}
-		to = protowire.AppendTag(to, kvsField, protowire.BytesType)
-		to = protowire.AppendVarint(to, uint64(proto.Size(one)))
-		to, _ = proto.MarshalOptions{}.MarshalAppend(to, one) // Bytes and numbers always encode.
-	}
-	return to
 }
 
 func compacted(err error) bool {
@@ -168,7 +150,7 @@ func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision i
 	}
 	var all []*kvv1.KeyValue
 	building := server.AnswerOf(ctx)
-	found, err := scan(ctx, st, req, native, func(kvs []*kvv1.KeyValue) error {
+	found, err := scan(ctx, st, req, native, func(_ int64, kvs []*kvv1.KeyValue) error {
 		size := 0
 		for _, kv := range kvs { // Once as they are, and once encoded.
 			size += 2*(len(kv.GetKey())+len(kv.GetValue())) + objectBytes
@@ -189,7 +171,7 @@ func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision i
 
 // scan reads a range of keys and hands them on in parts, with a limit one more than
 // that. When a limit cuts it off, the rest is counted. It returns no keys.
-func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest, emit func([]*kvv1.KeyValue) error) (*keys, error) {
+func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest, emit func(revision int64, kvs []*kvv1.KeyValue) error) (*keys, error) {
 	native.Limit = readLimit(req)
 	native.Reverse = fromTheEnd(req)
 	found := &keys{}
@@ -200,7 +182,7 @@ func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kv
 			return nil
 		}
 		last = kvs[len(kvs)-1].GetKey()
-		return emit(kvs)
+		return emit(revision, kvs)
 	})
 	if err != nil {
 		return nil, err

@@ -1,156 +1,50 @@
 package security
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/rawgrpc"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
-	"github.com/batondb/baton/test/cluster"
 )
-
-// attacker attacks a pod from 127.0.0.2 until ctx ends.
-type attacker struct {
-	ctx     context.Context
-	pod     *cluster.Pod
-	running *sync.WaitGroup
-	sent    atomic.Int64
-
-	mu    sync.Mutex // guards the fields below
-	conns []io.Closer
-	codes map[string]int
-}
 
 // clientAttacks hold what they can hold, or repeat, until they are told to end.
 var clientAttacks = []struct {
 	name  string
 	begin func(*attacker) error
 }{
+	{"nothing, with all of its processors", spin},
 	{"headers of 14 MiB", longHeaders},
 	{"unread ranges", unreadRanges},
 	{"unread pages and scans", unreadPages},
+	{"unread small answers", unreadSmall},
 	{"unfinished requests", unfinished},
+	{"messages in small pieces", pieces},
 	{"requests that only begin", onlyBegun},
 	{"a transaction over 20 million keys", wideTransactions},
 	{"watches", manyWatches},
 	{"unread snapshots", unreadSnapshots},
 	{"connections", manyConnections},
+	{"connections that end at once", shortConnections},
 	{"heap profiles with a collection", profiles},
 	{"rapid reset", rapidReset},
+	{"rapid reset of whole calls", rapidResetWhole},
 	{"PING, SETTINGS and empty frames", smallFrames},
 	{"malformed requests", malformed},
-}
-
-func (a *attacker) report() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return fmt.Sprintf("%d were sent, and ended with %v", a.sent.Load(), a.codes)
-}
-
-func (a *attacker) note(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.codes == nil {
-		a.codes = map[string]int{}
-	}
-	a.codes[status.Code(err).String()]++
-}
-
-func (a *attacker) keep(c io.Closer) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.conns = append(a.conns, c)
-}
-
-func (a *attacker) end() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, c := range a.conns {
-		_ = c.Close() // Some are closed already.
-	}
-}
-
-// loop repeats an attack in some goroutines. One that fails waits a moment.
-func (a *attacker) loop(goroutines int, once func() error) {
-	for range goroutines {
-		a.running.Go(func() {
-			for a.ctx.Err() == nil {
-				a.sent.Add(1)
-				if err := once(); err != nil {
-					select {
-					case <-time.After(10 * time.Millisecond):
-					case <-a.ctx.Done():
-					}
-				}
-			}
-		})
-	}
-}
-
-func (a *attacker) dial() (net.Conn, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	return d.DialContext(a.ctx, "tcp", a.pod.Client)
-}
-
-func (a *attacker) raw() (*rawgrpc.Conn, error) {
-	conn, err := a.dial()
-	if err != nil {
-		return nil, err
-	}
-	a.keep(conn)
-	return rawgrpc.New(conn)
-}
-
-// client is an ordinary one, whose connections write most bytes at most; 0: all.
-func (a *attacker) client(most int64) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+a.pod.Client, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			conn, err := a.dial()
-			if err == nil && most > 0 {
-				conn = &stopping{Conn: conn, left: most, ctx: a.ctx}
-			}
-			return conn, err
-		}))
-	if err == nil {
-		a.keep(conn)
-	}
-	return conn, err
-}
-
-// stopping is a connection that stops in the middle.
-type stopping struct {
-	net.Conn
-	left int64
-	ctx  context.Context
-}
-
-func (s *stopping) Write(p []byte) (int, error) {
-	if s.left -= int64(len(p)); s.left < 0 {
-		<-s.ctx.Done()
-		return 0, s.ctx.Err()
-	}
-	return s.Conn.Write(p)
+	{"malformed headers", malformedHeaders},
 }
 
 func longHeaders(a *attacker) error {
 	first := rawgrpc.Headers("/baton.kv.v1.KVService/Range", hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 15<<10)})
 	a.loop(16, func() error {
-		c, err := a.raw()
+		c, err := rawConn(a)
 		if err != nil {
 			return err
 		}
@@ -192,7 +86,7 @@ func (a *attacker) unread(connections, calls int, method string, request proto.M
 }
 
 func unreadRanges(a *attacker) error {
-	return a.unread(3, 20, "/etcdserverpb.KV/Range", &pb.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")})
+	return a.unread(3, 100, "/etcdserverpb.KV/Range", &pb.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")})
 }
 
 func unreadPages(a *attacker) error {
@@ -201,6 +95,11 @@ func unreadPages(a *attacker) error {
 		return err
 	}
 	return a.unread(5, 200, "/baton.kv.v1.KVService/Scan", &kvv1.ScanRequest{Range: all})
+}
+
+// unreadSmall leaves 2 GB of answers unread, each of which is hardly worth a count.
+func unreadSmall(a *attacker) error {
+	return a.unread(18, 4000, "/baton.kv.v1.KVService/Range", &kvv1.RangeRequest{Key: []byte("medium")})
 }
 
 func unreadSnapshots(a *attacker) error {
@@ -213,7 +112,7 @@ func unreadSnapshots(a *attacker) error {
 // unfinished sends halves of large requests.
 func unfinished(a *attacker) error {
 	for range 6 {
-		conn, err := a.client(12 << 20)
+		conn, err := a.dialGRPC(12 << 20)
 		if err != nil {
 			return err
 		}
@@ -226,6 +125,37 @@ func unfinished(a *attacker) error {
 			})
 		}
 	}
+	return nil
+}
+
+// pieces sends messages of 4 MiB a byte at a time.
+func pieces(a *attacker) error {
+	a.loop(2, func() error {
+		c, err := rawConn(a)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		id, err := c.Begin("/baton.kv.v1.KVService/Put")
+		if err != nil {
+			return err
+		}
+		frames := rawgrpc.Many(func(f *http2.Framer) {
+			for range 1000 {
+				_ = f.WriteData(id, false, []byte{1})
+			}
+		})
+		if err := c.Send(id, rawgrpc.Message(make([]byte, 4<<20-100))[:10], false); err != nil {
+			return err
+		}
+		for a.ctx.Err() == nil {
+			if _, err := c.Write(frames); err != nil {
+				return err
+			}
+			a.sent.Add(1000)
+		}
+		return nil
+	})
 	return nil
 }
 
@@ -246,7 +176,7 @@ func onlyBegun(a *attacker) error {
 }
 
 func wideTransactions(a *attacker) error {
-	conn, err := a.client(0)
+	conn, err := a.dialGRPC(0)
 	if err != nil {
 		return err
 	}
@@ -265,7 +195,7 @@ func wideTransactions(a *attacker) error {
 
 func manyWatches(a *attacker) error {
 	for range 3 {
-		conn, err := a.client(0)
+		conn, err := a.dialGRPC(0)
 		if err != nil {
 			return err
 		}
@@ -275,14 +205,6 @@ func manyWatches(a *attacker) error {
 				return err
 			}
 		}
-	}
-	// Somebody else's.
-	own, err := kvv1.NewWatchServiceClient(a.pod.Conn()).Watch(a.ctx, &kvv1.WatchRequest{Key: []byte("none")})
-	if err != nil {
-		return err
-	}
-	if _, err := own.Recv(); err != nil {
-		return fmt.Errorf("another client's watch: %w", err)
 	}
 	return nil
 }
@@ -300,9 +222,20 @@ func manyConnections(a *attacker) error {
 	return nil
 }
 
+func shortConnections(a *attacker) error {
+	a.loop(4, func() error {
+		c, err := rawConn(a)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	return nil
+}
+
 func profiles(a *attacker) error {
 	a.loop(8, func() error {
-		request, err := http.NewRequestWithContext(a.ctx, http.MethodGet, "http://"+a.pod.HTTP+"/debug/pprof/heap?gc=1", nil)
+		request, err := http.NewRequestWithContext(a.ctx, http.MethodGet, "http://"+a.web+"/debug/pprof/heap?gc=1", nil)
 		if err != nil {
 			return err
 		}
@@ -321,7 +254,7 @@ func profiles(a *attacker) error {
 
 func rapidReset(a *attacker) error {
 	a.loop(2, func() error {
-		c, err := a.raw()
+		c, err := rawConn(a)
 		if err != nil {
 			return err
 		}
@@ -341,6 +274,51 @@ func rapidReset(a *attacker) error {
 	return nil
 }
 
+func rapidResetWhole(a *attacker) error {
+	encoded, err := proto.Marshal(&kvv1.RangeRequest{Key: []byte("small/"), RangeEnd: []byte("small0"), Limit: 1000})
+	if err != nil {
+		return err
+	}
+	a.loop(2, func() error {
+		c, err := rawConn(a)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for a.ctx.Err() == nil {
+			id, err := c.Call("/baton.kv.v1.KVService/Range", encoded)
+			if err != nil {
+				return err
+			}
+			if err := c.Framer.WriteRSTStream(id, http2.ErrCodeCancel); err != nil {
+				return err
+			}
+			a.sent.Add(1)
+		}
+		return nil
+	})
+	return nil
+}
+
+func malformedHeaders(a *attacker) error {
+	a.loop(2, func() error {
+		c, err := rawConn(a)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for id := uint32(1); a.ctx.Err() == nil; id += 2 {
+			block := rawgrpc.Field("content-type", "text/plain")
+			if err := c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true}); err != nil {
+				return err
+			}
+			a.sent.Add(1)
+		}
+		return nil
+	})
+	return nil
+}
+
 func smallFrames(a *attacker) error {
 	for _, write := range []func(*http2.Framer) error{
 		func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) },
@@ -351,7 +329,7 @@ func smallFrames(a *attacker) error {
 		func(f *http2.Framer) error { return f.WriteRawFrame(http2.FramePriority, 0, 1, make([]byte, 5)) },
 	} {
 		a.loop(1, func() error {
-			c, err := a.raw()
+			c, err := rawConn(a)
 			if err != nil {
 				return err
 			}
@@ -372,7 +350,7 @@ func smallFrames(a *attacker) error {
 func malformed(a *attacker) error {
 	nonsense := make([]byte, 64)
 	a.loop(2, func() error {
-		c, err := a.raw()
+		c, err := rawConn(a)
 		if err != nil {
 			return err
 		}

@@ -8,9 +8,16 @@ import (
 	"github.com/batondb/baton/test/cluster"
 )
 
-var attacks = flag.Bool("attack", false, "run the attacks, which take minutes")
+var (
+	attacks  = flag.Bool("attack", false, "run the attacks, which take minutes")
+	profiled = flag.String("profile", "", "a directory for profiles of the pod that is attacked")
+)
 
 func TestMain(m *testing.M) {
+	if arguments := os.Getenv(attackEnv); arguments != "" {
+		becomeIdle()
+		os.Exit(attack(arguments))
+	}
 	flag.Parse()
 	if !*attacks {
 		return // Nothing is to be built.
