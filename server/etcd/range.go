@@ -178,8 +178,8 @@ func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kv
 	var last []byte
 	err := st.Scan(ctx, native, func(revision int64, kvs []*kvv1.KeyValue) error {
 		found.revision, found.count = revision, found.count+int64(len(kvs))
-		if len(kvs) == 0 {
-			return nil
+		if len(kvs) == 0 || ctx.Err() != nil { // Nobody waits for what would take seconds.
+			return ctx.Err()
 		}
 		last = kvs[len(kvs)-1].GetKey()
 		return emit(revision, kvs)
