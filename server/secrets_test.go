@@ -21,9 +21,9 @@ import (
 	"github.com/batondb/baton/server/audit"
 )
 
-// leastHashing is less than a password of bcrypt's default cost takes on any machine, and
-// a thousand times what it takes to look at none.
-const leastHashing = 5 * time.Millisecond
+// leastHashing is less than a password takes on any machine, and much more than it takes to
+// look at none: at bcrypt's least cost a millisecond, at its default one sixty times as long.
+const leastHashing = 100 * time.Microsecond << (passwordCost - bcrypt.MinCost)
 
 // Whoever is no user, or has no password, is answered as late as a wrong password, and in
 // the same words.
@@ -35,7 +35,7 @@ func TestUnknownUsersTakeAsLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	for of, hash := range map[string][]byte{"a user's hash": hash, "the decoy": []byte(decoy)} {
-		if cost, err := bcrypt.Cost(hash); cost != bcrypt.DefaultCost || err != nil {
+		if cost, err := bcrypt.Cost(hash); cost != passwordCost || err != nil {
 			t.Errorf("%s costs %d, %v", of, cost, err)
 		}
 	}

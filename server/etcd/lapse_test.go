@@ -21,12 +21,9 @@ import (
 // What lasts ends with the token that it was begun with: watches by an error after which
 // etcd's clients log in and go on, all others by etcd's error for such a token.
 func TestWhatLastsEndsWithItsToken(t *testing.T) {
-	var until time.Time
+	var until time.Time // Set before the first call with the token.
 	s := secure(t, newSolo(t, func(o *server.Options) {
 		o.Security.Token = func(_ context.Context, token string) (caller.Caller, error) {
-			if !time.Now().Before(until) {
-				return caller.Caller{}, errors.New("it has expired")
-			}
 			return caller.Caller{User: "root", By: caller.ServiceAccount, Until: until}, nil
 		}
 	}))
@@ -35,26 +32,31 @@ func TestWhatLastsEndsWithItsToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until = time.Now().Add(time.Second)
+	until = time.Now().Add(2 * time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "token", "a.b.c")
 
+	slow := func(err error) {
+		t.Helper()
+		if time.Now().After(until) {
+			t.Skip("this machine is too slow: the token has ended before the test began")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	watch, first := watchAs(t, s, ctx, "k", "")
 	if first.GetCanceled() {
-		t.Fatal(first)
+		slow(errors.New(first.GetCancelReason()))
 	}
 	observe, err := v3electionpb.NewElectionClient(s.conn).Observe(ctx, &v3electionpb.LeaderRequest{Name: []byte("election")})
 	if err == nil {
 		_, err = observe.Recv()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	slow(err)
 	keepAlive, err := pb.NewLeaseClient(s.conn).LeaseKeepAlive(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	slow(err)
 	locking := make(chan error, 1)
 	go func() {
 		_, err := v3lockpb.NewLockClient(s.conn).Lock(ctx, &v3lockpb.LockRequest{Name: []byte("lock")})
