@@ -56,7 +56,7 @@ func TestATokenOnAPodThatLags(t *testing.T) {
 		once.Do(p.store.enable) // By the time it is applied, at the latest.
 		return p.store.apply(command), nil
 	}
-	token := newToken([]byte("key"), access.Root, 2, time.Now()) // The first change is at the auth revision 2.
+	token := newToken([]byte("key"), access.Root, 2, time.Now().Add(tokenTTL)) // The first change is at the auth revision 2.
 	ctx := metadata.AppendToOutgoingContext(within5s(t), etcdTokenKey, token)
 	if _, err := p.kv().Put(ctx, &kvv1.PutRequest{Key: []byte("k")}); err != nil {
 		t.Errorf("a put by root: %v", err)
@@ -65,7 +65,7 @@ func TestATokenOnAPodThatLags(t *testing.T) {
 
 // Nor does it fall over one if it has never heard of users.
 func TestATokenWhereNobodyIs(t *testing.T) {
-	if _, err := readToken(nil, newToken([]byte("key"), access.Root, 2, time.Now()), time.Now()); !errors.Is(err, errTokenInvalid) {
+	if _, err := readToken(nil, newToken([]byte("key"), access.Root, 2, time.Now().Add(tokenTTL)), time.Now()); !errors.Is(err, errTokenInvalid) {
 		t.Errorf("%v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (s *authService) Login(ctx context.Context, req *kvv1.LoginRequest) (*kvv1.
 	if err != nil {
 		return nil, err
 	}
-	return &kvv1.LoginResponse{Header: header, Token: token, TtlSeconds: int64(tokenTTL / time.Second)}, nil
+	return &kvv1.LoginResponse{Header: header, Token: token, TtlSeconds: int64(s.core.bounds.passwords.ttl / time.Second)}, nil
 }
 
 func (s *authService) ChangeAuth(ctx context.Context, req *kvv1.ChangeAuthRequest) (*kvv1.ChangeAuthResponse, error) {
@@ -138,7 +138,7 @@ func (c *core) login(ctx context.Context, user, password string) (token string, 
 		c.options.Logger.Warn("a login failed", slog.String("user", user), slog.String("address", address))
 		return "", nil, errLoginFailed
 	}
-	return newToken(state.TokenKey(), user, record.GetGeneration(), time.Now()), c.header(st), nil
+	return newToken(state.TokenKey(), user, record.GetGeneration(), time.Now().Add(c.bounds.passwords.ttl)), c.header(st), nil
 }
 
 // changeAuth proposes a change of users and roles. The log gets the password's hash.

@@ -254,6 +254,7 @@ type fakePod struct {
 	log   *fakeLog
 	store *testStore
 	space atomic.Pointer[Space]
+	port  *bufconn.Listener
 	conn  *grpc.ClientConn // To the client port.
 	peer  *grpc.ClientConn // To the peer port.
 }
@@ -284,7 +285,7 @@ func newPod(t *testing.T, name string, change ...func(*Options)) *fakePod {
 	p.RegisterPeer(peers)
 	peerv1.RegisterPeerServiceServer(peers, &fakePeer{log: p.log})
 	go peers.Serve(peer)
-	p.conn, p.peer = dial(t, client), dial(t, peer)
+	p.port, p.conn, p.peer = client, dial(t, client), dial(t, peer)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -109,7 +109,7 @@ func TestProfilesForAdministrators(t *testing.T) {
 	}
 	p.store.enable()
 	p.store.addUser("alice", "")
-	password := newToken([]byte("key"), access.Root, 2, time.Now())
+	password := newToken([]byte("key"), access.Root, 2, time.Now().Add(tokenTTL))
 	for _, test := range []struct {
 		token string
 		want  int
@@ -120,7 +120,7 @@ func TestProfilesForAdministrators(t *testing.T) {
 		{"", http.StatusUnauthorized, "show a certificate or a token"},
 		{"bad.token.of-root", http.StatusUnauthorized, "signature is wrong"},
 		{password[:len(password)-2] + "AA", http.StatusUnauthorized, "log in again"},
-		{newToken([]byte("key"), access.Root, 2, time.Now().Add(-2*tokenTTL)), http.StatusUnauthorized, "expired"},
+		{newToken([]byte("key"), access.Root, 2, time.Now().Add(-tokenTTL)), http.StatusUnauthorized, "expired"},
 		{"good.token.of-alice", http.StatusForbidden, `needs the role "root"`},
 		{"good.token.of-bob", http.StatusForbidden, "no user"},
 	} {

@@ -150,7 +150,7 @@ func TestStreamsEndWithTheirPasswordsToken(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	p.store.enable()
 	until := time.Now().Add(2 * time.Second)
-	token := newToken([]byte("key"), "root", 2, until.Add(-tokenTTL)) // Until the second before.
+	token := newToken([]byte("key"), "root", 2, until) // Until the second before.
 	ctx := metadata.AppendToOutgoingContext(within5s(t), etcdTokenKey, token)
 	watch, err := kvv1.NewWatchServiceClient(p.conn).Watch(ctx, &kvv1.WatchRequest{Key: []byte("k")})
 	for err == nil {

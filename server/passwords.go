@@ -25,12 +25,13 @@ type passwords struct {
 	waiting  *quota.Quota  // Of those that wait or run.
 	running  chan struct{} // Has room for those that run.
 	attempts *attempts
+	ttl      time.Duration // tokenTTL; shorter in tests.
 }
 
 func newPasswords() *passwords {
 	return &passwords{
 		waiting: quota.New("passwords to look at", maxHashing), running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		attempts: newAttempts(time.Now),
+		attempts: newAttempts(time.Now), ttl: tokenTTL,
 	}
 }
 

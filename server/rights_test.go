@@ -17,7 +17,7 @@ import (
 
 // as is the context of a call with the token of a user's password.
 func as(ctx context.Context, user string, generation uint64) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, etcdTokenKey, newToken([]byte("key"), user, generation, time.Now()))
+	return metadata.AppendToOutgoingContext(ctx, etcdTokenKey, newToken([]byte("key"), user, generation, time.Now().Add(tokenTTL)))
 }
 
 // However many calls are refused by this pod's rights, the master's are read once for those

@@ -117,7 +117,7 @@ func TestSecretsAreNotWrittenDown(t *testing.T) {
 	change(with(tokens[0]), &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: access.Root}}}, "secretthird")
 	login("secretsecond")
 	tokens[1] = tokens[2][:len(tokens[2])-1] + "A"
-	tokens = append(tokens, "good.secretgood.token", "good.secretbad.token", newToken(p.store.Access().TokenKey(), access.Root, 2, time.Now().Add(-2*tokenTTL)))
+	tokens = append(tokens, "good.secretgood.token", "good.secretbad.token", newToken(p.store.Access().TokenKey(), access.Root, 2, time.Now().Add(-tokenTTL)))
 	for _, token := range tokens {
 		_, err := p.kv().Put(with(token), &kvv1.PutRequest{Key: []byte("k")})
 		note(err)

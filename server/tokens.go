@@ -33,10 +33,10 @@ var errTokenExpired = errUnauthenticated("the token is expired: log in again")
 
 func isPasswordToken(token string) bool { return strings.HasPrefix(token, tokenPrefix) }
 
-func newToken(key []byte, user string, generation uint64, now time.Time) string {
+func newToken(key []byte, user string, generation uint64, until time.Time) string {
 	b := make([]byte, 0, tokenHead+len(user)+sha256.Size)
 	b = append(b, tokenVersion)
-	b = binary.BigEndian.AppendUint64(b, uint64(now.Add(tokenTTL).Unix()))
+	b = binary.BigEndian.AppendUint64(b, uint64(until.Unix()))
 	b = binary.BigEndian.AppendUint64(b, generation)
 	b = append(b, user...)
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(append(b, sign(key, b)...))

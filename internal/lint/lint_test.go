@@ -94,7 +94,7 @@ var forTests = map[string][]string{
 	"cmd/kvd":          {"test/oracle", "test/simulate", "test/cluster"},
 	"client":           {"test/cluster", "client/clienttest", "internal/pki"},
 	"internal/inbound": {"internal/rawgrpc"},
-	"server":           {"internal/rawgrpc"},
+	"server":           {"client", "internal/rawgrpc"},
 	"server/audit":     {"proto"},
 	"server/etcd":      {"server/audit", "internal/rawgrpc"},
 	"cmd/kvctl":        {"client/clienttest"},
