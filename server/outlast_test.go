@@ -16,19 +16,9 @@ import (
 	"github.com/batondb/baton/server/audit"
 )
 
-// The Go client's watches, batches and leases go on when its token ends, each event once,
-// and no write fails.
-func TestTheClientOutlastsItsToken(t *testing.T) {
-	t.Parallel()
-	trailed := &syncBuffer{}
-	rule, err := audit.ParseRule("all")
-	if err != nil {
-		t.Fatal(err)
-	}
-	trail, err := audit.Open(audit.Options{Rule: rule, Out: trailed, Pod: "kv-0"})
-	if err != nil {
-		t.Fatal(err)
-	}
+// newLoggedIn is a pod with access control on, whose tokens end soon, and a client of it.
+func newLoggedIn(t *testing.T, trail *audit.Trail) (*fakePod, *client.Client) {
+	t.Helper()
 	const address = "127.0.0.1:7400"
 	p := newPod(t, "kv-0", func(o *Options) { o.ClientAddress, o.Security.Audit = address, trail }).use()
 	p.core.bounds.passwords.ttl = 6 * time.Second // The client does not log in more often than every five.
@@ -43,15 +33,31 @@ func TestTheClientOutlastsItsToken(t *testing.T) {
 	reigning, abdicate := context.WithCancel(t.Context())
 	reigned := make(chan struct{})
 	go func() { defer close(reigned); p.RunMaster(reigning) }()
-	defer func() { abdicate(); <-reigned }()
+	t.Cleanup(func() { abdicate(); <-reigned })
 	c, err := client.New(client.Options{Endpoints: []string{address}, User: access.Root, Password: "roots", DialOptions: []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.port.DialContext(ctx) }),
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { _ = c.Close() })
+	return p, c
+}
 
+// The Go client's watches, batches and leases go on when its token ends, each event once,
+// and no write fails.
+func TestTheClientOutlastsItsToken(t *testing.T) {
+	t.Parallel()
+	trailed := &syncBuffer{}
+	rule, err := audit.ParseRule("all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trail, err := audit.Open(audit.Options{Rule: rule, Out: trailed, Pod: "kv-0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, c := newLoggedIn(t, trail)
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	lease, err := c.Grant(ctx, 2*time.Second)
