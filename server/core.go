@@ -91,6 +91,9 @@ func (c *core) prepareRead(ctx context.Context, options *kvv1.ReadOptions) (*sto
 		err = c.outdated(ctx)
 	case kvv1.Consistency_CONSISTENCY_BOUNDED:
 		err = log.BoundedRead(ctx, time.Duration(options.GetMaxStalenessMs())*time.Millisecond)
+		if err == nil {
+			err = c.outdated(ctx) // The client may be content with any age.
+		}
 	default:
 		err = log.LinearizableRead(ctx)
 	}

@@ -40,6 +40,10 @@ func (c *core) newest(ctx context.Context) (*store.Store, error) {
 	r := &c.rights
 	r.mu.Lock()
 	one := r.next
+	if one == nil && c.stopping.Err() != nil { // Stop is about to wait for what has begun.
+		r.mu.Unlock()
+		return nil, errStopping
+	}
 	if one == nil {
 		one = &reading{done: make(chan struct{})}
 		before, after := r.last, r.after

@@ -161,6 +161,9 @@ func TestRightsThatAreOld(t *testing.T) {
 	}
 	old(maxRightsAge)
 	wantReason(t, read(), notReady)
+	bounded := &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{Consistency: kvv1.Consistency_CONSISTENCY_BOUNDED, MaxStalenessMs: 1 << 31}}
+	_, boundedErr := p.kv().Range(as(within5s(t), access.Root, 2), bounded)
+	wantReason(t, boundedErr, notReady)
 	for err == nil {
 		_, err = watch.Recv()
 	}
