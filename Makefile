@@ -22,7 +22,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-etcd test-faults test-security bench lint fmt proto fuzz clean explore simulate simulate-mutations \
+.PHONY: help build run test test-race test-etcd test-older test-faults test-security bench lint fmt proto fuzz clean explore simulate simulate-mutations \
 	scenarios image image-twice sbom checksums modules build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
@@ -51,6 +51,15 @@ test-race: ## Run all tests under the race detector; takes its time
 # would be of another kvd.
 test-etcd: ## Compare the etcd API with the real etcd's, and run etcd's clients on it
 	cd test/etcd && $(GO) test -p 1 -count 1 -timeout 5m -race ./...
+
+# Which of the two tests says something depends on whether that version had users.
+test-older: ## Run clusters of which one pod is of an earlier commit, with users and without (OLDER=)
+	rm -rf bin/older && mkdir -p bin/older/source
+	git archive $(OLDER) | tar -x -C bin/older/source
+	cd bin/older/source && CGO_ENABLED=0 $(GO) build -o ../kvd ./cmd/kvd
+	rm -rf bin/older/source
+	$(GO) test ./test/process -run TestUsersAmongOlderPods -v -count 1 -args -older=$(CURDIR)/bin/older/kvd
+	cd test/etcd && $(GO) test ./rights -v -count 1 -timeout 0 -args -older=$(CURDIR)/bin/older/kvd
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)
 	$(GO) test ./test/faults -run TestFaults -v -count 1 -timeout 0 -args $(if $(SEED),-seed=$(SEED)) $(if $(DURATION),-duration=$(DURATION))

@@ -20,7 +20,23 @@ const (
 // serves. More flags go to every kvd.
 func Baton(t testing.TB, n int, flags ...string) *cluster.Cluster {
 	t.Helper()
-	c := cluster.Launch(t, n, flags...)
+	return BatonWith(t, "", n, flags...)
+}
+
+// BatonWith is Baton, with the last pod running another kvd; empty: the same.
+func BatonWith(t testing.TB, kvd string, n int, flags ...string) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.New(t.TempDir(), cluster.Program(t, cluster.Kvd), n, flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kvd != "" {
+		c.Pods[n-1].Command[0] = kvd
+	}
+	c.EndWith(t)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range c.Pods {
 		AwaitServing(t, p)
 	}

@@ -1,0 +1,158 @@
+package process
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/test/cluster"
+)
+
+var olderKvd = flag.String("older", "", "a kvd of an earlier version, for one of the pods; empty: the tests of two versions are skipped")
+
+// anyKey is read by nobody.
+var anyKey = &kvv1.RangeRequest{Key: []byte("k")}
+
+// While a pod runs a version without users, nobody can add one, on any pod and under any
+// master, and all goes on; once there are some, such a pod does not serve, with its volume
+// or without.
+//
+// Scenario: S26
+func TestUsersAmongOlderPods(t *testing.T) {
+	if *olderKvd == "" {
+		t.Skip("no -older: see make test-older")
+	}
+	c, err := cluster.New(t.TempDir(), cluster.Program(t, cluster.Kvd), pods)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := c.Pods[2]
+	newer := older.Command[0]
+	older.Command[0] = *olderKvd
+	c.EndWith(t)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, c)
+	if status, err := older.Status(t.Context(), true); err != nil || status.GetPods()[0].GetAccessControl() {
+		t.Skipf("the older version knows users (or %v): test/etcd/rights is the test for it", err)
+	}
+	for _, master := range c.Pods {
+		handOver(t, c.Pods[0], master.Name)
+		for _, p := range c.Pods {
+			put(t, p, "k", "by "+p.Name+" under "+master.Name)
+			wantAll(t, p, map[string]string{"k": "by " + p.Name + " under " + master.Name})
+			err := addUser(t, p, "root")
+			if p != older && (status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), older.Name)) ||
+				p == older && status.Code(err) != codes.Unimplemented {
+				t.Errorf("a user through %s under %s: %v", p.Name, master.Name, err)
+			}
+		}
+	}
+	cluster.Kill(older)
+	if err := addUser(t, c.Pods[0], "root"); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("while the older pod is away: %v", err)
+	}
+	older.Command[0] = newer
+	start(t, older)
+	whole(t, c)
+	enable(t, older)
+	for _, p := range c.Pods {
+		wantNobody(t, p)
+	}
+	staysOut(t, older, *olderKvd)
+	if err := older.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	staysOut(t, older, *olderKvd)
+	older.Command[0] = newer
+	start(t, older)
+	cluster.Eventually(t, older.Name+" is back", cluster.Patience, older.Ready)
+	wantNobody(t, older)
+}
+
+func handOver(t *testing.T, through *cluster.Pod, to string) {
+	t.Helper()
+	cluster.Eventually(t, "hand over to "+to, cluster.Patience, func(ctx context.Context) error {
+		_, err := kvv1.NewMaintenanceServiceClient(through.Conn()).HandOver(ctx, &kvv1.HandOverRequest{To: to})
+		return err
+	})
+}
+
+func changeAuth(t *testing.T, p *cluster.Pod, change *kvv1.AuthChange, password string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
+	defer cancel()
+	_, err := kvv1.NewAuthServiceClient(p.Conn()).ChangeAuth(ctx, &kvv1.ChangeAuthRequest{Change: change, Password: password})
+	return err
+}
+
+func addUser(t *testing.T, p *cluster.Pod, name string) error {
+	t.Helper()
+	return changeAuth(t, p, &kvv1.AuthChange{Change: &kvv1.AuthChange_AddUser{AddUser: &kvv1.AddUser{Name: name}}}, "secret")
+}
+
+func enable(t *testing.T, p *cluster.Pod) {
+	t.Helper()
+	if err := addUser(t, p, "root"); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []*kvv1.AuthChange{
+		{Change: &kvv1.AuthChange_GrantRole{GrantRole: &kvv1.GrantRole{User: "root", Role: "root"}}},
+		{Change: &kvv1.AuthChange_Enable{Enable: &kvv1.EnableAuth{}}},
+	} {
+		if err := changeAuth(t, p, change, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantNobody: nobody reads, and root does.
+func wantNobody(t *testing.T, p *cluster.Pod) {
+	t.Helper()
+	if _, err := kv(p).Range(t.Context(), anyKey); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("nobody reads on %s: %v", p.Name, err)
+	}
+	login, err := kvv1.NewAuthServiceClient(p.Conn()).Login(t.Context(), &kvv1.LoginRequest{User: "root", Password: "secret"})
+	if err != nil {
+		t.Errorf("root on %s: %v", p.Name, err)
+		return
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "token", login.GetToken())
+	if got, err := kv(p).Range(ctx, anyKey); err != nil || len(got.GetKvs()) != 1 {
+		t.Errorf("root reads %v on %s: %v", got, p.Name, err)
+	}
+}
+
+// staysOut starts a pod with a version that does not know users, and returns once it has
+// said that it cannot use the data. Until then it answers nobody.
+func staysOut(t *testing.T, p *cluster.Pod, kvd string) {
+	t.Helper()
+	cluster.Kill(p)
+	before := len(p.Printed())
+	p.Command[0] = kvd
+	start(t, p)
+	cluster.Eventually(t, p.Name+" refuses the data", cluster.Patience, func(ctx context.Context) error {
+		for _, read := range []kvv1.Consistency{kvv1.Consistency_CONSISTENCY_LOCAL, kvv1.Consistency_CONSISTENCY_LINEARIZABLE} {
+			got, err := kv(p).Range(ctx, &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{Consistency: read}})
+			if err == nil {
+				t.Fatalf("nobody reads %v on %s, which knows no users", got, p.Name)
+			}
+		}
+		if said := p.Printed()[before:]; !strings.Contains(said, "format") {
+			return fmt.Errorf("it says %s", said)
+		}
+		return nil
+	})
+	if err := p.Ready(t.Context()); err == nil {
+		t.Errorf("%s is ready", p.Name)
+	}
+	cluster.Kill(p)
+}
