@@ -86,7 +86,13 @@ func (s *maintenanceService) Snapshot(req *kvv1.SnapshotRequest, out grpc.Server
 		return err
 	}
 	defer database.Close() //nolint:errcheck // It was only read.
-	return s.core.whileRead(ctx, func(moved func()) error { return sendSnapshot(ctx, database, out.Send, moved) })
+	send := func(part *kvv1.SnapshotResponse) error {
+		if err := s.core.allow(ctx, administrator); err != nil {
+			return err // It is so no longer.
+		}
+		return out.Send(part)
+	}
+	return s.core.whileRead(ctx, func(moved func()) error { return sendSnapshot(ctx, database, send, moved) })
 }
 
 func sendSnapshot(ctx context.Context, database replication.Snapshot, send func(*kvv1.SnapshotResponse) error, moved func()) error {

@@ -37,6 +37,9 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, out grpc.ServerStre
 	return s.pod.fail(ctx, s.pod.WhileRead(ctx, func(moved func()) error {
 		return sendSnapshot(ctx, database, database.Size(), func(part *pb.SnapshotResponse) error {
 			defer moved()
+			if err := s.pod.Admin(ctx); err != nil {
+				return err // The caller is no administrator any more.
+			}
 			return out.Send(part)
 		})
 	}))
