@@ -137,8 +137,12 @@ func (s Security) certify(shown credentials.TLSInfo, until time.Time) certified 
 	return certified{TLSInfo: shown, caller: who}
 }
 
+// serviceAccounts begins the names that only the API server's tokens prove.
+const serviceAccounts = "system:serviceaccount:"
+
 // certificateCaller is whom a verified certificate names. Its DNS names and addresses
-// are a machine's, not a caller's.
+// are a machine's, not a caller's, and it is no ServiceAccount, whatever its CA lets
+// people write into it.
 func (s Security) certificateCaller(leaf *x509.Certificate) caller.Caller {
 	name := ""
 	switch {
@@ -147,7 +151,7 @@ func (s Security) certificateCaller(leaf *x509.Certificate) caller.Caller {
 	case s.CommonName:
 		name = leaf.Subject.CommonName
 	}
-	if name == "" {
+	if name == "" || strings.HasPrefix(name, serviceAccounts) {
 		return caller.Caller{}
 	}
 	return caller.Caller{User: name, By: caller.Certificate}

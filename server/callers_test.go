@@ -23,6 +23,10 @@ func TestCertificateCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	account, err := url.Parse("system:serviceaccount:shop:web")
+	if err != nil {
+		t.Fatal(err)
+	}
 	both := &x509.Certificate{URIs: []*url.URL{uri}, Subject: pkix.Name{CommonName: "alice"}}
 	alone := &x509.Certificate{Subject: pkix.Name{CommonName: "alice"}, DNSNames: []string{"root"}}
 	for _, test := range []struct {
@@ -35,6 +39,8 @@ func TestCertificateCaller(t *testing.T) {
 		{alone, false, ""},
 		{alone, true, "alice"},
 		{&x509.Certificate{DNSNames: []string{"root"}}, true, ""},
+		{&x509.Certificate{URIs: []*url.URL{account}, Subject: pkix.Name{CommonName: "alice"}}, true, ""},
+		{&x509.Certificate{Subject: pkix.Name{CommonName: account.String()}}, true, ""},
 	} {
 		who := Security{CommonName: test.commonName}.certificateCaller(test.leaf)
 		if who.User != test.user || (who.By == caller.Certificate) != (test.user != "") {
