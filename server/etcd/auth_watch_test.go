@@ -59,6 +59,24 @@ func TestRightsToWatch(t *testing.T) {
 	}
 }
 
+// Who may watch nothing cannot have the master asked how far it is, again and again.
+func TestProgressOfNobody(t *testing.T) {
+	s := newSecured(t)
+	stream, first := watchAs(t, s, s.nobody, "k", "")
+	if !first.GetCanceled() {
+		t.Fatal(first)
+	}
+	before := s.log.reads.Load()
+	for range 5 {
+		s.must(nil, stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}))
+	}
+	s.must(nil, stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("k")}}}))
+	s.must(stream.Recv())
+	if asked := s.log.reads.Load() - before; asked > 1 { // For the watch that is refused.
+		t.Errorf("the master is asked %d times", asked)
+	}
+}
+
 // When its user may no longer read the keys, a watch ends, with nothing that was written
 // afterwards; one of somebody else goes on.
 //

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type soloLog struct {
 	server.Log
 	store *store.Store
+	reads atomic.Int64 // Linearizable ones.
 
 	mu     sync.Mutex
 	index  uint64
@@ -42,6 +44,7 @@ func (l *soloLog) ProposeAsMaster(ctx context.Context, command *kvv1.Command) (*
 }
 
 func (l *soloLog) LinearizableRead(context.Context) error {
+	l.reads.Add(1)
 	if !l.IsMaster() {
 		return replication.ErrNoMaster
 	}

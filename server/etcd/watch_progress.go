@@ -37,9 +37,9 @@ func (s *watchStream) notifyProgress(ctx context.Context) error {
 
 // requestProgress has the answer sent as soon as every watch of the stream has sent
 // what there was, on any pod, when the client asked. Requests that come meanwhile
-// share the answer.
+// share the answer; where there is no watch, there is none, and the master is not asked.
 func (s *watchStream) requestProgress(ctx context.Context) {
-	if s.progress.asked != nil || s.progress.wanted != 0 {
+	if len(s.watches) == 0 || s.progress.asked != nil || s.progress.wanted != 0 {
 		return
 	}
 	asked := make(chan struct{})

@@ -63,7 +63,11 @@ func (g *generator) keys(depth int) proto.Message {
 		}
 		return put
 	case n < 6:
-		return &pb.RangeRequest{Key: key, RangeEnd: end, CountOnly: g.chance(10), KeysOnly: g.chance(10)}
+		r := &pb.RangeRequest{Key: key, RangeEnd: end, CountOnly: g.chance(10), KeysOnly: g.chance(10)}
+		if g.chance(30) { // What is left to count may end where the right ends.
+			r.Limit, r.SortOrder = g.Int64N(4), pick(g, []pb.RangeRequest_SortOrder{pb.RangeRequest_NONE, pb.RangeRequest_DESCEND})
+		}
+		return r
 	case n < 8 || depth == 3:
 		if depth > 0 {
 			// Not a key that a put of the transaction writes: what etcd does not see of
