@@ -35,12 +35,22 @@ func TestUsersAmongOlderPods(t *testing.T) {
 	}
 	older := c.Pods[2]
 	newer := older.Command[0]
-	older.Command[0] = *olderKvd
+	for _, p := range c.Pods {
+		p.Command[0] = *olderKvd
+	}
 	c.EndWith(t)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	whole(t, c)
+	for _, p := range c.Pods[:2] {
+		if err := cluster.Stop(p); err != nil {
+			t.Fatal(err)
+		}
+		p.Command[0] = newer
+		start(t, p)
+		whole(t, c)
+	}
 	if status, err := older.Status(t.Context(), true); err != nil || status.GetPods()[0].GetAccessControl() {
 		t.Skipf("the older version knows users (or %v): test/etcd/rights is the test for it", err)
 	}

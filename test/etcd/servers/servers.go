@@ -23,22 +23,36 @@ func Baton(t testing.TB, n int, flags ...string) *cluster.Cluster {
 	return BatonWith(t, "", n, flags...)
 }
 
-// BatonWith is Baton, with the last pod running another kvd; empty: the same.
+// BatonWith is Baton, rolled out over pods of another kvd but for the last one, which
+// still runs it; empty: there is no other.
 func BatonWith(t testing.TB, kvd string, n int, flags ...string) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.New(t.TempDir(), cluster.Program(t, cluster.Kvd), n, flags...)
+	newer := cluster.Program(t, cluster.Kvd)
+	first := newer
+	if kvd != "" {
+		first = kvd
+	}
+	c, err := cluster.New(t.TempDir(), first, n, flags...)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if kvd != "" {
-		c.Pods[n-1].Command[0] = kvd
 	}
 	c.EndWith(t)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range c.Pods {
+	for i, p := range c.Pods {
 		AwaitServing(t, p)
+		if kvd == "" || i == n-1 {
+			continue
+		}
+		if err := c.AwaitWhole(t.Context(), cluster.Patience); err != nil {
+			t.Fatal(err)
+		}
+		if err := cluster.Stop(p); err != nil {
+			t.Fatal(err)
+		}
+		p.Command[0] = newer
+		Start(t, p)
 	}
 	return c
 }
