@@ -126,6 +126,27 @@ func (a *applier) setAccess(state *access.State) {
 	a.store.watches.recheck()
 }
 
+// raiseFormat makes the file's format that of the state before an entry is answered, and
+// does not wait for the flush of what it belongs to. Until that was in the file, an earlier
+// version that is started after a crash would open it, and serve everybody until it comes
+// to the entry that it does not know.
+func (a *applier) raiseFormat() error {
+	err := careful(func() error {
+		return a.store.flusher.update(func(tx *bbolt.Tx) error {
+			st, _, err := loadState(tx)
+			if err != nil {
+				return err
+			}
+			st.Format = a.st.Format
+			return tx.Bucket(bucketMeta).Put(stateKey, st.encode())
+		})
+	})
+	if err == nil {
+		a.format = a.st.Format
+	}
+	return err
+}
+
 // accessKey holds who may do what, in bucketMeta.
 var accessKey = []byte("access")
 

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -73,6 +74,51 @@ func TestFormatOfAccess(t *testing.T) {
 			t.Errorf("after %v the format is %d, want %d", step.command, got, step.format)
 		}
 	}
+}
+
+// The format is the file's before the change is answered, and stays so when what was there
+// before it is flushed: a crash in between leaves no file that an earlier version opens.
+func TestFormatBeforeTheFlush(t *testing.T) {
+	dir := tempDir(t)
+	s, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, s)
+	crashed := func(when string) {
+		t.Helper()
+		copied := tempDir(t)
+		content, err := os.ReadFile(filepath.Join(dir, FileName))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(copied, FileName), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := format(t, copied); got != accessFormat {
+			t.Errorf("%s the format is %d", when, got)
+		}
+	}
+	s.Apply(1, 1, []*kvv1.Command{put("k", "v")})
+	begun := false
+	s.setup.committed = func(string, int) { // The flush has begun, with the state of before.
+		if !begun {
+			begun = true
+			s.Apply(2, 1, []*kvv1.Command{addUser("a")})
+		}
+	}
+	if err := s.Flush(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if at := s.Durable().Index; at != 1 {
+		t.Fatalf("the file is at %d: the flush has more than it should", at)
+	}
+	crashed("with the user not flushed")
+	s.setup.committed = nil
+	if err := s.Flush(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	crashed("with the user")
 }
 
 // Users and roles are in backups, and what was flipped in them is found.

@@ -31,6 +31,7 @@ type applier struct {
 	changes []*tableVersion // Of the revision that is being written.
 	digest  *xxhash.Digest
 	caller  caller.Caller // Of the command at hand, while access control is on.
+	format  int           // Of the file, at least.
 }
 
 // Apply runs the commands of one log entry, in order, and returns a result for
@@ -48,6 +49,9 @@ func (s *Store) Apply(index, term uint64, commands []*kvv1.Command) []*kvv1.Resu
 	}
 	before := a.st.Revision
 	results, err := a.entry(index, commands)
+	if err == nil && a.st.Format > a.format {
+		err = a.raiseFormat()
+	}
 	if err != nil {
 		return a.fail(err, len(commands))
 	}

@@ -211,7 +211,7 @@ func (f *flusher) flush(ctx context.Context) error {
 	if frozen == nil {
 		return nil
 	}
-	before := f.durableState()
+	before, after := f.durableState(), frozen.state
 	steps := &flushSteps{f: f, table: frozen, total: max(1, frozen.kv.size.Load())}
 	if err := steps.log(ctx); err != nil {
 		return err
@@ -229,13 +229,18 @@ func (f *flusher) flush(ctx context.Context) error {
 		if err := forgetRequests(tx, before.Requests.oldest(), frozen.state.Requests.oldest()); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketMeta).Put(stateKey, frozen.state.encode())
+		now, _, err := loadState(tx)
+		if err != nil {
+			return err
+		}
+		after.Format = max(after.Format, now.Format) // See raiseFormat.
+		return tx.Bucket(bucketMeta).Put(stateKey, after.encode())
 	})
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
-	f.durable = frozen.state
+	f.durable = after
 	f.mu.Unlock()
 	// While a table is frozen only this goroutine changes the set.
 	f.store.tables.Store(&tableSet{active: f.store.tables.Load().active})

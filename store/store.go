@@ -165,7 +165,7 @@ func (s *Store) load() error {
 	s.rights.usages.replace(st.Tenants)
 	st.Tenants = nil
 	active := newTable(nil, st)
-	s.applier.st, s.applier.table = st, active
+	s.applier.st, s.applier.table, s.applier.format = st, active, st.Format
 	s.tables.Store(&tableSet{active: active})
 	s.flusher.reset(st, scrubbed)
 	s.visible.scrubbing.Store(st.Compacted)
