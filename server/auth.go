@@ -24,7 +24,7 @@ type authService struct {
 }
 
 func (s *authService) AuthStatus(ctx context.Context, _ *kvv1.AuthStatusRequest) (*kvv1.AuthStatusResponse, error) {
-	st, err := s.core.prepareRead(ctx, nil)
+	st, err := s.core.newest(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (s *authService) ListRoles(ctx context.Context, req *kvv1.ListRolesRequest)
 
 // users returns one user, or all if the name is empty, without their passwords.
 func (c *core) users(ctx context.Context, name string) ([]*kvv1.AuthUser, *kvv1.ResponseHeader, error) {
-	st, err := c.prepareRead(ctx, nil)
+	st, err := c.newest(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +90,7 @@ func (c *core) users(ctx context.Context, name string) ([]*kvv1.AuthUser, *kvv1.
 
 // roles returns one role, or all if the name is empty.
 func (c *core) roles(ctx context.Context, name string) ([]*kvv1.AuthRole, *kvv1.ResponseHeader, error) {
-	st, err := c.prepareRead(ctx, nil)
+	st, err := c.newest(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +110,7 @@ func (c *core) roles(ctx context.Context, name string) ([]*kvv1.AuthRole, *kvv1.
 
 // login gives a token for a password.
 func (c *core) login(ctx context.Context, user, password string) (token string, header *kvv1.ResponseHeader, err error) {
-	st, err := c.prepareRead(ctx, nil)
+	st, err := c.newest(ctx)
 	if err != nil {
 		return "", nil, err
 	}

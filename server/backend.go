@@ -37,6 +37,10 @@ func (b *Backend) Watch(ctx context.Context, req *kvv1.WatchRequest) (*Watcher, 
 	return b.core.watch(ctx, req)
 }
 
+// Newest returns this pod's copy when it has all that the master has, at a price for the
+// master that does not grow with the number of calls: for those that anybody may make.
+func (b *Backend) Newest(ctx context.Context) (*store.Store, error) { return b.core.newest(ctx) }
+
 // Access is who may do what, as far as this pod has applied it; nil: nobody has ever
 // said.
 func (b *Backend) Access() *access.State { return b.core.access() }

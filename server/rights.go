@@ -17,7 +17,7 @@ import (
 // yet, so it reads its way up to the master first. Those who are refused together do that
 // together, and the more they are, the longer the next ones wait before they do: however
 // many calls are refused, the master has little to do with it. There is one reading at a
-// time.
+// time. The same goes for what strangers may ask: to log in, for example.
 type rights struct {
 	asOf atomic.Pointer[time.Time] // When this pod last had all that the master had; nil: never.
 

@@ -41,6 +41,16 @@ func TestRefusalsShareTheMaster(t *testing.T) {
 			return err
 		},
 	}
+	auth := kvv1.NewAuthServiceClient(p.conn)
+	anybodys := []func(context.Context) error{
+		func(ctx context.Context) error { _, err := auth.AuthStatus(ctx, &kvv1.AuthStatusRequest{}); return err },
+		func(ctx context.Context) error {
+			if _, err := auth.Login(ctx, &kvv1.LoginRequest{User: "nobody"}); status.Code(err) != codes.Unauthenticated {
+				return err
+			}
+			return nil
+		},
+	}
 	const together = 300
 	readings := 0
 	waiting := func() int {
@@ -58,7 +68,7 @@ func TestRefusalsShareTheMaster(t *testing.T) {
 			p.core.rights.mu.Lock()
 			first = p.core.rights.last.calls
 			p.core.rights.mu.Unlock()
-			for begun := time.Now(); waiting()+first < together && time.Since(begun) < 10*time.Second; {
+			for begun := time.Now(); waiting()+first < together+len(anybodys) && time.Since(begun) < 10*time.Second; {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -68,6 +78,13 @@ func TestRefusalsShareTheMaster(t *testing.T) {
 	for i := range together {
 		all.Go(func() {
 			if err := calls[i%len(calls)](alice); status.Code(err) != codes.PermissionDenied {
+				t.Error(err)
+			}
+		})
+	}
+	for _, call := range anybodys {
+		all.Go(func() {
+			if err := call(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

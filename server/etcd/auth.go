@@ -18,7 +18,7 @@ type authService struct {
 }
 
 func (s *authService) AuthStatus(ctx context.Context, _ *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
-	st, err := s.pod.Read(ctx, nil)
+	st, err := s.pod.Newest(ctx)
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
