@@ -176,7 +176,7 @@ func TestS27CertificatesEnd(t *testing.T) {
 	s.startLoad()
 	stop := s.strict()
 	if left := time.Until(ends); left < time.Second {
-		t.Fatalf("the machine is too slow: the first certificates have ended, or do in %s", left)
+		t.Skipf("the machine is too slow: the first certificates have ended, or do in %s", left)
 	}
 	gap := s.load.during("the first certificates end", func() {
 		time.Sleep(time.Until(ends.Add(6 * time.Second))) // What has ended is closed within 3 s.
