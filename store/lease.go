@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -156,54 +157,76 @@ func (s *Store) LeaseKeys(id int64, limit int) (keys [][]byte, err error) {
 // attached returns the keys that have a lease at a revision, in order, at most limit
 // (0: all).
 func (v *view) attached(id, revision int64, limit int) (keys [][]byte, err error) {
-	candidates, err := v.leaseKeys(id)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range candidates {
-		if limit > 0 && len(keys) == limit {
-			break
-		}
-		ver, found, err := v.get(key, revision)
+	for key, err := range v.leaseKeys(id) {
 		if err != nil {
 			return nil, err
 		}
-		if found && ver.lease == id {
-			keys = append(keys, key)
+		if limit > 0 && len(keys) == limit {
+			break
+		}
+		has, err := v.hasLease(key, id, revision)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			keys = append(keys, bytes.Clone(key))
 		}
 	}
 	return keys, nil
+}
+
+// hasLease says whether a key has a lease at a revision.
+func (v *view) hasLease(key []byte, id, revision int64) (bool, error) {
+	ver, found, err := v.get(key, revision)
+	return found && ver.lease == id, err
 }
 
 const leaseIDBytes = 8
 
 func leaseID(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
-// leaseKeys returns the keys that may be attached to a lease, in order: the
-// disk may still list some that are not, never too few.
-func (v *view) leaseKeys(id int64) ([][]byte, error) {
-	if _, err := v.disk(); err != nil {
-		return nil, err
-	}
-	attached := map[string]bool{}
-	name := leaseID(id)
-	cursor := v.tx.Bucket(bucketLeaseKeys).Cursor()
-	for key, _ := cursor.Seek(name); bytes.HasPrefix(key, name); key, _ = cursor.Next() {
-		attached[string(key[len(name):])] = true
-	}
-	for _, t := range slices.Backward(v.tables) {
-		t.mu.RLock()
-		maps.Copy(attached, t.leaseKeys[id])
-		t.mu.RUnlock()
-	}
-	var keys [][]byte
-	for key, isAttached := range attached {
-		if isAttached {
-			keys = append(keys, []byte(key))
+// leaseKeys gives the keys that may be attached to a lease, in order: the disk may still
+// list some that are not, never too few. A key is good until the next one. However many
+// there are, only those that were changed lately are in memory.
+func (v *view) leaseKeys(id int64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		if _, err := v.disk(); err != nil {
+			yield(nil, err)
+			return
+		}
+		changed := map[string]bool{}
+		for _, t := range slices.Backward(v.tables) {
+			t.mu.RLock()
+			maps.Copy(changed, t.leaseKeys[id])
+			t.mu.RUnlock()
+		}
+		var added []string
+		for key, attached := range changed {
+			if attached {
+				added = append(added, key)
+			}
+		}
+		slices.Sort(added)
+		name := leaseID(id)
+		cursor := v.tx.Bucket(bucketLeaseKeys).Cursor()
+		for key, _ := cursor.Seek(name); bytes.HasPrefix(key, name); key, _ = cursor.Next() {
+			onDisk := key[len(name):]
+			for len(added) > 0 && added[0] < string(onDisk) {
+				if !yield([]byte(added[0]), nil) {
+					return
+				}
+				added = added[1:]
+			}
+			if _, known := changed[string(onDisk)]; !known && !yield(onDisk, nil) {
+				return
+			}
+		}
+		for _, key := range added {
+			if !yield([]byte(key), nil) {
+				return
+			}
 		}
 	}
-	slices.SortFunc(keys, bytes.Compare)
-	return keys, nil
 }
 
 func (a *applier) moveLease(key []byte, from, to int64) {
@@ -247,9 +270,12 @@ func (a *applier) revoke(req *kvv1.RevokeRequest) (*kvv1.RevokeResponse, error) 
 	if lease == nil || (req.GrantedIndex != 0 && lease.GrantedIndex != req.GrantedIndex) {
 		return nil, refusal.LeaseNotFound(req.GetId())
 	}
-	keys, err := a.view.leaseKeys(req.Id)
-	if err != nil {
-		return nil, err
+	var keys [][]byte
+	for key, err := range a.view.leaseKeys(req.Id) {
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, bytes.Clone(key))
 	}
 	resp := &kvv1.RevokeResponse{}
 	for _, key := range keys {

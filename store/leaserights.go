@@ -127,61 +127,60 @@ func (s *Store) MayReadLeases(ctx context.Context, state *access.State, who call
 	defer s.guard(&err)
 	looked := 0
 	for _, lease := range leases {
-		keys, err := v.leaseKeys(lease.GetId())
-		if err != nil {
-			return err
-		}
-		if looked += len(keys); looked > maxLeaseKeysRead {
-			return &refusal.Error{
-				Reason: kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
-				Message: fmt.Sprintf("the leases have more than %d keys, each of which would be looked at: "+
-					"list them as a user with the role %q, or ask for the time to live of each", maxLeaseKeysRead, access.Root),
-				Metadata: map[string]string{"field": "keys of the leases", "limit": strconv.Itoa(maxLeaseKeysRead)},
+		for key, err := range v.leaseKeys(lease.GetId()) {
+			if err == nil {
+				err = v.mayReadKeyOf(lease.GetId(), key, state, who)
 			}
-		}
-		if err := v.mayReadLease(state, who, lease.GetId(), keys); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+			if err == nil {
+				err = ctx.Err()
+			}
+			if looked++; err == nil && looked > maxLeaseKeysRead {
+				err = errManyLeaseKeys
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// mayReadLease looks only at keys that the caller may not read whether they still are the
-// lease's.
-func (v *view) mayReadLease(state *access.State, who caller.Caller, lease int64, keys [][]byte) error {
-	for _, key := range keys {
-		refused := state.Read(who, key, nil)
-		if refused == nil {
-			continue
-		}
-		ver, found, err := v.get(key, v.revision)
-		if err != nil {
-			return err
-		}
-		if found && ver.lease == lease {
-			return refused
-		}
+var errManyLeaseKeys = &refusal.Error{
+	Reason: kvv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+	Message: fmt.Sprintf("the leases have more than %d keys, each of which would be looked at: "+
+		"list them as a user with the role %q, or ask for the time to live of each", maxLeaseKeysRead, access.Root),
+	Metadata: map[string]string{"field": "keys of the leases", "limit": strconv.Itoa(maxLeaseKeysRead)},
+}
+
+// mayReadKeyOf refuses a caller who may not read a key, if it still is of a lease.
+func (v *view) mayReadKeyOf(lease int64, key []byte, state *access.State, who caller.Caller) error {
+	refused := state.Read(who, key, nil)
+	if refused == nil {
+		return nil
 	}
-	return nil
+	if has, err := v.hasLease(key, lease, v.revision); err != nil || !has {
+		return err
+	}
+	return refused
 }
 
 func (v *view) mayWriteLease(state *access.State, who caller.Caller, lease, revision int64) (keys int, err error) {
 	if !v.store.leases.has(lease) {
 		return 0, nil
 	}
-	attached, err := v.attached(lease, revision, 0)
-	if err != nil {
-		return 0, err
-	}
-	for _, key := range attached {
-		if err := state.Write(who, key, nil); err != nil {
+	for key, err := range v.leaseKeys(lease) {
+		if err != nil {
+			return 0, err
+		}
+		has, err := v.hasLease(key, lease, revision)
+		if err == nil && has {
+			keys, err = keys+1, state.Write(who, key, nil)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
-	return len(attached), nil
+	return keys, nil
 }
 
 // mayWriteLease is MayWriteLease for the command at hand.

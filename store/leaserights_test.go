@@ -140,3 +140,39 @@ func TestRightsToListLeases(t *testing.T) {
 		t.Errorf("with too many keys: %v", err)
 	}
 }
+
+// The first keys of a lease are found, in order, without a look at the others, in memory as
+// on the disk.
+func TestTheFirstKeysOfALease(t *testing.T) {
+	s := newSecured(t)
+	s.grant(1)
+	var want []string
+	put := func(from, to, step int, lease int64) {
+		for i := from; i < to; i += step {
+			s.as(nil, &kvv1.Command{Command: &kvv1.Command_Put{Put: leased(fmt.Sprintf("k%03d", i), lease)}})
+		}
+	}
+	put(0, 100, 2, 1)
+	if err := s.Flush(t.Context(), s.index); err != nil {
+		t.Fatal(err)
+	}
+	put(1, 100, 10, 1)
+	put(10, 100, 4, 0)
+	put(20, 30, 2, 1)
+	for i := range 100 {
+		detached := i >= 10 && (i-10)%4 == 0 && !(i >= 20 && i < 30)
+		if i%2 == 0 && !detached || i%10 == 1 {
+			want = append(want, fmt.Sprintf("k%03d", i))
+		}
+	}
+	for _, limit := range []int{0, 1, 7, len(want), 1000} {
+		keys, err := s.LeaseKeys(1, limit)
+		some := want
+		if limit > 0 {
+			some = want[:min(limit, len(want))]
+		}
+		if err != nil || fmt.Sprintf("%s", keys) != fmt.Sprint(some) {
+			t.Errorf("at most %d: %s, %v, want %v", limit, keys, err, some)
+		}
+	}
+}
