@@ -175,6 +175,11 @@ func TestRules(t *testing.T) {
 	}
 	nobody := Call{Method: "/etcdserverpb.KV/Range", Request: &pb.RangeRequest{Key: []byte("b")}, Err: rpctypes.ErrGRPCUserEmpty, Begun: time.Now()}
 	guess := Call{Method: "/etcdserverpb.Auth/Authenticate", Request: &pb.AuthenticateRequest{Name: "b"}, Err: rpctypes.ErrGRPCAuthFailed, Begun: time.Now()}
+	tenant := func(prefix string) Call {
+		set := &kvv1.SetTenant{Tenant: &kvv1.Tenant{Name: "shop", Prefix: []byte(prefix)}}
+		request := &kvv1.ChangeAuthRequest{Change: &kvv1.AuthChange{Change: &kvv1.AuthChange_SetTenant{SetTenant: set}}}
+		return Call{Method: "/baton.kv.v1.AuthService/ChangeAuth", Request: request, Begun: time.Now()}
+	}
 	revoke := Call{Method: "/etcdserverpb.Lease/LeaseRevoke", Request: &pb.LeaseRevokeRequest{ID: 7}, Begun: time.Now()}
 	snapshot := Call{Method: "/etcdserverpb.Maintenance/Snapshot", Request: &pb.SnapshotRequest{}, Begun: time.Now()}
 	for name, test := range map[string]struct {
@@ -198,6 +203,8 @@ func TestRules(t *testing.T) {
 		"a lock whose key has it":     {lock("a"), "writes all prefix:a/"},
 		"another lock":                {lock("b"), "writes all"},
 		"a lock without a name":       {lock(""), "writes all"},
+		"a tenant over the prefix":    {tenant("a"), "writes all prefix:a/"},
+		"another tenant":              {tenant("b/"), "writes all"},
 		"a lease, and its keys":       {revoke, "writes all prefix:a/"},
 		"a copy of everything":        {snapshot, "writes all prefix:a/"},
 	} {

@@ -124,10 +124,14 @@ func (f *found) look(m protoreflect.Message) {
 			}
 		case field.Kind() == protoreflect.MessageKind:
 			f.look(v.Message())
-		case field.Kind() == protoreflect.BytesKind && slices.Contains([]protoreflect.Name{"key", "prefix"}, field.Name()):
+		case field.Kind() == protoreflect.BytesKind && field.Name() == "key":
 			k.key = v.Bytes()
 		case field.Kind() == protoreflect.BytesKind && field.Name() == "range_end":
 			k.end = v.Bytes()
+		case field.Kind() == protoreflect.BytesKind && field.Name() == "prefix": // A tenant's.
+			if k.key, k.end = v.Bytes(), next(v.Bytes()); k.end == nil {
+				k.end = []byte{0}
+			}
 		case field.Kind() == protoreflect.BytesKind && field.Name() == "name":
 			f.name(v.Bytes())
 		case field.Kind() == protoreflect.StringKind && slices.Contains([]protoreflect.Name{"name", "user", "role"}, field.Name()):
