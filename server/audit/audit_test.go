@@ -127,6 +127,10 @@ func TestRecord(t *testing.T) {
 	trail.Note(Call{Method: "/baton.kv.v1.KVService/Txn", Request: many, Err: status.Error(codes.Internal, "SECRET"), Begun: time.Now()})
 	batch := &kvv1.WriteBatchResult{Header: &kvv1.ResponseHeader{Revision: 45}, Results: []*kvv1.WriteResult{{}, {Result: &kvv1.WriteResult_Error{Error: &kvv1.Error{Message: "SECRET"}}}}}
 	trail.Note(Call{Method: "/baton.kv.v1.KVService/Batch", Request: &kvv1.WriteBatch{}, Response: batch, Begun: time.Now()})
+	tenant := &kvv1.Tenant{Name: "room", Users: []string{"u"}, Namespaces: []string{"n"}, Prefix: []byte("p/")}
+	trail.Note(Call{Method: "/baton.kv.v1.AuthService/ChangeAuth", Begun: time.Now(), Request: &kvv1.ChangeAuthRequest{
+		Change: &kvv1.AuthChange{Change: &kvv1.AuthChange_SetTenant{SetTenant: &kvv1.SetTenant{Tenant: tenant}}},
+	}})
 	trail.Close()
 	lines := to.lines(t)
 	if strings.Contains(to.text.String(), "SECRET") {
@@ -151,9 +155,15 @@ func TestRecord(t *testing.T) {
 		{4, "names", `["bob"]`}, {4, "revision", "44"},
 		{5, "outcome", `"Internal"`}, {5, "more_keys", "68"},
 		{6, "refused", "1"}, {6, "revision", "45"},
+		{7, "keys", `[{"key":"p/"}]`},
 	} {
 		if got := get(want.line, want.field); got != want.text {
 			t.Errorf("line %d, %s: %s, want %s", want.line, want.field, got, want.text)
+		}
+	}
+	for _, name := range []string{"room", "u", "n"} {
+		if !strings.Contains(get(7, "names"), `"`+name+`"`) {
+			t.Errorf("whom a tenant is for: %s", get(7, "names"))
 		}
 	}
 	if keys := get(2, "keys"); len(keys) > 2*maxNameBytes || !strings.Contains(keys, `"cut":true`) {
