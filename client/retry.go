@@ -40,11 +40,12 @@ func (b *pause) wait(ctx context.Context, last *Error) {
 	if last.Reason == kvv1.ErrorReason_ERROR_REASON_OVERLOADED {
 		d = overloadedBackoff
 	}
-	if told := last.retryAfter(); told > 0 {
-		d = 2 * told // At least what was said, below.
+	d = d/2 + rand.N(d)
+	if told := last.retryAfter(); told > 0 { // Each who asks is told another time.
+		d = told + rand.N(told/4+time.Millisecond)
 	}
 	b.attempt++
-	timer := time.NewTimer(d/2 + rand.N(d))
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

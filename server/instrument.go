@@ -178,7 +178,11 @@ func (i instrumented) failed(ctx context.Context, err error) error {
 
 // judge slows down whoever makes too many calls that cannot succeed.
 func (i instrumented) judge(ctx context.Context, err error) {
-	if err == nil || i.identify == nil {
+	switch {
+	case i.identify == nil:
+		return
+	case err == nil:
+		inbound.Useful(ctx)
 		return
 	}
 	switch status.Code(err) {

@@ -65,8 +65,11 @@ func (c *core) propose(ctx context.Context, command *kvv1.Command) (*kvv1.Result
 		return nil, err
 	}
 	result, err := unlessRefused(log.Propose(ctx, command))
-	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED {
+	switch refusal.Reason(err) {
+	case kvv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED:
 		c.overQuota(refusal.Of(err).Metadata["tenant"])
+	case kvv1.ErrorReason_ERROR_REASON_RATE_EXCEEDED:
+		c.holdBack(ctx)
 	}
 	return result, err
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
+	"github.com/batondb/baton/internal/inbound"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -27,8 +28,10 @@ const (
 	keysPerRequest, bytesPerRequest = 100, 16 << 10
 	// leastMessage is the least that a message of a stream costs.
 	leastMessage = 1.0 / keysPerRequest
-	// defaultBurst is how much of a rate may be used at once.
-	defaultBurst = time.Second
+	// defaultBurst is how much of a rate may be used at once, and defaultBurstRequests
+	// at least: what comes at once is what neighbours wait for.
+	defaultBurst         = 100 * time.Millisecond
+	defaultBurstRequests = 10
 )
 
 // rates hold tenants to theirs, on this pod.
@@ -44,6 +47,7 @@ type rate struct {
 	mu              sync.Mutex // guards the fields below
 	at              time.Time
 	requests, bytes float64
+	told            time.Time // When the last one who was refused was told to come again.
 	counts          tenantCounts
 }
 
@@ -77,12 +81,11 @@ func (r *rates) of(state *access.State, tenant *kvv1.Tenant) *rate {
 
 // settle adds what time has brought; o.mu is held.
 func (o *rate) settle(t *kvv1.Tenant, now time.Time) {
-	burst := defaultBurst
-	if t.GetBurstMs() > 0 {
-		burst = time.Duration(t.GetBurstMs()) * time.Millisecond
+	burst, least := defaultBurst, float64(defaultBurstRequests)
+	if t.GetBurstMs() > 0 { // With less than one request nothing could ever begin.
+		burst, least = time.Duration(t.GetBurstMs())*time.Millisecond, 1
 	}
-	// It is never full with less than one, or nothing could ever begin.
-	requests := max(float64(t.GetRequestsPerSecond())*burst.Seconds(), 1)
+	requests := max(float64(t.GetRequestsPerSecond())*burst.Seconds(), least)
 	bytes := float64(t.GetBytesPerSecond()) * burst.Seconds()
 	if o.at.IsZero() {
 		o.requests, o.bytes = requests, bytes
@@ -120,10 +123,28 @@ func (r *rates) begin(state *access.State, t *kvv1.Tenant) error {
 	one.settle(t, r.now())
 	if wait := one.wait(t); wait > 0 {
 		one.counts.overRate++
-		return errRate(t.GetName(), wait)
+		return errRate(t.GetName(), one.turn(t, wait))
 	}
 	one.take(t, 1, 0)
 	return nil
+}
+
+// maxTurns is how far apart those come again who were refused: who does not wait must
+// not make those who do wait for ever.
+const maxTurns = time.Second
+
+// turn is when the next one who is refused is to come again, so that not all come at
+// once; o.mu is held.
+func (o *rate) turn(t *kvv1.Tenant, wait time.Duration) time.Duration {
+	next := o.at.Add(wait)
+	if perSecond := t.GetRequestsPerSecond(); perSecond > 0 && !o.told.Before(next) {
+		next = o.told.Add(seconds(1 / float64(perSecond)))
+		if latest := o.at.Add(wait + maxTurns); next.After(latest) {
+			next = latest
+		}
+	}
+	o.told = next
+	return next.Sub(o.at)
 }
 
 // owe takes what a call has cost besides.
@@ -175,7 +196,27 @@ func (c *core) begin(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	return c.rates.begin(state, t)
+	err := c.rates.begin(state, t)
+	if err != nil {
+		inbound.Impatient(ctx)
+	}
+	return err
+}
+
+// heldBack is for how long a pod lets a tenant's calls wait after the master has refused
+// one that it forwarded: the master would refuse the next ones, too.
+const heldBack = 50 * time.Millisecond
+
+func (c *core) holdBack(ctx context.Context) {
+	state, t := c.tenant(ctx)
+	if t == nil {
+		return
+	}
+	one := c.rates.of(state, t)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	one.settle(t, c.rates.now())
+	one.requests = min(one.requests, 1-heldBack.Seconds()*float64(t.GetRequestsPerSecond()))
 }
 
 // spend takes the cost of a command, of which one request is paid.

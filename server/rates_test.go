@@ -51,12 +51,27 @@ func TestRates(t *testing.T) {
 		t.Errorf("%d after an hour", got)
 	}
 	err := r.begin(nil, tenant)
-	if got := refusal.Of(err).Metadata; refusal.Reason(err) != rateExceeded || got[retryAfterKey] != "100" || got["tenant"] != "a" {
+	if got := refusal.Of(err).Metadata; refusal.Reason(err) != rateExceeded || got[retryAfterKey] != "1100" || got["tenant"] != "a" {
 		t.Errorf("%v %v", err, got)
+	}
+	now = now.Add(time.Minute)
+	if got := ask(); got != 20 {
+		t.Errorf("%d after a minute", got)
 	}
 	now = now.Add(100 * time.Millisecond)
 	if err := r.begin(nil, tenant); err != nil {
 		t.Errorf("after what it was told to wait: %v", err)
+	}
+	now = now.Add(5 * time.Second)
+	for range 20 {
+		if err := r.begin(nil, tenant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"100", "200", "300"} { // One after the other.
+		if got := refusal.Of(r.begin(nil, tenant)).Metadata[retryAfterKey]; got != want {
+			t.Errorf("told to wait for %s ms, want %s", got, want)
+		}
 	}
 	now = now.Add(2 * time.Second)
 	if wait := r.owe(nil, tenant, 5, 5000); wait != 3*time.Second {
@@ -320,5 +335,26 @@ func TestTheFirstTenantNeedsAllVersions(t *testing.T) {
 	other.log.old = false
 	if err := set(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A pod whose forwarded write the master has refused lets the next ones wait itself.
+func TestRateOnAFollower(t *testing.T) {
+	p, as := tenanted(t, &kvv1.Tenant{RequestsPerSecond: 100, BurstMs: 1000})
+	p.core.rates.now = func() time.Time { return time.Unix(1000, 0) }
+	apply, forwarded := p.log.propose, 0
+	p.log.propose = func(ctx context.Context, command *kvv1.Command) (*kvv1.Result, error) {
+		if forwarded++; forwarded == 3 {
+			return nil, errRate("room", time.Second)
+		}
+		return apply(ctx, command)
+	}
+	for i, want := range []codes.Code{codes.OK, codes.OK, codes.ResourceExhausted, codes.ResourceExhausted, codes.ResourceExhausted} {
+		if _, err := p.kv().Put(as("a"), &kvv1.PutRequest{Key: []byte("k")}); status.Code(err) != want {
+			t.Errorf("the write %d: %v", i, err)
+		}
+	}
+	if forwarded != 3 {
+		t.Errorf("%d writes were forwarded", forwarded)
 	}
 }

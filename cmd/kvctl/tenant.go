@@ -78,7 +78,7 @@ is millions of keys.`,
 	flags.Var(&f.maxBytes, "max-bytes", "the most bytes of keys and values, for example 1GiB; 0: no limit")
 	flags.Var(&f.rate, "rate", "the most requests a second; 0: no limit")
 	flags.Var(&f.byteRate, "byte-rate", "the most bytes a second, for example 10MiB; 0: no limit")
-	flags.DurationVar(&f.burst, "burst", 0, "how much of the rate may be used at once after a pause (1s)")
+	flags.DurationVar(&f.burst, "burst", 0, "how much of the rate may be used at once after a pause (100ms, and at least 10 requests)")
 	noFiles(cmd, "namespace", "service-account", "member", "prefix", "max-keys", "max-bytes", "rate", "byte-rate", "burst")
 	return cmd
 }

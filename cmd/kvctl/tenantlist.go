@@ -36,7 +36,7 @@ type jsonLimits struct {
 }
 
 // defaultBurstMs is what a burst of 0 means.
-const defaultBurstMs = 1000
+const defaultBurstMs = 100
 
 func burstMs(t *kvv1.Tenant) int64 {
 	if t.GetBurstMs() == 0 {

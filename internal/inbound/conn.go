@@ -203,6 +203,9 @@ func (c *conn) useless(kind http2.FrameType, flags http2.Flags, length int) int 
 		}
 		return 0
 	case http2.FrameHeaders:
+		if c.address.isWary() {
+			return impatienceCost
+		}
 		return 0
 	case http2.FrameWindowUpdate, http2.FramePing:
 		if c.pay() {

@@ -24,6 +24,11 @@ const (
 	settingsCost = 4
 	// callCost is that of a call which is malformed or refused.
 	callCost = 4
+	// impatienceCost is that of a call whose caller is told each time when to come again:
+	// one who waits is refused a few times a second, and the others get nothing by it.
+	impatienceCost = 16
+	// waryTime is how long a connection is wary after such a call: see Address.wary.
+	waryTime = time.Second
 	// connectionCost is that of a new connection: 1000 may come at once, and 250 a second.
 	// With TLS one takes half a millisecond.
 	connectionCost = 8
@@ -102,6 +107,13 @@ func (v *visitor) spend(cost int) time.Time {
 	return time.Time{}
 }
 
+// giveBackCost gives back what was spent.
+func (v *visitor) giveBackCost(cost int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.paid = v.paid.Add(-time.Duration(cost) * costTime)
+}
+
 // rested says that nothing needs to be remembered.
 func (v *visitor) rested() bool {
 	v.mu.Lock()
@@ -119,8 +131,12 @@ type Address struct {
 	// that have spent something themselves, and as long as what was spent before them by
 	// connections of the same address takes: so others behind the address do not wait.
 	until atomic.Int64
-	open  context.Context // Ends with the connection, or the port.
-	end   context.CancelFunc
+	// wary is until when calls pay impatienceCost as they are read, in Unix nanoseconds,
+	// and get it back if they were of use. Otherwise hundreds of them, which have waited
+	// in the connection, are read and refused at once after each rest.
+	wary atomic.Int64
+	open context.Context // Ends with the connection, or the port.
+	end  context.CancelFunc
 }
 
 // arrive is called with a new connection's address, and leave with that of one that has
@@ -187,5 +203,33 @@ func (a *Address) restFor(most time.Duration) {
 func Useless(ctx context.Context) {
 	if address := addressOf(ctx); address != nil {
 		address.spend(callCost)
+	}
+}
+
+// isWary says that calls are to pay in advance.
+func (a *Address) isWary() bool {
+	until := a.wary.Load()
+	return until != 0 && time.Now().UnixNano() < until
+}
+
+// Impatient notes that a call was refused for now, and its caller told when to come again.
+func Impatient(ctx context.Context) {
+	address := addressOf(ctx)
+	if address == nil {
+		return
+	}
+	wary := address.isWary()
+	if !wary {
+		address.spend(impatienceCost)
+	}
+	if until := address.until.Load(); wary || until != 0 { // Its address owes.
+		address.wary.Store(time.Now().Add(waryTime).UnixNano())
+	}
+}
+
+// Useful notes that a call was answered.
+func Useful(ctx context.Context) {
+	if address := addressOf(ctx); address != nil && address.isWary() {
+		address.visitor.giveBackCost(impatienceCost)
 	}
 }

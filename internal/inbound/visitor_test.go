@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/batondb/baton/internal/rawgrpc"
@@ -54,6 +55,47 @@ func TestOnlyWhoSpendsWaits(t *testing.T) {
 	hostile.rest()
 	if p.Slowed() != 1 {
 		t.Errorf("%d waited", p.Slowed())
+	}
+}
+
+// Who is refused again and again without waiting has its calls read one after the other,
+// of one connection only, and those that are of use cost nothing in the end.
+func TestImpatience(t *testing.T) {
+	p := New(Options{})
+	from := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}
+	hostile, honest := p.arrive(from), p.arrive(from)
+	ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: hostile})
+	refusals := 0
+	for ; !hostile.isWary(); refusals++ {
+		if refusals > 2*idleBurst {
+			t.Fatal("it never waits")
+		}
+		Impatient(ctx)
+	}
+	if refusals < idleBurst/impatienceCost || honest.isWary() {
+		t.Errorf("after %d refusals, and another connection: %t", refusals, honest.isWary())
+	}
+	if cost := (&conn{address: hostile}).useless(http2.FrameHeaders, 0, 1); cost != impatienceCost {
+		t.Errorf("a call costs %d", cost)
+	}
+	if cost := (&conn{address: honest}).useless(http2.FrameHeaders, 0, 1); cost != 0 {
+		t.Errorf("a call of another connection costs %d", cost)
+	}
+	owed := func() time.Time {
+		hostile.visitor.mu.Lock()
+		defer hostile.visitor.mu.Unlock()
+		return hostile.visitor.paid
+	}
+	before := owed()
+	hostile.spend(impatienceCost)
+	Impatient(ctx) // It has paid as it was read.
+	if got := owed().Sub(before); got != impatienceCost*costTime {
+		t.Errorf("a call that was refused costs %s", got)
+	}
+	Useful(ctx)
+	Useful(peer.NewContext(t.Context(), &peer.Peer{Addr: honest}))
+	if got := owed(); !got.Equal(before) {
+		t.Errorf("a call that was of use costs %s", got.Sub(before))
 	}
 }
 

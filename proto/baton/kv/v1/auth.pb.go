@@ -7,12 +7,11 @@
 package kvv1
 
 import (
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
-
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -1762,7 +1761,8 @@ type Tenant struct {
 	// the master; 0: no limit.
 	RequestsPerSecond int64 `protobuf:"varint,8,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
 	BytesPerSecond    int64 `protobuf:"varint,9,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
-	// How many milliseconds of the rate may be used at once after a pause; 0: 1,000.
+	// How many milliseconds of the rate may be used at once after a pause; 0: 100, and
+	// at least 10 requests.
 	BurstMs       int64 `protobuf:"varint,10,opt,name=burst_ms,json=burstMs,proto3" json:"burst_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
