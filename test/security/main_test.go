@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 		os.Exit(attack(arguments))
 	}
 	flag.Parse()
+	if *floodTo != "" {
+		os.Exit(flood())
+	}
 	if !*attacks {
 		return // Nothing is to be built.
 	}
