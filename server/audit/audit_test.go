@@ -155,7 +155,7 @@ func TestRecord(t *testing.T) {
 		{4, "names", `["bob"]`}, {4, "revision", "44"},
 		{5, "outcome", `"Internal"`}, {5, "more_keys", "68"},
 		{6, "refused", "1"}, {6, "revision", "45"},
-		{7, "keys", `[{"key":"p/"}]`},
+		{7, "keys", `[{"end":"p0","key":"p/"}]`},
 	} {
 		if got := get(want.line, want.field); got != want.text {
 			t.Errorf("line %d, %s: %s, want %s", want.line, want.field, got, want.text)
