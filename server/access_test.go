@@ -152,12 +152,17 @@ func TestAnUnlistedPathIsNotServed(t *testing.T) {
 	}
 }
 
-// Access control is not enabled if nobody could disable it again.
+// Access control is not enabled if nobody could disable it again, and nobody is the last
+// who could, and leaves.
 func TestEnablingLocksNobodyOut(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	auth := kvv1.NewAuthServiceClient(p.conn)
 	change := func(change *kvv1.AuthChange, password string) error {
-		_, err := auth.ChangeAuth(within5s(t), &kvv1.ChangeAuthRequest{Change: change, Password: password})
+		ctx := within5s(t)
+		if state := p.store.Access(); state.Enabled() {
+			ctx = metadata.AppendToOutgoingContext(ctx, etcdTokenKey, newToken(state.TokenKey(), "alice", state.User("alice").GetGeneration(), time.Now().Add(time.Minute)))
+		}
+		_, err := auth.ChangeAuth(ctx, &kvv1.ChangeAuthRequest{Change: change, Password: password})
 		return err
 	}
 	add := func(user string, without bool) *kvv1.AuthChange {
@@ -165,6 +170,12 @@ func TestEnablingLocksNobodyOut(t *testing.T) {
 	}
 	grant := func(user string) *kvv1.AuthChange {
 		return &kvv1.AuthChange{Change: &kvv1.AuthChange_GrantRole{GrantRole: &kvv1.GrantRole{User: user, Role: access.Root}}}
+	}
+	revoke := func(user string) *kvv1.AuthChange {
+		return &kvv1.AuthChange{Change: &kvv1.AuthChange_RevokeRole{RevokeRole: &kvv1.RevokeRole{User: user, Role: access.Root}}}
+	}
+	remove := func(user string) *kvv1.AuthChange {
+		return &kvv1.AuthChange{Change: &kvv1.AuthChange_DeleteUser{DeleteUser: &kvv1.DeleteUser{Name: user}}}
 	}
 	enable := &kvv1.AuthChange{Change: &kvv1.AuthChange_Enable{Enable: &kvv1.EnableAuth{}}}
 	for _, step := range []struct {
@@ -176,6 +187,9 @@ func TestEnablingLocksNobodyOut(t *testing.T) {
 		{enable, codes.InvalidArgument},
 		{grant("alice"), codes.OK},
 		{enable, codes.OK},
+		{revoke("alice"), codes.InvalidArgument}, {remove("alice"), codes.InvalidArgument},
+		{remove("nobody"), codes.NotFound}, {revoke(access.Root), codes.FailedPrecondition},
+		{add("bob", false), codes.OK}, {grant("bob"), codes.OK}, {remove("alice"), codes.OK},
 	} {
 		if err := change(step.change, "secret"); status.Code(err) != step.want {
 			t.Errorf("%v: %v, want %s", step.change, err, step.want)

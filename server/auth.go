@@ -152,7 +152,9 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 	case *kvv1.AuthChange_Enable:
 		m.Enable.TokenKey = make([]byte, tokenKeyBytes)
 		_, _ = rand.Read(m.Enable.TokenKey) // Never fails.
-		err = c.somebodyAdministers(ctx)
+		err = c.somebodyAdministers(ctx, change)
+	case *kvv1.AuthChange_DeleteUser, *kvv1.AuthChange_RevokeRole:
+		err = c.somebodyAdministers(ctx, change)
 	case *kvv1.AuthChange_AddUser:
 		if m.AddUser.PasswordHash = nil; !m.AddUser.GetNoPassword() {
 			m.AddUser.PasswordHash, err = c.bounds.passwords.hash(ctx, password)
@@ -179,25 +181,24 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 
 const tokenKeyBytes = 32
 
-// somebodyAdministers refuses to enable access control if it is known of nobody that
-// they could change anything afterwards, not even disable it: of those with the role
-// "root" one must have a password, or have made this call.
-func (c *core) somebodyAdministers(ctx context.Context) error {
+// somebodyAdministers refuses a change after which access control would be on, and it
+// would be known of nobody that they could change anything, not even disable it: of those
+// with the role "root" one must have a password, or have made this call.
+func (c *core) somebodyAdministers(ctx context.Context, change *kvv1.AuthChange) error {
 	st, err := c.prepareRead(ctx, nil)
 	if err != nil {
 		return err
 	}
-	state := st.Access()
-	root := state.User(access.Root)
-	if !slices.Contains(root.GetRoles(), access.Root) || state.HasRole(caller.From(ctx), access.Root) {
-		return nil // It is refused for that, in words that etcdctl goes by, or it is the caller.
+	after, err := st.Access().Apply(change)
+	if err != nil || !after.Enabled() || after.HasRole(caller.From(ctx), access.Root) {
+		return nil //nolint:nilerr // Where it is applied it is refused as well, in words that etcdctl goes by.
 	}
-	for _, u := range state.Users() {
+	for _, u := range after.Users() {
 		if slices.Contains(u.GetRoles(), access.Root) && !u.GetNoPassword() && len(u.GetPasswordHash()) > 0 {
 			return nil
 		}
 	}
-	return errInvalid("enable", "nobody with the role %q has a password, and this call is by none of them: it would lock everybody out", access.Root)
+	return errInvalid("change", "nobody with the role %q would have a password, and this call is by none of them: it would lock everybody out", access.Root)
 }
 
 // everyPodKnows refuses the first change of users and roles, or of tenants, until every
