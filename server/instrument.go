@@ -131,7 +131,8 @@ func (i instrumented) building(handle grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-// stream wraps a stream; paced: the rate of its caller's tenant slows down what is sent.
+// stream wraps a stream; paced: it brings what it finds, rather than answering each of its
+// requests, and the rate of its caller's tenant slows that down.
 func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandler, paced bool) grpc.StreamHandler {
 	return func(service any, stream grpc.ServerStream) error {
 		start := time.Now()
@@ -234,19 +235,20 @@ type servedStream struct {
 	grpc.ServerStream
 	ctx  context.Context
 	core *core // nil: what is sent is not counted.
-	// paced: it waits while its caller's tenant owes.
+	// paced: it waits while its caller's tenant owes, and has no grace.
 	paced  bool
 	caller caller.Caller
 }
 
 // lapseGrace is how long after the end of a caller's proof the answers are still sent to
-// what it asked before. The timer that ends the stream then stands still while the machine
-// does, and does not know of a clock that is put right: this goes by the clock.
+// what it asked before, on streams that answer. The timer that ends a stream stands still
+// while the machine does, and does not know of a clock that is put right: this goes by the
+// clock.
 const lapseGrace = defaultDeadline
 
 // SendMsg implements grpc.ServerStream.
 func (s *servedStream) SendMsg(message any) error {
-	if until := s.caller.Until; !until.IsZero() && time.Now().After(until.Add(lapseGrace)) {
+	if s.lapsed() {
 		return errLapsed(s.caller)
 	}
 	if s.core == nil {
@@ -268,6 +270,15 @@ func (s *servedStream) SendMsg(message any) error {
 }
 
 func (s *servedStream) Context() context.Context { return s.ctx }
+
+// lapsed says that nothing more is sent, as what proved who calls has ended.
+func (s *servedStream) lapsed() bool {
+	end := s.caller.Until
+	if !s.paced {
+		end = end.Add(lapseGrace)
+	}
+	return !s.caller.Until.IsZero() && time.Now().After(end)
+}
 
 // whileProved ends a call that its client lets wait until after the end of what proves who
 // calls, and the grace; one without a deadline looks after that itself.

@@ -65,6 +65,8 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 	lapse.Store(&until)
 	watch, err := kvv1.NewWatchServiceClient(p.conn).Watch(ctx, &kvv1.WatchRequest{Key: []byte("k")})
 	streams := []begun{begin(t, "watch", watch, err)}
+	behind, err := kvv1.NewWatchServiceClient(p.conn).Watch(ctx, &kvv1.WatchRequest{Key: []byte("l"), RangeEnd: []byte("m"), StartRevision: 1})
+	streams = append(streams, begin(t, "a watch that is not read", behind, err))
 	keepAlive, err := kvv1.NewLeaseServiceClient(p.conn).KeepAlive(ctx)
 	streams = append(streams, begin(t, "keep-alives", keepAlive, err))
 	batch, err := p.kv().Batch(ctx)
@@ -89,11 +91,12 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 
 	sleep.For(ctx, time.Until(until.Add(200*time.Millisecond)))
 	p.store.put("afterwards")
+	p.store.apply(&kvv1.Command{Identity: &kvv1.Identity{Pod: true}, Command: &kvv1.Command_Put{Put: &kvv1.PutRequest{Key: []byte("lz"), Value: []byte("afterwards")}}})
 	for _, s := range streams {
 		message, err := s.recv()
 		for ; err == nil; message, err = s.recv() {
-			if w, ok := message.(*kvv1.WatchResponse); ok && len(w.GetEvents()) > 0 {
-				t.Errorf("%s: %v came after the end", s.name, w)
+			if w, ok := message.(*kvv1.WatchResponse); ok && strings.Contains(w.String(), "afterwards") {
+				t.Errorf("%s brings what was written after the end", s.name)
 			}
 		}
 		if _, reason, _ := info(err); reason != "UNAUTHENTICATED" || !strings.Contains(err.Error(), "next one") {
@@ -122,13 +125,14 @@ func (s *sink) SendMsg(any) error {
 // timers may be late.
 func TestTheGraceOfALapse(t *testing.T) {
 	for _, test := range []struct {
-		ago  time.Duration
-		sent bool
-	}{{time.Second, true}, {lapseGrace + time.Second, false}} {
+		ago   time.Duration
+		paced bool
+		sent  bool
+	}{{-time.Minute, true, true}, {time.Second, true, false}, {time.Second, false, true}, {lapseGrace + time.Second, false, false}} {
 		to := &sink{}
-		s := &servedStream{ServerStream: to, ctx: t.Context(), caller: caller.Caller{User: "a", Until: time.Now().Add(-test.ago)}}
+		s := &servedStream{ServerStream: to, ctx: t.Context(), paced: test.paced, caller: caller.Caller{User: "a", Until: time.Now().Add(-test.ago)}}
 		if err := s.SendMsg(&kvv1.PutResponse{}); to.sent != test.sent || (err == nil) != test.sent {
-			t.Errorf("%s after the end: sent %t, %v", test.ago, to.sent, err)
+			t.Errorf("%s after the end, paced %t: sent %t, %v", test.ago, test.paced, to.sent, err)
 		}
 	}
 }
