@@ -63,6 +63,7 @@ func TestS27CertificatesRotate(t *testing.T) {
 	}
 	stop()
 	c.onlyTrust(p.ca("next"), p.ca("ca"))
+	mayOnly(t, c.as(first), c.namespace, always...)
 }
 
 // certificate is the one in a folder.
