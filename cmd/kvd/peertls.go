@@ -128,8 +128,8 @@ func (p *peerTLS) notes() []string {
 		return nil
 	}
 	status := p.files.Status()
-	all := []string{fmt.Sprintf("peer certificate: ends %s; the first of its CAs ends %s",
-		status.Certificate.UTC().Format(time.RFC3339), status.CA.UTC().Format(time.RFC3339))}
+	all := []string{fmt.Sprintf("peer certificate: ends %s, issued by %q; CAs trusted: %d, the first ends %s",
+		status.Certificate.UTC().Format(time.RFC3339), status.Issuer, status.CAs, status.CA.UTC().Format(time.RFC3339))}
 	if status.Problem != nil {
 		all = append(all, "peer certificate: not renewed: "+status.Problem.Error())
 	}

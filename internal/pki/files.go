@@ -198,6 +198,8 @@ func (f *Files) Changed() <-chan struct{} {
 // Status is for metrics and for people.
 type Status struct {
 	Certificate, CA time.Time // when the certificate, and the first of the CAs, end
+	Issuer          string    // the name of the CA that the certificate is of
+	CAs             int       // how many are trusted
 	Failures        uint64    // how often changed files could not be used
 	Problem         error     // why those on disk do not count; nil: they do
 }
@@ -206,7 +208,7 @@ type Status struct {
 func (f *Files) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Status{Failures: f.failures, Problem: f.failed}
+	s := Status{Failures: f.failures, Problem: f.failed, Issuer: f.material.Certificate.Leaf.Issuer.CommonName, CAs: len(f.material.CAs)}
 	s.Certificate, s.CA = f.material.Expiry()
 	return s
 }

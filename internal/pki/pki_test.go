@@ -183,7 +183,7 @@ func TestFilesChange(t *testing.T) {
 	}
 	changed := f.Changed()
 	write(t, dir, second, one, two)
-	if err := f.Reload(); err != nil || f.Material() == used || len(f.Material().CAs) != 2 || f.Status().Problem != nil {
+	if err := f.Reload(); err != nil || f.Material() == used || len(f.Material().CAs) != 2 || f.Status().CAs != 2 || f.Status().Problem != nil {
 		t.Errorf("a sound change: %v, %+v", err, f.Status())
 	}
 	select {

@@ -66,7 +66,9 @@ func (a *authorities) rotate(from *pki.CA, trusted ...*pki.CA) {
 		ends := a.certify(p.Pod, from, trusted...)
 		a.s.eventually(p.Name+" uses its new certificate", whole, func() error {
 			text, _, err := p.Get(context.Background(), "/readyz?verbose")
-			if want := "peer certificate: ends " + ends.UTC().Format(time.RFC3339); err == nil && !strings.Contains(text, want) {
+			want := fmt.Sprintf("peer certificate: ends %s, issued by %q; CAs trusted: %d,",
+				ends.UTC().Format(time.RFC3339), from.Certificate.Subject.CommonName, len(trusted))
+			if err == nil && !strings.Contains(text, want) {
 				err = fmt.Errorf("%q is not in %s", want, text)
 			}
 			return err
