@@ -7,5 +7,9 @@
 // its own.) When the first frame of a message shows that the rest is still to come,
 // its declared length is taken from what the caller may have; if that is too much, the
 // length that gRPC is shown is one that it refuses with RESOURCE_EXHAUSTED. A message
-// that does not arrive in time is ended for gRPC, too. Answers are not touched.
+// that does not arrive in time is ended for gRPC, too. Answers are followed: a call counts
+// until its end is written.
+//
+// What is of no use, and costs a pod more than its sender, is counted by address, and
+// the connections that it comes from are read more slowly; see visitor.
 package inbound

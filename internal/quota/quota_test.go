@@ -54,3 +54,23 @@ func TestGive(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What one can do without leaves as much again for the same caller.
+func TestSpare(t *testing.T) {
+	q := New("bytes", 90)
+	var got int64
+	for q.TakeSpare("a", 1) {
+		got++
+	}
+	if got != 30 {
+		t.Errorf("a got %d", got)
+	}
+	if got := takeAll(q, "a"); got != 15 {
+		t.Errorf("a got %d more", got)
+	}
+	if q.TakeSpare("a", 1) || !q.TakeSpare("b", 15) {
+		t.Error("a has something to spare, or b has not")
+	}
+	q.Give("a", 45)
+	q.Give("b", 15)
+}

@@ -24,6 +24,7 @@ var clientAttacks = []struct {
 	{"headers of 14 MiB", longHeaders},
 	{"unread ranges", unreadRanges},
 	{"unread pages and scans", unreadPages},
+	{"thousands of pages at once", manyPages},
 	{"unread small answers", unreadSmall},
 	{"unfinished requests", unfinished},
 	{"messages in small pieces", pieces},
@@ -95,6 +96,11 @@ func unreadPages(a *attacker) error {
 		return err
 	}
 	return a.unread(5, 200, "/baton.kv.v1.KVService/Scan", &kvv1.ScanRequest{Range: all})
+}
+
+// manyPages asks for 24 GB at once.
+func manyPages(a *attacker) error {
+	return a.unread(3, 4000, "/baton.kv.v1.KVService/Range", &kvv1.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")})
 }
 
 // unreadSmall leaves 2 GB of answers unread, each of which is hardly worth a count.
