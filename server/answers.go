@@ -223,13 +223,13 @@ func (codec) Marshal(message any) (mem.BufferSlice, error) {
 	if !ok {
 		return protoCodec.Marshal(message)
 	}
-	encoded, err := proto.MarshalOptions{}.MarshalAppend(nil, sent.message)
+	encoded, err := proto.Marshal(sent.message)
 	if err != nil {
 		uncount(sent)
 		return nil, err
 	}
 	all := append(mem.BufferSlice{mem.SliceBuffer(encoded)}, sent.parts...)
-	sent.parts = nil
+	sent.message, sent.parts = nil, nil // sent stays until they are read.
 	if sent.bytes == 0 {
 		return all, nil
 	}
@@ -237,7 +237,10 @@ func (codec) Marshal(message any) (mem.BufferSlice, error) {
 		last.freed = func() { uncount(sent) }
 		return all, nil
 	}
-	last := slices.Grow(all[len(all)-1].ReadOnlyData(), pooledBytes)
+	last := all[len(all)-1].ReadOnlyData()
+	if cap(last) <= pooledBytes {
+		last = slices.Grow(last, pooledBytes)
+	}
 	all[len(all)-1] = mem.NewBuffer(&last, sent)
 	return all, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
@@ -27,9 +26,8 @@ type bounds struct {
 	leases         *quota.Quota
 	held           heldLeases
 	inbound        *inbound.Port
-	// readPatience is the limit of that name; shorter in tests.
-	readPatience time.Duration
-	passwords    *passwords
+	reading        rangeReads
+	passwords      *passwords
 }
 
 // newBounds takes what makes an error into what the client gets.
@@ -45,7 +43,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 		leases:         quota.New("leases", maxLeases),
 		answers:        quota.New("bytes of unread answers", maxAnswerBytes),
 		held:           heldLeases{by: map[int64]heldLease{}},
-		readPatience:   readPatience,
+		reading:        rangeReads{quota.NewTurns(maxReads), readPatience},
 		passwords:      newPasswords(),
 	}
 	b.inbound = inbound.New(inbound.Options{

@@ -28,6 +28,13 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	if err != nil {
 		return nil, err
 	}
+	if len(req.GetRangeEnd()) > 0 {
+		turn, err := s.core.turn(ctx, req.GetCountOnly())
+		if err != nil {
+			return nil, err
+		}
+		defer turn.End()
+	}
 	response, err := st.Range(ctx, req)
 	if err != nil {
 		return nil, err
@@ -80,10 +87,17 @@ func (s *kvService) Scan(req *kvv1.ScanRequest, out grpc.ServerStreamingServer[k
 	if err != nil {
 		return err
 	}
+	turn, err := s.core.turn(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer turn.End()
 	return st.Scan(ctx, bounds, func(revision int64, kvs []*kvv1.KeyValue) error {
-		return out.Send(&kvv1.ScanResponse{
-			Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.core.options.Name},
-			Kvs:    kvs,
+		return turn.Outside(ctx, func() error {
+			return out.Send(&kvv1.ScanResponse{
+				Header: &kvv1.ResponseHeader{Revision: revision, Pod: s.core.options.Name},
+				Kvs:    kvs,
+			})
 		})
 	})
 }

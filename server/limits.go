@@ -63,6 +63,9 @@ const (
 	// maxRangeBytes of an etcd range: its parts are counted in memory, half a KiB for
 	// each, and clients hold all of it.
 	maxRangeBytes = 1 << 30
+	// maxReads of ranges at once: a page has up to 2 MiB, and takes as much again when it
+	// is encoded. The rest wait.
+	maxReads = 16
 	// maxUncountedBytes of an answer are not worth the count, since calls are counted.
 	maxUncountedBytes = 4 << 10
 	// maxCalls are those whose client has not said all, those whose handler runs, and

@@ -384,7 +384,7 @@ func TestTransactionOverTooManyKeys(t *testing.T) {
 // is read slowly goes on.
 func TestUnreadSnapshotEnds(t *testing.T) {
 	p := newPod(t, "kv-0").use()
-	p.core.bounds.readPatience = 700 * time.Millisecond
+	p.core.bounds.reading.patience = 700 * time.Millisecond
 	for range 16 {
 		p.store.put(strings.Repeat("v", 1<<20))
 	}
@@ -404,7 +404,7 @@ func TestUnreadSnapshotEnds(t *testing.T) {
 			sleep.For(t.Context(), 30*time.Millisecond)
 		}
 	}
-	if !errors.Is(err, io.EOF) || time.Since(begin) < 2*p.core.bounds.readPatience {
+	if !errors.Is(err, io.EOF) || time.Since(begin) < 2*p.core.bounds.reading.patience {
 		t.Errorf("read slowly: %v, %d parts, %s", err, read, time.Since(begin))
 	}
 	for err = nil; err == nil; _, err = unread.Recv() {

@@ -27,7 +27,7 @@ func (c *core) whileRead(ctx context.Context, run func(moved func()) error) erro
 			}
 		})
 	})
-	patience := time.NewTimer(c.bounds.readPatience)
+	patience := time.NewTimer(c.bounds.reading.patience)
 	defer patience.Stop()
 	for {
 		select {
@@ -36,9 +36,9 @@ func (c *core) whileRead(ctx context.Context, run func(moved func()) error) erro
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-move:
-			patience.Reset(c.bounds.readPatience)
+			patience.Reset(c.bounds.reading.patience)
 		case <-patience.C:
-			return status.Error(codes.DeadlineExceeded, fmt.Sprintf("the client has read nothing for %s: it is to ask anew", c.bounds.readPatience))
+			return status.Error(codes.DeadlineExceeded, fmt.Sprintf("the client has read nothing for %s: it is to ask anew", c.bounds.reading.patience))
 		}
 	}
 }

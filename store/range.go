@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
@@ -73,14 +74,25 @@ type pageLimits struct {
 	bytes int
 }
 
-// cancelEvery is how many keys are visited between looks at the context.
-const cancelEvery = 1024
+const (
+	// cancelEvery is how many keys are visited between looks at the context.
+	cancelEvery = 1024
+	// yieldBytes are read between chances for others to run: a page takes milliseconds,
+	// and what is a write's turn takes microseconds.
+	yieldBytes = 64 << 10
+	// visitBytes is what visiting a key takes as long as.
+	visitBytes = 256
+)
 
 // page reads the first page of a range at v.reading.
 func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimits) (*kvv1.RangeResponse, error) {
 	resp := &kvv1.RangeResponse{}
-	visited, size := 0, 0
+	visited, size, busy := 0, 0, 0
 	visit := func(key []byte, ver *version) (bool, error) {
+		if busy += visitBytes; busy >= yieldBytes {
+			busy = 0
+			runtime.Gosched()
+		}
 		if visited++; visited%cancelEvery == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -98,7 +110,7 @@ func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimi
 			}
 		}
 		kv := ver.keyValue(key, req.KeysOnly)
-		size += len(kv.Key) + len(kv.Value) + entryOverhead
+		size, busy = size+len(kv.Key)+len(kv.Value)+entryOverhead, busy+len(kv.Value)
 		resp.Kvs = append(resp.Kvs, kv)
 		resp.Count++
 		return true, nil

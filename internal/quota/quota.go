@@ -45,6 +45,17 @@ func (q *Quota) Take(who string, n int64) error {
 	return nil
 }
 
+// Room fails as Take would, and takes nothing.
+func (q *Quota) Room(who string, n int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if mine := q.by[who]; mine+n > q.limit-q.used-n {
+		q.refused.Add(1)
+		return q.refusal(who, mine, n)
+	}
+	return nil
+}
+
 // TakeSpare takes n for a caller if the caller can do without it, and says whether it
 // has: so much is only there for what nothing depends on that as much again is left for
 // the same caller.

@@ -25,6 +25,13 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
 	}
+	if len(req.GetRangeEnd()) > 0 {
+		turn, err := s.pod.Turn(ctx, req.GetCountOnly())
+		if err != nil {
+			return nil, s.pod.fail(ctx, err)
+		}
+		defer turn.End()
+	}
 	for {
 		response, revision, err := answer(ctx, st, req)
 		if err != nil && req.GetRevision() <= 0 && compacted(err) {

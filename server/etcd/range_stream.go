@@ -27,15 +27,22 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out pb.KV_RangeStreamServe
 	if err != nil {
 		return s.pod.fail(ctx, err)
 	}
+	turn, err := s.pod.Turn(ctx, req.GetCountOnly())
+	if err != nil {
+		return s.pod.fail(ctx, err)
+	}
+	defer turn.End()
+	send := func(part *pb.RangeResponse) error { return out.Send(&pb.RangeStreamResponse{RangeResponse: part}) }
 	stream := &rangeStream{store: st, req: req, send: func(part *pb.RangeResponse) error {
-		return out.Send(&pb.RangeStreamResponse{RangeResponse: part})
+		return turn.Outside(ctx, func() error { return send(part) })
 	}}
 	last, err := stream.run(ctx)
 	if err != nil {
 		return s.pod.fail(ctx, err)
 	}
+	turn.End()
 	last.Header = s.pod.header(stream.newest)
-	return stream.send(last)
+	return send(last)
 }
 
 // rangeStream is one range on its way to the client.
