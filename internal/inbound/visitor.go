@@ -223,7 +223,7 @@ func Impatient(ctx context.Context) {
 		address.spend(impatienceCost)
 	}
 	if until := address.until.Load(); wary || until != 0 { // Its address owes.
-		address.wary.Store(time.Now().Add(waryTime).UnixNano())
+		address.wary.Store(max(time.Now().UnixNano(), until) + int64(waryTime)) // Also after the rest.
 	}
 }
 

@@ -72,6 +72,9 @@ func TestImpatience(t *testing.T) {
 		}
 		Impatient(ctx)
 	}
+	if until := hostile.until.Load(); hostile.wary.Load() <= until {
+		t.Error("what has waited is read at once after the rest")
+	}
 	if refusals < idleBurst/impatienceCost || honest.isWary() {
 		t.Errorf("after %d refusals, and another connection: %t", refusals, honest.isWary())
 	}

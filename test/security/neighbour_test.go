@@ -25,9 +25,9 @@ const (
 	// requests a second.
 	tenantRate, neighbourRate = 500, 500
 	// phaseTime is how long the neighbour is alone, and beside the tenant, in each round.
-	phaseTime = 4 * time.Second
+	phaseTime = 3 * time.Second
 	// settling is until the tenant has used its burst.
-	settling = 2 * time.Second
+	settling = time.Second
 	// mayCost is by how much the neighbour's 99th percentile may rise.
 	mayCost = 0.10
 )
