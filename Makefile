@@ -58,7 +58,7 @@ test-older: ## Run clusters of which one pod is of an earlier commit, with users
 	git archive $(OLDER) | tar -x -C bin/older/source
 	cd bin/older/source && CGO_ENABLED=0 $(GO) build -o ../kvd ./cmd/kvd
 	rm -rf bin/older/source
-	$(GO) test ./test/process -run TestUsersAmongOlderPods -v -count 1 -args -older=$(CURDIR)/bin/older/kvd
+	$(GO) test ./test/process -run AmongOlderPods -v -count 1 -args -older=$(CURDIR)/bin/older/kvd
 	cd test/etcd && $(GO) test ./rights -v -count 1 -timeout 0 -args -older=$(CURDIR)/bin/older/kvd
 
 test-faults: ## Break a cluster of processes for a while (SEED=, DURATION=)

@@ -20,29 +20,22 @@ var olderKvd = flag.String("older", "", "a kvd of an earlier version, for one of
 // anyKey is read by nobody.
 var anyKey = &kvv1.RangeRequest{Key: []byte("k")}
 
-// While a pod runs a version without users, nobody can add one, on any pod and under any
-// master, and all goes on; once there are some, such a pod does not serve, with its volume
-// or without.
-//
-// Scenario: S26
-func TestUsersAmongOlderPods(t *testing.T) {
+// among starts pods of the earlier version, and rolls the others out to this one.
+func among(t *testing.T) (c *cluster.Cluster, older *cluster.Pod, newer string, knows *kvv1.PodStatus) {
+	t.Helper()
 	if *olderKvd == "" {
 		t.Skip("no -older: see make test-older")
 	}
-	c, err := cluster.New(t.TempDir(), cluster.Program(t, cluster.Kvd), pods)
+	c, err := cluster.New(t.TempDir(), *olderKvd, pods)
 	if err != nil {
 		t.Fatal(err)
-	}
-	older := c.Pods[2]
-	newer := older.Command[0]
-	for _, p := range c.Pods {
-		p.Command[0] = *olderKvd
 	}
 	c.EndWith(t)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	whole(t, c)
+	older, newer = c.Pods[2], cluster.Program(t, cluster.Kvd)
 	for _, p := range c.Pods[:2] {
 		if err := cluster.Stop(p); err != nil {
 			t.Fatal(err)
@@ -51,19 +44,29 @@ func TestUsersAmongOlderPods(t *testing.T) {
 		start(t, p)
 		whole(t, c)
 	}
-	if status, err := older.Status(t.Context(), true); err != nil || status.GetPods()[0].GetAccessControl() {
-		t.Skipf("the older version knows users (or %v): test/etcd/rights is the test for it", err)
+	status, err := older.Status(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, older, newer, status.GetPods()[0]
+}
+
+// While a pod runs a version without users, nobody can add one, on any pod and under any
+// master, and all goes on; once there are some, such a pod does not serve, with its volume
+// or without.
+//
+// Scenario: S26
+func TestUsersAmongOlderPods(t *testing.T) {
+	c, older, newer, knows := among(t)
+	if knows.GetAccessControl() {
+		t.Skip("the older version knows users: test/etcd/rights is the test for it")
 	}
 	for _, master := range c.Pods {
 		handOver(t, c.Pods[0], master.Name)
 		for _, p := range c.Pods {
 			put(t, p, "k", "by "+p.Name+" under "+master.Name)
 			wantAll(t, p, map[string]string{"k": "by " + p.Name + " under " + master.Name})
-			err := addUser(t, p, "root")
-			if p != older && (status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), older.Name)) ||
-				p == older && status.Code(err) != codes.Unimplemented {
-				t.Errorf("a user through %s under %s: %v", p.Name, master.Name, err)
-			}
+			wantTooOld(t, addUser(t, p, "root"), p, older)
 		}
 	}
 	cluster.Kill(older)
@@ -88,9 +91,63 @@ func TestUsersAmongOlderPods(t *testing.T) {
 	wantNobody(t, older)
 }
 
+// The same of tenants, which the first versions with users do not know.
+//
+// Scenario: S26
+func TestTenantsAmongOlderPods(t *testing.T) {
+	c, older, newer, knows := among(t)
+	if !knows.GetAccessControl() || knows.GetTenants() {
+		t.Skip("the older version knows no users, or tenants as well")
+	}
+	enable(t, c.Pods[0])
+	set := &kvv1.AuthChange{Change: &kvv1.AuthChange_SetTenant{SetTenant: &kvv1.SetTenant{Tenant: &kvv1.Tenant{
+		Name: "shop", Namespaces: []string{"shop"}, Prefix: []byte("shop/"), Rights: kvv1.Permission_KIND_READWRITE,
+	}}}}
+	for _, master := range c.Pods {
+		handOver(t, c.Pods[0], master.Name)
+		for _, p := range c.Pods {
+			wantTooOld(t, changeAuth(t, p, set, ""), p, older)
+			wantNobody(t, p)
+		}
+	}
+	cluster.Kill(older)
+	older.Command[0] = newer
+	start(t, older)
+	whole(t, c)
+	if err := changeAuth(t, older, set, ""); err != nil {
+		t.Fatal(err)
+	}
+	staysOut(t, older, *olderKvd)
+}
+
+// wantTooOld: a change is refused, by a newer pod because of the older one.
+func wantTooOld(t *testing.T, err error, p, older *cluster.Pod) {
+	t.Helper()
+	code := status.Code(err)
+	if p == older {
+		if code != codes.Unimplemented && code != codes.InvalidArgument {
+			t.Errorf("a change through the older pod: %v", err)
+		}
+	} else if code != codes.FailedPrecondition || !strings.Contains(err.Error(), older.Name) {
+		t.Errorf("a change through %s: %v", p.Name, err)
+	}
+}
+
+// asRoot is the context of root, if it can log in.
+func asRoot(t *testing.T, p *cluster.Pod) context.Context {
+	t.Helper()
+	login, err := kvv1.NewAuthServiceClient(p.Conn()).Login(t.Context(), &kvv1.LoginRequest{User: "root", Password: "secret"})
+	if err != nil {
+		return t.Context()
+	}
+	return metadata.AppendToOutgoingContext(t.Context(), "token", login.GetToken())
+}
+
 func handOver(t *testing.T, through *cluster.Pod, to string) {
 	t.Helper()
-	cluster.Eventually(t, "hand over to "+to, cluster.Patience, func(ctx context.Context) error {
+	cluster.Eventually(t, "hand over to "+to, cluster.Patience, func(context.Context) error {
+		ctx, cancel := context.WithTimeout(asRoot(t, through), cluster.Patience)
+		defer cancel()
 		_, err := kvv1.NewMaintenanceServiceClient(through.Conn()).HandOver(ctx, &kvv1.HandOverRequest{To: to})
 		return err
 	})
@@ -98,7 +155,7 @@ func handOver(t *testing.T, through *cluster.Pod, to string) {
 
 func changeAuth(t *testing.T, p *cluster.Pod, change *kvv1.AuthChange, password string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
+	ctx, cancel := context.WithTimeout(asRoot(t, p), cluster.Patience)
 	defer cancel()
 	_, err := kvv1.NewAuthServiceClient(p.Conn()).ChangeAuth(ctx, &kvv1.ChangeAuthRequest{Change: change, Password: password})
 	return err
@@ -130,14 +187,8 @@ func wantNobody(t *testing.T, p *cluster.Pod) {
 	if _, err := kv(p).Range(t.Context(), anyKey); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("nobody reads on %s: %v", p.Name, err)
 	}
-	login, err := kvv1.NewAuthServiceClient(p.Conn()).Login(t.Context(), &kvv1.LoginRequest{User: "root", Password: "secret"})
-	if err != nil {
+	if _, err := kv(p).Range(asRoot(t, p), anyKey); err != nil {
 		t.Errorf("root on %s: %v", p.Name, err)
-		return
-	}
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "token", login.GetToken())
-	if got, err := kv(p).Range(ctx, anyKey); err != nil || len(got.GetKvs()) != 1 {
-		t.Errorf("root reads %v on %s: %v", got, p.Name, err)
 	}
 }
 
