@@ -113,10 +113,7 @@ func TestTenantsAmongOlderPods(t *testing.T) {
 	cluster.Kill(older)
 	older.Command[0] = newer
 	start(t, older)
-	whole(t, c)
-	if err := changeAuth(t, older, set, ""); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Eventually(t, "a tenant", cluster.Patience, func(context.Context) error { return changeAuth(t, older, set, "") })
 	staysOut(t, older, *olderKvd)
 }
 
