@@ -246,9 +246,22 @@ type servedStream struct {
 // clock.
 const lapseGrace = defaultDeadline
 
+// RecvMsg implements grpc.ServerStream.
+func (s *servedStream) RecvMsg(into any) error {
+	err := s.ServerStream.RecvMsg(into)
+	if err == nil && s.lapsed(0) {
+		return errLapsed(s.caller)
+	}
+	return err
+}
+
 // SendMsg implements grpc.ServerStream.
 func (s *servedStream) SendMsg(message any) error {
-	if s.lapsed() {
+	grace := lapseGrace
+	if s.paced {
+		grace = 0
+	}
+	if s.lapsed(grace) {
 		return errLapsed(s.caller)
 	}
 	if s.core == nil {
@@ -271,13 +284,9 @@ func (s *servedStream) SendMsg(message any) error {
 
 func (s *servedStream) Context() context.Context { return s.ctx }
 
-// lapsed says that nothing more is sent, as what proved who calls has ended.
-func (s *servedStream) lapsed() bool {
-	end := s.caller.Until
-	if !s.paced {
-		end = end.Add(lapseGrace)
-	}
-	return !s.caller.Until.IsZero() && time.Now().After(end)
+// lapsed says that what proved who calls has ended, and a grace after it.
+func (s *servedStream) lapsed(grace time.Duration) bool {
+	return !s.caller.Until.IsZero() && time.Now().After(s.caller.Until.Add(grace))
 }
 
 // whileProved ends a call that its client lets wait until after the end of what proves who

@@ -121,8 +121,10 @@ func (s *sink) SendMsg(any) error {
 	return nil
 }
 
-// What was asked before the end is answered after it, but not for long: by the clock, as
-// timers may be late.
+func (s *sink) RecvMsg(any) error { return nil }
+
+// What was asked before the end is answered after it, but not for long, and nothing is asked
+// then: by the clock, as timers may be late.
 func TestTheGraceOfALapse(t *testing.T) {
 	for _, test := range []struct {
 		ago   time.Duration
@@ -133,6 +135,9 @@ func TestTheGraceOfALapse(t *testing.T) {
 		s := &servedStream{ServerStream: to, ctx: t.Context(), paced: test.paced, caller: caller.Caller{User: "a", Until: time.Now().Add(-test.ago)}}
 		if err := s.SendMsg(&kvv1.PutResponse{}); to.sent != test.sent || (err == nil) != test.sent {
 			t.Errorf("%s after the end, paced %t: sent %t, %v", test.ago, test.paced, to.sent, err)
+		}
+		if err := s.RecvMsg(&kvv1.PutRequest{}); (err == nil) != (test.ago < 0) {
+			t.Errorf("%s after the end, a request: %v", test.ago, err)
 		}
 	}
 }
