@@ -137,13 +137,9 @@ func nativeRange(req *pb.RangeRequest, revision int64) *kvv1.RangeRequest {
 	}
 }
 
-const (
-	// keyOverhead of a key is more than its numbers and lengths take, encoded.
-	keyOverhead = 64
-	// objectBytes of a key are what it takes in memory besides its bytes, as read and
-	// as converted.
-	objectBytes = 320
-)
+// objectBytes of a key are what it takes in memory besides its bytes, as read and as
+// converted.
+const objectBytes = 320
 
 // read reads what etcd would, for answer, at a revision (0: the newest).
 func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision int64) (*keys, error) {
