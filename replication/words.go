@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -64,6 +65,20 @@ type Mark struct {
 
 func (m Mark) String() string {
 	return fmt.Sprintf("revision %d and hash %016x", m.Revision, m.Hash)
+}
+
+// Part is what can be read of a range of keys at a revision, or of a range of the history
+// up to it: the same on every pod, however it lies on the disk. Equal ones have equal
+// hashes.
+type Part struct {
+	History bool
+	// From is the first key, or place in the history, and To the one after the last;
+	// empty: there is no such end.
+	From, To []byte
+	Revision int64
+	Versions int // How many were hashed.
+	Bytes    int // Of their keys and values.
+	Hash     [sha256.Size]byte
 }
 
 // Disk is what a data directory says of itself.

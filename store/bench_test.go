@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/replication"
 )
 
 // benchStore returns a store of keys with 256-byte values, in the file.
@@ -202,6 +204,49 @@ func BenchmarkTenant(b *testing.B) {
 					entry = entry[:0]
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkVerify is one round over a million keys, and all of its parts, as a follower
+// reads them and as the master is asked for them; keys that are written in order and at
+// random. The longest step bounds how long a transaction is held.
+func BenchmarkVerify(b *testing.B) {
+	for _, rewritten := range []int{0, 1_000_000} {
+		b.Run(fmt.Sprint("rewritten=", rewritten), func(b *testing.B) {
+			const keys = 1_000_000
+			s, x := benchStore(b, keys), scatter(1)
+			for range rewritten {
+				s.Apply(s.Applied()+1, 1, []*kvv1.Command{benchPut(x.next(keys))})
+			}
+			if err := s.Flush(context.Background(), s.Applied()); err != nil {
+				b.Fatal(err)
+			}
+			var longest time.Duration
+			for b.Loop() {
+				for round, more := s.NewRound(), true; more; {
+					began := time.Now()
+					var err error
+					if _, more, err = round.Step(context.Background(), 256<<10); err != nil {
+						b.Fatal(err)
+					}
+					longest = max(longest, time.Since(began))
+				}
+				for _, history := range []bool{false, true} {
+					bounds := replication.Part{History: history}
+					for more := true; more; {
+						began := time.Now()
+						var p replication.Part
+						var err error
+						if p, more, err = s.Part(context.Background(), bounds); err != nil {
+							b.Fatal(err)
+						}
+						longest = max(longest, time.Since(began))
+						bounds.From = p.To
+					}
+				}
+			}
+			b.ReportMetric(longest.Seconds()*1000, "longest-ms")
 		})
 	}
 }

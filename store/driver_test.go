@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.bench").Value.String() == "" {
 		flushStepBytes, indexStepKeys, requestStep = 2<<10, 32, 32
 		scrubStepChanges, countStepKeys, countStepBytes = 16, 3, 100
+		partBytes, partVersions, partSteps = 4<<10, 8, 32
 		pageBytes = 4 << 10
 		requestBlock, requestBlocks = 16, 4
 		mapBytes = 1 << 28 // What bbolt panics over stays mapped.

@@ -113,6 +113,9 @@ func (f *flusher) run(ctx context.Context, done chan<- struct{}) {
 	}
 }
 
+// Flushing says whether a table is on its way into the file: under load, nearly always.
+func (s *Store) Flushing() bool { return s.tables.Load().frozen != nil }
+
 // Flush returns when all entries up to index are in the file. It fails when the
 // disk has failed, or with the context's error.
 func (s *Store) Flush(ctx context.Context, index uint64) error {

@@ -19,6 +19,11 @@ func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, 
 		return errCompacted(from, oldest)
 	}
 	v.reading = from
+	return v.events(from, upTo, func(key []byte, ver *version) error { return add(v, key, ver) })
+}
+
+// events is Store.events of a view, which says itself what it reads.
+func (v *view) events(from, upTo int64, add func(key []byte, ver *version) error) error {
 	from = max(from, firstRevision+1) // The empty store has no changes.
 	next, err := v.fileEvents(from, upTo, add)
 	if err != nil {
@@ -38,7 +43,7 @@ func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, 
 				if err != nil {
 					return err
 				}
-				if err := add(v, key, &ver); err != nil {
+				if err := add(key, &ver); err != nil {
 					return err
 				}
 			}
@@ -53,7 +58,7 @@ func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, 
 
 // fileEvents does the part of events that no table holds, and returns the
 // revision where the tables go on.
-func (v *view) fileEvents(from, upTo int64, add func(v *view, key []byte, ver *version) error) (int64, error) {
+func (v *view) fileEvents(from, upTo int64, add func(key []byte, ver *version) error) (int64, error) {
 	first := upTo + 1
 	for _, t := range v.tables {
 		if log := t.logFrom(0); len(log) > 0 {
@@ -87,7 +92,7 @@ func (v *view) fileEvents(from, upTo int64, add func(v *view, key []byte, ver *v
 			return 0, err
 		}
 		if changed != nil {
-			if err := add(v, changed, &ver); err != nil {
+			if err := add(changed, &ver); err != nil {
 				return 0, err
 			}
 		}

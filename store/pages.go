@@ -3,6 +3,9 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 
@@ -24,8 +27,9 @@ type pageChecker struct {
 	count uint64 // Of pages in use.
 	seen  pageSet
 
-	rootOnly bool // Looks into a bucket only if it has no page of its own.
-	records  bool // Looks at the checksum of every record.
+	rootOnly bool  // Looks into a bucket only if it has no page of its own.
+	records  bool  // Looks at the checksum of every record.
+	walk     *walk // Looks at a part of the file only; nil: at all of it.
 }
 
 // pageSet has a bit for each page: 1 MiB for a file of 128 GiB.
@@ -39,6 +43,10 @@ func (s *pageSet) add(id uint64) {
 	}
 	(*s)[id/8] |= 1 << (id % 8)
 }
+
+// maxPageBytes of a page with all that it goes on over: more than any record has, and no
+// more than a pod has memory for. The list of free pages has 8 bytes for each.
+const maxPageBytes = 64 << 20
 
 const (
 	pageHeader   = 16
@@ -79,19 +87,31 @@ func checkTree(tx *bbolt.Tx, c *pageChecker) error {
 	if err != nil {
 		return err
 	}
-	var free []byte
-	var count uint16
-	if freelist != noFreelist {
-		body, flags, n, err := c.page(freelist)
-		if err != nil || flags != freelistPage {
-			return corrupt("page %d of bbolt's free list (%v)", freelist, err)
-		}
-		free, count = body[pageHeader:], n
-	}
-	if err := c.tree(root, nil, nil); err != nil || !c.records || freelist == noFreelist {
+	free, count, err := c.freelist(freelist)
+	if err != nil {
 		return err
 	}
-	return c.free(free, uint64(count))
+	if c.walk != nil { // What is free must not be found in use.
+		if err := c.free(free, count); err != nil {
+			return err
+		}
+	}
+	if err := c.tree(root, nil, nil); err != nil || !c.records {
+		return err
+	}
+	return c.free(free, count)
+}
+
+// freelist reads the ids of free pages.
+func (c *pageChecker) freelist(id uint64) (ids []byte, count uint64, err error) {
+	if id == noFreelist {
+		return nil, 0, nil
+	}
+	body, flags, n, err := c.page(id)
+	if err != nil || flags != freelistPage {
+		return nil, 0, corrupt("page %d of bbolt's free list (%v)", id, err)
+	}
+	return body[pageHeader:], uint64(n), nil
 }
 
 // free looks whether a page that is in use is said to be free: bbolt would
@@ -114,21 +134,27 @@ func (c *pageChecker) free(ids []byte, count uint64) error {
 	return nil
 }
 
+// errNoMeta is damage, unless the file is written meanwhile.
+var errNoMeta = fmt.Errorf("%w: no first page is of transaction", ErrCorrupt)
+
 // meta reads the two pages that begin a file, and takes the transaction's. They
 // have checksums, which bbolt has verified.
 func (c *pageChecker) meta(transaction uint64) (root, freelist uint64, err error) {
-	const rootAt, freelistAt, countAt, transactionAt = 32, 48, 56, 64
+	const rootAt, freelistAt, countAt, transactionAt, sumAt = 32, 48, 56, 64, 72
 	for i := range int64(2) {
-		page := make([]byte, transactionAt+8)
+		page := make([]byte, sumAt+8)
 		if _, err := c.file.ReadAt(page, i*int64(c.size)); err != nil {
 			return 0, 0, err
 		}
-		if binary.LittleEndian.Uint64(page[transactionAt:]) == transaction {
+		sum := fnv.New64a()
+		_, _ = sum.Write(page[pageHeader:sumAt]) // Never fails.
+		// The page may be read while it is written for a later transaction.
+		if binary.LittleEndian.Uint64(page[transactionAt:]) == transaction && binary.LittleEndian.Uint64(page[sumAt:]) == sum.Sum64() {
 			c.count = binary.LittleEndian.Uint64(page[countAt:])
 			return binary.LittleEndian.Uint64(page[rootAt:]), binary.LittleEndian.Uint64(page[freelistAt:]), nil
 		}
 	}
-	return 0, 0, corrupt("no first page is of transaction %d", transaction)
+	return 0, 0, fmt.Errorf("%w %d", errNoMeta, transaction)
 }
 
 // page reads a page with all that it goes on over.
@@ -141,7 +167,7 @@ func (c *pageChecker) page(id uint64) (body []byte, flags, count uint16, err err
 		return nil, 0, 0, corrupt("page %d: %v", id, err)
 	}
 	overflow := uint64(binary.LittleEndian.Uint32(header[12:]))
-	if binary.LittleEndian.Uint64(header) != id || id+overflow >= c.count {
+	if binary.LittleEndian.Uint64(header) != id || id+overflow >= c.count || overflow*c.size > max(maxPageBytes, 8*c.count) {
 		return nil, 0, 0, corrupt("the header of page %d", id)
 	}
 	for page := id; page <= id+overflow; page++ {
@@ -151,6 +177,7 @@ func (c *pageChecker) page(id uint64) (body []byte, flags, count uint16, err err
 		c.seen.add(page)
 	}
 	body = make([]byte, (overflow+1)*c.size)
+	c.walk.count(len(body))
 	if _, err := c.file.ReadAt(body, int64(id*c.size)); err != nil {
 		return nil, 0, 0, corrupt("page %d: %v", id, err)
 	}
@@ -206,6 +233,9 @@ func (c *pageChecker) branch(id uint64, body []byte, count uint16, low, high []b
 		if i+1 < len(keys) {
 			end = keys[i+1]
 		}
+		if c.walk.passed(end) {
+			continue
+		}
 		if err := c.tree(page, keys[i], end); err != nil {
 			return err
 		}
@@ -232,24 +262,41 @@ func (c *pageChecker) leaf(id uint64, body []byte, count uint16, low, high []byt
 			return corrupt("the value of element %d of page %d", i, id)
 		}
 		if binary.LittleEndian.Uint32(element)&bucketFlag != 0 {
-			if err := c.bucket(id, value); err != nil {
+			if err := c.bucket(id, key, value); err != nil {
 				return err
 			}
-		} else if c.records {
-			if _, err := unseal(key, value); err != nil {
-				return err
-			}
+		} else if err := c.record(id, i, key, value); err != nil {
+			return err
 		}
 		before = key
 	}
 	return nil
 }
 
+func (c *pageChecker) record(id uint64, element int, key, value []byte) (err error) {
+	switch {
+	case c.walk != nil:
+		if err = c.walk.record(key, value); errors.Is(err, ErrCorrupt) {
+			return fmt.Errorf("%w (page %d, element %d)", err, id, element)
+		}
+	case c.records:
+		_, err = unseal(key, value)
+	}
+	return err
+}
+
 // bucket is the value of a bucket: its root page, or 0 and a small page in place.
-func (c *pageChecker) bucket(id uint64, value []byte) error {
+func (c *pageChecker) bucket(id uint64, name, value []byte) error {
 	if len(value) < bucketHeader {
 		return corrupt("a bucket in page %d", id)
 	}
+	if c.walk != nil {
+		return c.walk.bucket(name, func() error { return c.inBucket(id, value) })
+	}
+	return c.inBucket(id, value)
+}
+
+func (c *pageChecker) inBucket(id uint64, value []byte) error {
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
 		if c.rootOnly {
 			return nil
