@@ -151,12 +151,6 @@ func sameUsage(t *testing.T, c *cluster.Cluster, root context.Context) {
 	})
 }
 
-func all(rounds []latencies) latencies {
-	together := slices.Concat(rounds...)
-	slices.Sort(together)
-	return together
-}
-
 // administer turns access control on, and returns the context of root.
 func administer(t *testing.T, p *cluster.Pod) context.Context {
 	t.Helper()
