@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -19,24 +20,24 @@ import (
 
 // From one address only so much of no use comes at once, and then so much a second.
 func TestPace(t *testing.T) {
-	v := newVisitor("somebody")
-	for range idleBurst / callCost {
-		if until := v.spend(callCost); !until.IsZero() {
-			t.Fatal("a pause with credit left")
+	synctest.Test(t, func(t *testing.T) {
+		v := newVisitor("somebody")
+		for range idleBurst / callCost {
+			if until := v.spend(callCost); !until.IsZero() {
+				t.Fatal("a pause with credit left")
+			}
 		}
-	}
-	for range idleRate {
-		v.spend(frameCost)
-	}
-	if pause := time.Until(v.spend(frameCost)); pause > time.Second+costTime || pause < 500*time.Millisecond {
-		t.Errorf("a pause of %s", pause)
-	}
-	v.mu.Lock()
-	v.paid = v.paid.Add(-2 * time.Second)
-	v.mu.Unlock()
-	if until := v.spend(frameCost); !until.IsZero() || v.rested() {
-		t.Errorf("a pause until %s after one", until)
-	}
+		for range idleRate {
+			v.spend(frameCost)
+		}
+		if pause := time.Until(v.spend(frameCost)); pause != time.Second+costTime {
+			t.Errorf("a pause of %s", pause)
+		}
+		time.Sleep(2 * time.Second)
+		if until := v.spend(frameCost); !until.IsZero() || v.rested() {
+			t.Errorf("a pause until %s after one", until)
+		}
+	})
 }
 
 // Others behind the same address do not wait for what they have not sent.
@@ -157,8 +158,8 @@ func TestHeavyClientsAreNotSlowed(t *testing.T) {
 	}
 }
 
-// Whatever is of no use and comes without an end is read ever more slowly, and calls of
-// another connection go on.
+// Once an address has used up what it may, whatever of no use comes from one of its
+// connections makes that one wait, and calls of another go on.
 func TestUselessFrames(t *testing.T) {
 	for name, send := range map[string]func(f *http2.Framer, raw *rawgrpc.Conn, i int) error{
 		"pings":          func(f *http2.Framer, _ *rawgrpc.Conn, _ int) error { return f.WritePing(true, [8]byte{}) },
@@ -176,31 +177,48 @@ func TestUselessFrames(t *testing.T) {
 			return f.WriteRSTStream(id, http2.ErrCodeCancel)
 		},
 		"pieces": func(f *http2.Framer, raw *rawgrpc.Conn, i int) error {
-			if i == 0 {
+			if i == 1 {
 				if _, err := raw.Begin(echoStream); err != nil {
 					return err
 				}
-				return raw.Send(1, rawgrpc.Message(make([]byte, 1<<20))[:prefixBytes], false)
+				return raw.Send(3, rawgrpc.Message(make([]byte, 1<<20))[:prefixBytes], false)
 			}
-			return f.WriteData(1, false, []byte{0})
+			return f.WriteData(3, false, []byte{0})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, time.Minute)
 			raw, other := f.raw(t), f.connect(t)
+			call := func() {
+				t.Helper()
+				if err := other.Invoke(within(t), echoCall, wrapperspb.Bytes(nil), &wrapperspb.BytesValue{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			call()
+			first := must[uint32](t)(raw.Call(echoCall, encoded(t, 1)))
+			must[rawgrpc.End](t)(raw.Wait(within(t), first))
+			f.mu.Lock()
+			v := f.visitors["127.0.0.1"]
+			f.mu.Unlock()
+			v.mu.Lock()
+			v.paid = time.Now().Add(idleBurst*costTime + time.Hour)
+			v.mu.Unlock()
 			go func() {
-				for i := 0; send(raw.Framer, raw, i) == nil; i++ { // Until the test closes it.
+				for i := 1; send(raw.Framer, raw, i) == nil; i++ { // Until the test closes it.
 				}
 			}()
 			for ctx := within(t); f.Slowed() == 0; {
 				if ctx.Err() != nil {
 					t.Fatal("not slowed down")
 				}
-				if err := other.Invoke(ctx, echoCall, wrapperspb.Bytes(nil), &wrapperspb.BytesValue{}); err != nil {
-					t.Fatal(err)
-				}
+				call()
 			}
+			call()
 			raw.Close()
+			if f.Slowed() != 1 {
+				t.Errorf("waited %d times", f.Slowed())
+			}
 		})
 	}
 }

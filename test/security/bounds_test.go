@@ -43,7 +43,7 @@ var usual, attacked = 5 * time.Second, 8 * time.Second
 // pod takes more memory than it has.
 func TestAttacksOnTheClientPort(t *testing.T) {
 	if testing.Short() {
-		usual, attacked = 2*time.Second, 5*time.Second
+		usual, attacked = time.Second, 4*time.Second
 	}
 	c := launch(t)
 	master := c.AwaitMaster(t)
