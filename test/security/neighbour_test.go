@@ -72,8 +72,8 @@ func TestNeighbour(t *testing.T) {
 	for _, p := range phases {
 		cost := float64(median(p.p99))/float64(median(phases[0].p99)) - 1
 		t.Logf("99th percentile %s: %s (%+.1f %%), median %s", p.name, median(p.p99), 100*cost, median(p.p50))
-		if cost >= mayCost {
-			t.Errorf("the tenant costs its neighbour %.1f %% at the 99th percentile, %s", 100*cost, p.name)
+		if p.times > 1 && cost >= mayCost {
+			t.Errorf("the tenant costs its neighbour %.1f %% at the 99th percentile", 100*cost)
 		}
 	}
 }
