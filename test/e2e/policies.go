@@ -48,7 +48,7 @@ func (l *lab) enforceOn(node string) {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // It takes its rule away.
+		_ = cmd.Process.Signal(syscall.SIGTERM) // It takes its rules away.
 		if err := cmd.Wait(); err != nil {
 			text, _ := os.ReadFile(log.Name()) // for a person
 			l.t.Errorf("policies on %s: %v\n%s", node, err, text)

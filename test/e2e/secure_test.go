@@ -30,6 +30,7 @@ func TestSecureOverlay(t *testing.T) {
 	from := time.Now()
 	p.run(typed[1]...)
 	t.Logf("from nothing to a put in %v", time.Since(from).Round(time.Second))
+	c.await("all pods are ready", settlePatience, func() bool { return c.unrolled(t.Context()) == "" })
 	// As a person looks at it, by the environment that the overlay gives.
 	if got := c.kubectl("exec", "kv-1", "--", "kvctl", "get", "greeting"); !strings.Contains(got, "hello") {
 		t.Errorf("kvctl in the pod says %q", got)

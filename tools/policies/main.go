@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -60,7 +62,7 @@ func run(ctx context.Context, node string) error {
 	if err := awaitQueue(ctx, ended); err != nil {
 		return err
 	}
-	remove, err := ask()
+	remove, err := ask(ctx, api)
 	if err != nil {
 		return err
 	}
@@ -107,18 +109,36 @@ func isOpen() (bool, error) {
 }
 
 // ask has each new connection judged, between the pods of one node as well, but for
-// the node's own: its probes are always let in.
-func ask() (remove func() error, err error) {
+// those from nodes: a node's own probes are always let in, and the test is on one.
+func ask(ctx context.Context, api kubernetes.Interface) (remove func() error, err error) {
 	const between = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if err := os.WriteFile(between, []byte("1"), 0o600); err != nil {
 		return nil, err
 	}
-	rule := []string{"POSTROUTING", "-p", "tcp", "-m", "conntrack", "--ctstate", "NEW",
-		"-m", "addrtype", "!", "--src-type", "LOCAL", "-j", "NFQUEUE", "--queue-num", strconv.Itoa(queue)}
-	if err := iptables("-A", rule); err != nil {
+	nodes, err := api.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
 		return nil, err
 	}
-	return func() error { return iptables("-D", rule) }, nil
+	rules := [][]string{{"POSTROUTING", "-m", "addrtype", "--src-type", "LOCAL", "-j", "ACCEPT"}}
+	for _, n := range nodes.Items {
+		for _, a := range n.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				rules = append(rules, []string{"POSTROUTING", "-s", a.Address, "-j", "ACCEPT"})
+			}
+		}
+	}
+	rules = append(rules, []string{"POSTROUTING", "-p", "tcp", "-m", "conntrack", "--ctstate", "NEW", "-j", "NFQUEUE", "--queue-num", strconv.Itoa(queue)})
+	for _, rule := range rules {
+		if err := iptables("-A", rule); err != nil {
+			return nil, err
+		}
+	}
+	return func() (err error) {
+		for _, rule := range rules {
+			err = errors.Join(err, iptables("-D", rule))
+		}
+		return err
+	}, nil
 }
 
 func iptables(verb string, rule []string) error {
