@@ -167,8 +167,10 @@ func (n *Node) teardown(e *engine) error {
 		ending, cancel := context.WithTimeout(context.Background(), 4*e.timing.Election)
 		e.replica.Views.Close()
 		e.router.Refuse(ending)
+		// Until the followers have learned of the next master, what they send here is
+		// refused; cut off, nobody would know that it was not applied.
+		n.answers.forwards.Wait(ending)
 		cancel()
-		n.drainForwards()
 	}
 	n.server.Stop()
 	var err error
@@ -185,15 +187,6 @@ func (n *Node) teardown(e *engine) error {
 		}
 	}
 	return errors.Join(err, n.volume.Close())
-}
-
-// drainForwards waits until the followers have learned of the next master. What they
-// have sent here meanwhile is refused; cut off, nobody would know that it was not
-// applied.
-func (n *Node) drainForwards() {
-	ctx, cancel := context.WithTimeout(context.Background(), n.opts.Timing.Election)
-	defer cancel()
-	n.answers.forwards.Wait(ctx)
 }
 
 // PeerConn is a gRPC connection to a pod's peer port. The node closes it.
