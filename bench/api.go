@@ -106,7 +106,7 @@ func (c *Cluster) dialEtcd(n int, pods ...int) ([]*clientv3.Client, func(), erro
 	return clients, closeAll, nil
 }
 
-// apiClient writes and reads with clientv3; the rest is that of the stubs.
+// apiClient writes and reads with clientv3, and does the rest with the stubs.
 type apiClient struct {
 	Client
 	kv clientv3.KV

@@ -18,5 +18,5 @@
 //   - Measurement is one experiment; it gives a Round of named values for one
 //     system. The report has the median over the rounds, and the ratio.
 //
-// Every process is ended by its id, also when the benchmark itself is killed.
+// Every process is ended by its id, even if the benchmark itself is killed.
 package main

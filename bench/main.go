@@ -260,7 +260,7 @@ func publish(report *Report, out string) error {
 	return nil
 }
 
-// brief is a round on one line a metric, for whoever watches.
+// brief tells of a round, one line for each metric, while the benchmark runs.
 func (m Measurement) brief(round Round) string {
 	var b strings.Builder
 	for _, metric := range m.Metrics {

@@ -27,7 +27,7 @@ func (c *Client) Login(ctx context.Context, user, password string) (token string
 }
 
 // ChangeAuth makes one change of users and roles, or turns access control on or off.
-// password is that of a user who is added, or the new one. While access control is on,
+// password is the added user's, or a user's new one. While access control is on,
 // it needs the role "root". After an unknown outcome look at what there is.
 func (c *Client) ChangeAuth(ctx context.Context, change *kvv1.AuthChange, password string) (*kvv1.ChangeAuthResponse, error) {
 	var response *kvv1.ChangeAuthResponse

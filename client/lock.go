@@ -184,7 +184,7 @@ func (l *Lock) Unlock(ctx context.Context) error {
 	return err
 }
 
-// abandon leaves the queue, also when ctx has ended.
+// abandon leaves the queue, even if ctx has ended.
 func (l *Lock) abandon(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()

@@ -63,8 +63,8 @@ func recordIn(m *configMap) Record {
 	return Record{Cluster: m.Data[keyCluster], Founder: m.Data[keyFounder], Replaces: m.Data[keyReplaces]}
 }
 
-// readRecord reads the ConfigMap. With ErrNoRecord it is empty, or, nil, missing:
-// that is the same but for the way in which a record is written.
+// readRecord reads the ConfigMap. With ErrNoRecord it is empty, or, if nil, missing:
+// the difference matters only to write.
 func (p *Pod) readRecord(ctx context.Context) (*configMap, error) {
 	m := &configMap{}
 	switch err := p.get(ctx, configMaps, p.recordName(), m); {
@@ -164,7 +164,7 @@ func (p *Pod) owners(ctx context.Context, set *statefulSet, there *configMap) []
 }
 
 // write puts a record into the ConfigMap as it was read, whose labels and
-// annotations stay; nil: into a new one, as manifests of before let pods do. It
+// annotations stay; nil: into a new one, which earlier manifests let pods make. It
 // fails when the ConfigMap was changed, or made, since it was read.
 func (p *Pod) write(ctx context.Context, owners []metav1.OwnerReference, there *configMap, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -34,7 +34,7 @@ func (p *Pod) SetRole(ctx context.Context, role string) error {
 		return err
 	}
 	// Through the status, which takes labels, but neither an image nor an owner.
-	// Roles of manifests of before permit the pod itself instead.
+	// The Roles of earlier manifests permit the pod itself instead.
 	_, err = p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	if apierrors.IsForbidden(err) {
 		if _, older := p.resource(pods).Patch(ctx, p.opts.Name, types.MergePatchType, patch, metav1.PatchOptions{}); older == nil {

@@ -50,7 +50,7 @@ func (b *Backend) Login(ctx context.Context, user, password string) (string, *kv
 	return b.core.login(ctx, user, password)
 }
 
-// ChangeAuth changes users and roles; password is that of a new user or a new one.
+// ChangeAuth changes users and roles; password is the new user's, or the new one of a user.
 func (b *Backend) ChangeAuth(ctx context.Context, change *kvv1.AuthChange, password string) (*kvv1.ChangeAuthResponse, error) {
 	return b.core.changeAuth(ctx, change, password)
 }

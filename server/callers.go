@@ -36,17 +36,17 @@ type Security struct {
 	Audit *audit.Trail
 }
 
-// The metadata of a call that may have a token: everybody's, and that of etcd's
-// clients.
+// The metadata fields that may hold a call's token: the usual one, and the one that
+// etcd's clients use.
 const (
 	authorizationKey = "authorization"
 	etcdTokenKey     = "token"
 	bearerPrefix     = "Bearer "
 )
 
-// identify puts who makes a call on the client port into its context. A token says
-// more than a certificate, which may be that of a machine; one that proves nothing
-// ends the call, as its sender relies on it. There is no header by which a gateway
+// identify puts the caller of a call on the client port into its context. A token says
+// more than a certificate, which may belong to a machine; one that proves nothing
+// ends the call, because its sender relies on it. There is no header by which a gateway
 // could speak for others, and a gateway's own certificate makes no user of its
 // callers: they show a token.
 func (c *core) identify(ctx context.Context) (context.Context, error) {

@@ -105,7 +105,7 @@ func (a *applier) changeAuth(change *kvv1.AuthChange) (*kvv1.ChangeAuthResponse,
 	if after != before {
 		a.setAccess(after)
 		if before.Enabled() != after.Enabled() {
-			// A request of before had another owner, or none: whoever repeats it must
+			// An earlier request had another owner, or none: whoever repeats it must
 			// neither be given the answer nor do it twice.
 			a.st.Requests.Floor = a.st.Revision
 		}
@@ -126,9 +126,9 @@ func (a *applier) setAccess(state *access.State) {
 	a.store.watches.recheck()
 }
 
-// raiseFormat makes the file's format that of the state before an entry is answered, and
-// does not wait for the flush of what it belongs to. Until that was in the file, an earlier
-// version that is started after a crash would open it, and serve everybody until it comes
+// raiseFormat writes the format that the state needs into the file before an entry is
+// answered, without waiting for the flush. Until it was in the file, an earlier version
+// that is started after a crash would open it, and serve everybody until it comes
 // to the entry that it does not know.
 func (a *applier) raiseFormat() error {
 	err := careful(func() error {

@@ -15,8 +15,8 @@ import (
 	"github.com/batondb/baton/replication"
 )
 
-// Restore replaces the content of an open store by that of a snapshot stream,
-// which must be of a later position of the same log. All or nothing: when it
+// Restore replaces the content of an open store with a snapshot's, read from a stream;
+// the snapshot must be from a later position of the same log. All or nothing: when it
 // fails before the exchange, the store is as it was. Reads and watches go on
 // with the new content; open snapshots end. It must not run at the same time as
 // Apply.
@@ -74,7 +74,7 @@ func (s *Store) exchange(temporary string) error {
 const restoredRevisions = 1_000_000_000
 
 // restoredRevision is where a new history begins, so that revisions that clients
-// have seen never come again, also when one backup is restored twice: at the
+// have seen never come again, even if one backup is restored twice: at the
 // time in microseconds, which no history reaches that began earlier and writes
 // less than a million revisions a second. It is below 2^53, so that programs
 // which take numbers for floats keep all of it, until the year 2255. A clock

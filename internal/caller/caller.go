@@ -15,7 +15,7 @@ type Caller struct {
 	// Pod is the Kubernetes pod that a ServiceAccount's token was made for; empty: for
 	// none, or it is not such a token.
 	Pod string
-	// Generation is that of the user's password, for Password: a token of an
+	// Generation counts the user's passwords, for Password: a token issued for an
 	// earlier one proves nothing any more.
 	Generation uint64
 	// Until is when what proved it ends; zero: it does not.
@@ -31,7 +31,7 @@ const (
 	ServiceAccount Proof = "serviceaccount"
 	Password       Proof = "password"
 	// Pod is this pod itself, or another one on the peer port: it may do everything,
-	// for whoever has asked it was checked.
+	// because it has checked who asked it.
 	Pod Proof = "pod"
 )
 

@@ -33,7 +33,7 @@ type Scope struct {
 	domains []string
 }
 
-// defaultDomain is that of a Kubernetes cluster for which nobody chose another one.
+// defaultDomain is the domain of a Kubernetes cluster unless somebody chose another.
 const defaultDomain = "cluster.local"
 
 // ScopeOf is the scope of a pod with this certificate. Of the DNS names in it the

@@ -9,9 +9,9 @@ import (
 // address has 2^64.
 const networkBits = 64
 
-// ByAddress is whom to count for who comes from an address: the address, without the
-// port, which is another one for each connection; of IPv6 its /64; of IPv4 in the form of
-// IPv6 the one of IPv4.
+// ByAddress returns the name under which connections from an address are counted: the
+// address without the port, which differs for each connection; for IPv6 its /64; for IPv4
+// mapped into IPv6 the IPv4 address.
 func ByAddress(address net.Addr) string {
 	text := address.String()
 	at, err := netip.ParseAddrPort(text)

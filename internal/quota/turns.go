@@ -11,7 +11,7 @@ type Turns struct {
 	mu      sync.Mutex // guards the fields below
 	free    int
 	waiting map[string][]*waiter
-	order   []string // The callers for whom somebody waits, the next one first.
+	order   []string // The callers that have waiters, the next one first.
 }
 
 // waiter waits for a turn.

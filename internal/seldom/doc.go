@@ -1,3 +1,3 @@
-// Package seldom keeps what happens all the time, a stranger that knocks for example,
-// out of the log, but for a line now and then.
+// Package seldom limits how often the log tells of what happens all the time, such as a
+// stranger that knocks.
 package seldom

@@ -15,7 +15,7 @@
 //
 // # Caveats
 //
-// Offline, a token counts until it expires, also when its pod or its ServiceAccount
+// Offline, a token counts until it expires, even if its pod or its ServiceAccount
 // has been deleted since: Kubernetes gives tokens to pods for an hour. With Review
 // the API server is asked, and its answer counts for a minute.
 package tokens

@@ -19,8 +19,8 @@
 //   - A read on a follower is answered only after what the master had acknowledged
 //     before it was compared: revision and running hash after the same entry.
 //   - Two incarnations of one pod are never voters together.
-//   - A member gives up its data only after its removal, or that of its vote, is
-//     committed, by the word of a master that a quorum has just confirmed.
+//   - A member gives up its data only after its removal, or the loss of its vote, is
+//     committed, on the word of a master that a quorum has just confirmed.
 //   - Silence decides nothing: bootstrap needs an answer of every listed peer.
 //
 // # Caveats

@@ -4,8 +4,8 @@
 //
 // A Trail is where the records go, as JSON, one a line: a file that is replaced when
 // it is large, or standard output. A Rule says which calls it has: those that write,
-// those that touch a prefix, or all. Calls that are refused for who makes them are in
-// every trail.
+// those that touch a prefix, or all. Calls that are refused because of their caller are
+// in every trail.
 //
 // # Invariants
 //

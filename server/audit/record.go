@@ -238,7 +238,7 @@ func clip(name string) string {
 // etcdsWords end the errors of etcd's that are about who calls, and have another code.
 var etcdsWords = []string{"user name is empty", "authentication failed, invalid user ID or password"}
 
-// forWho says that a call was refused for who makes it.
+// forWho says whether a call was refused because of its caller.
 func forWho(err error) bool {
 	switch status.Code(err) {
 	case codes.Unauthenticated, codes.PermissionDenied:

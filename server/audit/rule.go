@@ -34,8 +34,8 @@ func (r Rule) On() bool { return r.on }
 // takes says whether a method's calls are written down, as far as its name tells.
 func (r Rule) takes(method string) bool { return r.on && (r.reads || !reads[method]) }
 
-// keyRange is a key, or those from a key to an end, which is not among them. An end of
-// a zero byte is that of all keys.
+// keyRange is one key, or the keys from key up to end, exclusive. An end of one zero byte
+// stands for the end of all keys.
 type keyRange struct{ key, end []byte }
 
 // touches says whether a range has a key with a prefix, or could have.

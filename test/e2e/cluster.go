@@ -158,7 +158,7 @@ func (c *Cluster) kubectl(args ...string) string {
 	return out
 }
 
-// apply applies the manifest, or an overlay, as it is in deploy/, but for the
+// apply applies the manifest, or an overlay, as it is in deploy/; it changes only the
 // name of the image.
 func (c *Cluster) apply(overlay string) {
 	c.t.Helper()

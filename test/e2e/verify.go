@@ -50,7 +50,7 @@ func (c *Cluster) verify() {
 }
 
 // historian watches everything from the first revision to the newest one, over
-// as many streams as it takes: a connection may be of before a pod was cut off.
+// as many streams as it takes: a connection may date from before a pod was cut off.
 func (c *Cluster) historian(ctx context.Context) (*history.Watch, error) {
 	w := history.NewWatch("historian", "\x00", history.Everything, 1, true)
 	for {

@@ -79,7 +79,7 @@ func (r *Read) covers(key string) bool {
 
 // Op is one operation of one client. Writes happen when all guards hold; a read
 // in the same op is a part of the same transaction, after the writes, and
-// happens also when they do not.
+// happens even if they do not.
 type Op struct {
 	ID     int     `json:"id"`
 	Client int     `json:"client"`

@@ -109,7 +109,7 @@ func (n *Network) recorded(rng *rand.Rand, most int) (drawn []*recording) {
 	return drawn
 }
 
-// redial opens a connection as if the host of before did, which need not be there.
+// redial opens a connection as if the recorded host did, which may be gone.
 func (n *Network) redial(r *recording) *conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()

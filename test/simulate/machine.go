@@ -44,7 +44,7 @@ type Environment struct {
 }
 
 // Start runs a pod until ctx ends, and returns when all of it has ended. An error
-// is that of a process that ended by itself.
+// means that the process ended by itself.
 type Start func(ctx context.Context, e Environment) error
 
 // Output keeps the end of what a machine's processes printed.

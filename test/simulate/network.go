@@ -23,7 +23,7 @@ type Network struct {
 	hosts map[string]*Host
 	links map[[2]string]*link
 	dials uint64
-	// recordings are of connections of before: see again.
+	// recordings are of earlier connections: see again.
 	recordings []*recording
 }
 

@@ -76,8 +76,8 @@ func (s *session) requestID() *kvv1.RequestId {
 	return &kvv1.RequestId{ClientId: s.id, Sequence: s.sequence, KnownRevision: s.seen}
 }
 
-// timeout is that of one attempt: short ones give up on what is only slow, so
-// that the same request is under way twice.
+// timeout bounds one attempt: a short one gives up on what is merely slow, so that
+// the same request is under way twice.
 func (s *session) timeout() time.Duration {
 	return 200*time.Millisecond + time.Duration(s.rng.Int64N(int64(1800*time.Millisecond)))
 }

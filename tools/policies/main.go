@@ -108,8 +108,8 @@ func isOpen() (bool, error) {
 	return false, lines.Err()
 }
 
-// ask has each new connection judged, between the pods of one node as well, but for
-// those from nodes: a node's own probes are always let in, and the test is on one.
+// ask has each new connection judged, between the pods of one node as well. Connections
+// from nodes are let in, because a node's own probes always are.
 func ask(ctx context.Context, api kubernetes.Interface) (remove func() error, err error) {
 	const between = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if err := os.WriteFile(between, []byte("1"), 0o600); err != nil {

@@ -57,7 +57,7 @@ func NewCalls(p *Port) *Calls {
 	return c
 }
 
-// Moved is closed when connections of later are to be preferred to those of before.
+// Moved is closed when calls should move from the present connections to new ones.
 func (c *Calls) Moved() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -140,7 +140,7 @@ const awayFor = 30 * time.Second
 // go on all the time: replication waits for one of them to be answered.
 //
 // Raft lets any message take any time (paper, 2), if it is true whenever it comes:
-// its term is that of its leadership in which it was made, and bound makes it claim no
+// its term is the one in which its sender led when it was made, and bound makes it claim no
 // more than its own entries. (TestSentCommitIndexIsBounded,
 // TestAPodReturnsInANewerTerm)
 func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {

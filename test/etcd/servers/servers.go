@@ -23,8 +23,8 @@ func Baton(t testing.TB, n int, flags ...string) *cluster.Cluster {
 	return BatonWith(t, "", n, flags...)
 }
 
-// BatonWith is Baton, rolled out over pods of another kvd but for the last one, which
-// still runs it; empty: there is no other.
+// BatonWith starts Baton, rolled out over pods that run another kvd; the last pod still
+// runs it. If kvd is empty, there is no other.
 func BatonWith(t testing.TB, kvd string, n int, flags ...string) *cluster.Cluster {
 	t.Helper()
 	newer := cluster.Program(t, cluster.Kvd)
