@@ -108,7 +108,7 @@ func (a *Answer) take(ctx context.Context, response any) any {
 	if !ok || a.size == 0 {
 		return response
 	}
-	sent := &counted{message: message, parts: a.parts, quota: a.quota, who: a.who, bytes: a.taken}
+	sent := &counted{message: message, parts: a.parts, size: a.size, quota: a.quota, who: a.who, bytes: a.taken}
 	a.parts, a.taken = nil, 0
 	if sent.bytes > 0 {
 		sent.stop = inbound.AfterClose(ctx, sent.give)
@@ -130,9 +130,10 @@ func (a *Answer) end() {
 type counted struct {
 	message proto.Message
 	parts   mem.BufferSlice // To follow it.
+	size    int64           // Of the parts.
 	quota   *quota.Quota
 	who     string
-	bytes   int64
+	bytes   int64 // Taken from the quota.
 	stop    func() bool
 	once    sync.Once
 }

@@ -114,3 +114,18 @@ func TestPartsThatAreGone(t *testing.T) {
 		}
 	}
 }
+
+// A large answer costs a tenant all of its bytes: also those that are not counted in
+// memory, and those that are read when they are sent.
+func TestLargeAnswersCostTheirBytes(t *testing.T) {
+	var read int
+	a := &Answer{quota: quota.New("bytes of unread answers", maxAnswerBytes), who: "somebody"}
+	for range 100 {
+		if err := a.Add(partOf(AnswerPartBytes, &read)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if requests, bytes := answerCost(a.take(t.Context(), &kvv1.PutResponse{})); bytes != 100*AnswerPartBytes || requests != bytes/bytesPerRequest {
+		t.Errorf("%d bytes cost %v requests and %v bytes", 100*AnswerPartBytes, requests, bytes)
+	}
+}

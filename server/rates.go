@@ -268,7 +268,7 @@ func answerCost(message any) (requests, bytes float64) {
 	switch m := message.(type) {
 	case *counted:
 		requests, bytes = answerCost(m.message)
-		bytes += float64(m.bytes)
+		bytes += float64(m.size) // Also of what is not in memory.
 	case proto.Message:
 		bytes = float64(proto.Size(m))
 	}
