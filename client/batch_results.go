@@ -60,10 +60,11 @@ func (b *Batcher) refused(t *batch, e *Error) {
 	a := attempts{client: b.client, unknown: t.unknown, call: call{write: true, id: t.request}}
 	err := a.judge(e)
 	t.unknown = a.unknown
+	left := b.options.Timeout - time.Since(t.created)
 	switch {
-	case err == nil && time.Since(t.created) < b.options.Timeout:
+	case err == nil && left > 0:
 		b.client.pods.refresh()
-		b.land(t, max(e.retryAfter(), timeoutOf(minBackoff, min(t.sends, 4))), t)
+		b.land(t, min(left, max(e.retryAfter(), timeoutOf(minBackoff, min(t.sends, 4)))), t)
 		return
 	case err == nil:
 		err = t.late(e)

@@ -35,9 +35,25 @@ func (b *Batcher) run() {
 		if worked {
 			backoff = pause{}
 		}
-		backoff.wait(ctx, e)
+		patience, cancel := context.WithDeadline(ctx, b.soonest())
+		backoff.wait(patience, e)
+		cancel()
 	}
 	b.giveUp()
+}
+
+// soonest is when the first of the batches that wait, or are given from now on, has been
+// tried for long enough.
+func (b *Batcher) soonest() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	end := time.Now().Add(b.options.Timeout)
+	for _, t := range b.waiting {
+		if its := t.created.Add(b.options.Timeout); its.Before(end) {
+			end = its
+		}
+	}
+	return end
 }
 
 // awaitWork waits for something to send; false at the end of the Batcher.

@@ -66,6 +66,26 @@ func TestRateIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A batch that is told to come again after its time is up ends when that is up, whether
+// its stream is refused or only the batch is.
+func TestBatchDoesNotWaitBeyondItsTime(t *testing.T) {
+	for _, opened := range []int32{0, 1} {
+		fake, c := cluster(t, 1)
+		var n atomic.Int32
+		fake.Before(func(_ int, called string) error {
+			if called == "Batch" && n.Add(1) > opened {
+				return overRate("60000")
+			}
+			return nil
+		})
+		begin := time.Now()
+		_, err := batcher(t, c, client.BatchOptions{Timeout: 200 * time.Millisecond}).Put(within(t, 30*time.Second), "a", nil)
+		if err == nil || time.Since(begin) > 5*time.Second {
+			t.Errorf("after %d calls that were let in: %v after %v", opened, err, time.Since(begin))
+		}
+	}
+}
+
 // What the caller gets when its patience ends before the wait, and for a quota.
 func TestErrorsOfTenants(t *testing.T) {
 	fake, c := cluster(t, 1)
