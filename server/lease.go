@@ -72,13 +72,18 @@ func (s *leaseService) ListLeases(ctx context.Context, _ *kvv1.ListLeasesRequest
 
 // keepAlive answers one message of a KeepAlive stream.
 func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest) (*kvv1.KeepAliveResponse, error) {
+	if err := s.core.slow(ctx, 1, 0); err != nil {
+		return nil, err
+	}
+	return s.renew(ctx, req)
+}
+
+// renew is keepAlive without the rate of the caller's tenant.
+func (s *leaseService) renew(ctx context.Context, req *kvv1.KeepAliveRequest) (*kvv1.KeepAliveResponse, error) {
 	if err := checkLease(req.GetId()); err != nil {
 		return nil, err
 	}
 	if err := s.core.mayKeepAlive(ctx, req.GetId()); err != nil {
-		return nil, err
-	}
-	if err := s.core.slow(ctx, 1, 0); err != nil {
 		return nil, err
 	}
 	if l := s.leaseExpirer.Load(); l == nil && s.keepAliveForwarder != nil {

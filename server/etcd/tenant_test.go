@@ -69,3 +69,24 @@ func TestTenants(t *testing.T) {
 		t.Errorf("roles: %v, %v", roles, err)
 	}
 }
+
+// A keep-alive of a tenant that owes more than the patience with a master that is not there
+// waits for longer than that: its stream goes on.
+func TestKeepAlivesAreSlowedDown(t *testing.T) {
+	s := newSecured(t)
+	leases := pb.NewLeaseClient(s.conn)
+	s.must(leases.LeaseGrant(s.root, &pb.LeaseGrantRequest{TTL: 60, ID: 77}))
+	s.setTenant(&kvv1.Tenant{
+		Name: "room", Users: []string{"alice"}, Prefix: []byte("k"), Rights: kvv1.Permission_KIND_READWRITE, RequestsPerSecond: 1, BurstMs: 1,
+	})
+	stream, err := leases.LeaseKeepAlive(s.alice)
+	s.must(stream, err)
+	for range 2 {
+		s.must(nil, stream.Send(&pb.LeaseKeepAliveRequest{ID: 77}))
+	}
+	for range 2 {
+		if answer, err := stream.Recv(); err != nil || answer.GetTTL() != 60 {
+			t.Fatalf("%v, %v", answer, err)
+		}
+	}
+}
