@@ -98,12 +98,12 @@ func (b *Backend) Term() uint64 {
 	return 0
 }
 
-// Slow takes one request from the rate of the caller's tenant, and waits while that owes
-// any, or until ctx ends: what has begun is not refused.
-func (b *Backend) Slow(ctx context.Context) error { return b.core.slow(ctx, 1, 0) }
+// BeginLater waits until the caller's tenant has a request left of its rate, and takes it,
+// or fails with ctx: what has begun is not refused.
+func (b *Backend) BeginLater(ctx context.Context) error { return b.core.beginLater(ctx) }
 
 // KeepAlive gives a lease its full time again and returns it; 0: there is no
-// such lease. It goes by no rate: see Slow.
+// such lease. It goes by no rate: see BeginLater.
 func (b *Backend) KeepAlive(ctx context.Context, lease int64) (ttlSeconds int64, err error) {
 	response, err := b.leases.renew(ctx, &kvv1.KeepAliveRequest{Id: lease})
 	return response.GetTtlSeconds(), err

@@ -14,6 +14,7 @@ import (
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/inbound"
 	"github.com/batondb/baton/internal/refusal"
+	"github.com/batondb/baton/internal/sleep"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -120,13 +121,29 @@ func (r *rates) begin(state *access.State, t *kvv1.Tenant) error {
 	one := r.of(state, t)
 	one.mu.Lock()
 	defer one.mu.Unlock()
-	one.settle(t, r.now())
-	if wait := one.wait(t); wait > 0 {
+	wait := one.next(t, r.now())
+	if wait > 0 {
 		one.counts.overRate++
 		return errRate(t.GetName(), one.turn(t, wait))
 	}
-	one.take(t, 1, 0)
 	return nil
+}
+
+// next takes one request, or returns how long until there is one; o.mu is held.
+func (o *rate) next(t *kvv1.Tenant, now time.Time) (wait time.Duration) {
+	o.settle(t, now)
+	if wait = o.wait(t); wait <= 0 {
+		o.take(t, 1, 0)
+	}
+	return wait
+}
+
+// later is begin for what is not refused: it returns how long until there is a request.
+func (r *rates) later(state *access.State, t *kvv1.Tenant) (wait time.Duration) {
+	one := r.of(state, t)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return one.next(t, r.now())
 }
 
 // maxTurns is how far apart those come again who were refused: who does not wait must
@@ -237,20 +254,33 @@ func (c *core) answered(ctx context.Context, message any) {
 // slow takes a cost, and waits until nothing is owed, or fails with ctx: a stream is
 // slowed down where a call is refused. Its caller holds nothing that others wait for.
 func (c *core) slow(ctx context.Context, requests, bytes float64) error {
-	state, t := c.tenant(ctx)
-	if t == nil {
-		return nil
-	}
-	for wait := c.rates.owe(state, t, requests, bytes); wait > 0; wait = c.rates.owe(state, t, 0, 0) {
-		timer := time.NewTimer(min(wait, time.Second)) // The rate may be raised meanwhile.
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+	return c.unhurried(ctx, func(state *access.State, t *kvv1.Tenant) (wait time.Duration) {
+		wait = c.rates.owe(state, t, requests, bytes)
+		requests, bytes = 0, 0
+		return wait
+	})
+}
+
+// beginLater waits until the caller's tenant has a request left, and takes it, or fails
+// with ctx: what nobody waits for any more, since it is asked for anew, costs nothing.
+func (c *core) beginLater(ctx context.Context) error { return c.unhurried(ctx, c.rates.later) }
+
+// unhurried takes something until it need not wait any longer, from the tenant that the
+// caller has by then: the rate may be raised meanwhile.
+func (c *core) unhurried(ctx context.Context, take func(*access.State, *kvv1.Tenant) (wait time.Duration)) error {
+	for {
+		state, t := c.tenant(ctx)
+		if t == nil {
+			return nil
+		}
+		wait := take(state, t)
+		if wait <= 0 {
+			return nil
+		}
+		if !sleep.For(ctx, min(wait, time.Second)) {
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // slowed is slow for a message that is about to be sent.

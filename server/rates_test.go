@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
@@ -335,6 +336,47 @@ func TestTheFirstTenantNeedsAllVersions(t *testing.T) {
 	other.log.old = false
 	if err := set(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is slowed down goes by the rate that there is by now.
+func TestWhoIsSlowedDownAndTheRateIsRaised(t *testing.T) {
+	p, _ := tenanted(t, &kvv1.Tenant{RequestsPerSecond: 1})
+	ctx := caller.With(within5s(t), caller.Caller{User: "a", By: caller.ServiceAccount})
+	_, room := p.core.tenant(ctx)
+	p.core.rates.owe(p.core.access(), room, 3600, 0)
+	slowed := make(chan error)
+	go func() { slowed <- p.core.slow(ctx, 1, 0) }()
+	await(t, "it waits", func() bool {
+		one := p.core.rates.of(p.core.access(), room)
+		return one.counted().requests == 3601
+	})
+	raised := proto.Clone(room).(*kvv1.Tenant)
+	raised.RequestsPerSecond = 1e6
+	p.change(t, &kvv1.AuthChange{Change: &kvv1.AuthChange_SetTenant{SetTenant: &kvv1.SetTenant{Tenant: raised}}})
+	if err := <-slowed; err != nil {
+		t.Error(err)
+	}
+}
+
+// Keep-alives that clients send anew, since they have waited for long, cost nothing: else
+// those of many leases would owe more and more, and renew none.
+func TestKeepAlivesThatAreGivenUp(t *testing.T) {
+	p, _ := tenanted(t, &kvv1.Tenant{RequestsPerSecond: 10, BurstMs: 1000})
+	var now atomic.Int64
+	p.core.rates.now = func() time.Time { return time.UnixMilli(1e6 + now.Load()) }
+	ctx := caller.With(within5s(t), caller.Caller{User: "a", By: caller.ServiceAccount})
+	given, giveUp := context.WithCancel(ctx)
+	giveUp()
+	renewed := 0
+	for range 64 {
+		if p.core.beginLater(given) == nil {
+			renewed++
+		}
+	}
+	now.Store(100)
+	if err := p.core.beginLater(ctx); err != nil || renewed != 10 {
+		t.Errorf("after %d at once: %v", renewed, err)
 	}
 }
 

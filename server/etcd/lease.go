@@ -161,7 +161,7 @@ func (s *keepAliveStream) run(ctx context.Context, requests <-chan *pb.LeaseKeep
 // revision is read before the renewal: a lease that has ended at some revision must
 // never be seen alive at a later one.
 func (s *keepAliveStream) answer(ctx context.Context, lease int64) error {
-	if err := s.pod.Slow(ctx); err != nil { // Once, and for longer than there is patience with the master.
+	if err := s.pod.BeginLater(ctx); err != nil { // Once, and for longer than there is patience with the master.
 		return err
 	}
 	st, err := s.pod.Read(ctx, local)
