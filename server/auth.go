@@ -174,7 +174,7 @@ func (c *core) changeAuth(ctx context.Context, change *kvv1.AuthChange, password
 	}
 	changed, err := propose(ctx, c, &kvv1.Command{Command: &kvv1.Command_Auth{Auth: change}}, (*kvv1.Result).GetAuth)
 	if tenant := change.GetSetTenant().GetTenant(); err == nil && tenant != nil {
-		c.awaitCount(ctx, tenant.GetName())
+		c.awaitCount(ctx, tenant.GetName(), changed.GetAuthRevision())
 	}
 	return changed, err
 }

@@ -339,6 +339,18 @@ func TestTheFirstTenantNeedsAllVersions(t *testing.T) {
 	}
 }
 
+// A tenant that is not on this pod yet is not one that is counted.
+func TestCountThatHasNotBegun(t *testing.T) {
+	p, _ := tenanted(t, &kvv1.Tenant{})
+	revision := p.core.access().Revision()
+	p.core.awaitCount(t.Context(), "room", revision)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if p.core.awaitCount(ctx, "another", revision+1); ctx.Err() == nil {
+		t.Error("it does not wait")
+	}
+}
+
 // What is slowed down goes by the rate that there is by now.
 func TestWhoIsSlowedDownAndTheRateIsRaised(t *testing.T) {
 	p, _ := tenanted(t, &kvv1.Tenant{RequestsPerSecond: 1})

@@ -58,12 +58,14 @@ const (
 	countPoll     = 5 * time.Millisecond
 )
 
-func (c *core) awaitCount(ctx context.Context, name string) {
+// awaitCount waits for a change that made a revision of users, roles and tenants: this pod
+// may not have applied it yet.
+func (c *core) awaitCount(ctx context.Context, name string, revision uint64) {
 	ctx, cancel := context.WithTimeout(ctx, countPatience)
 	defer cancel()
 	for {
 		st := c.store.Load()
-		if st == nil || st.TenantUsage()[name].Next == nil {
+		if st == nil || st.Access().Revision() >= revision && st.TenantUsage()[name].Next == nil {
 			return
 		}
 		select {
