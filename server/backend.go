@@ -100,7 +100,7 @@ func (b *Backend) Term() uint64 {
 
 // BeginLater waits until the caller's tenant has a request left of its rate, and takes it,
 // or fails with ctx: what has begun is not refused.
-func (b *Backend) BeginLater(ctx context.Context) error { return b.core.beginLater(ctx) }
+func (b *Backend) BeginLater(ctx context.Context) error { return b.core.slow(ctx, 1, 0) }
 
 // KeepAlive gives a lease its full time again and returns it; 0: there is no
 // such lease. It goes by no rate: see BeginLater.

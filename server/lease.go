@@ -72,7 +72,7 @@ func (s *leaseService) ListLeases(ctx context.Context, _ *kvv1.ListLeasesRequest
 
 // keepAlive answers one message of a KeepAlive stream.
 func (s *leaseService) keepAlive(ctx context.Context, req *kvv1.KeepAliveRequest) (*kvv1.KeepAliveResponse, error) {
-	if err := s.core.beginLater(ctx); err != nil {
+	if err := s.core.slow(ctx, 1, 0); err != nil {
 		return nil, err
 	}
 	return s.renew(ctx, req)

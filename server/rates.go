@@ -121,29 +121,28 @@ func (r *rates) begin(state *access.State, t *kvv1.Tenant) error {
 	one := r.of(state, t)
 	one.mu.Lock()
 	defer one.mu.Unlock()
-	wait := one.next(t, r.now())
-	if wait > 0 {
+	if wait := one.next(t, r.now(), 1, 0); wait > 0 {
 		one.counts.overRate++
 		return errRate(t.GetName(), one.turn(t, wait))
 	}
 	return nil
 }
 
-// next takes one request, or returns how long until there is one; o.mu is held.
-func (o *rate) next(t *kvv1.Tenant, now time.Time) (wait time.Duration) {
+// next takes a cost if nothing is owed, or returns how long until then; o.mu is held.
+func (o *rate) next(t *kvv1.Tenant, now time.Time, requests, bytes float64) (wait time.Duration) {
 	o.settle(t, now)
 	if wait = o.wait(t); wait <= 0 {
-		o.take(t, 1, 0)
+		o.take(t, requests, bytes)
 	}
 	return wait
 }
 
-// later is begin for what is not refused: it returns how long until there is a request.
-func (r *rates) later(state *access.State, t *kvv1.Tenant) (wait time.Duration) {
+// later is begin for what is not refused, at any cost: it returns how long that waits.
+func (r *rates) later(state *access.State, t *kvv1.Tenant, requests, bytes float64) (wait time.Duration) {
 	one := r.of(state, t)
 	one.mu.Lock()
 	defer one.mu.Unlock()
-	return one.next(t, r.now())
+	return one.next(t, r.now(), requests, bytes)
 }
 
 // maxTurns is how far apart those come again who were refused: who does not wait must
@@ -251,29 +250,17 @@ func (c *core) answered(ctx context.Context, message any) {
 	}
 }
 
-// slow takes a cost, and waits until nothing is owed, or fails with ctx: a stream is
-// slowed down where a call is refused. Its caller holds nothing that others wait for.
+// slow waits until nothing is owed, and takes a cost, or fails with ctx: a stream is slowed
+// down where a call is refused. A client that has waited for long and asks anew has cost
+// nothing by then: else it would owe more and more, and get nothing. Its caller holds
+// nothing that others wait for.
 func (c *core) slow(ctx context.Context, requests, bytes float64) error {
-	return c.unhurried(ctx, func(state *access.State, t *kvv1.Tenant) (wait time.Duration) {
-		wait = c.rates.owe(state, t, requests, bytes)
-		requests, bytes = 0, 0
-		return wait
-	})
-}
-
-// beginLater waits until the caller's tenant has a request left, and takes it, or fails
-// with ctx: what nobody waits for any more, since it is asked for anew, costs nothing.
-func (c *core) beginLater(ctx context.Context) error { return c.unhurried(ctx, c.rates.later) }
-
-// unhurried takes something until it need not wait any longer, from the tenant that the
-// caller has by then: the rate may be raised meanwhile.
-func (c *core) unhurried(ctx context.Context, take func(*access.State, *kvv1.Tenant) (wait time.Duration)) error {
 	for {
-		state, t := c.tenant(ctx)
+		state, t := c.tenant(ctx) // The rate may be raised meanwhile.
 		if t == nil {
 			return nil
 		}
-		wait := take(state, t)
+		wait := c.rates.later(state, t, requests, bytes)
 		if wait <= 0 {
 			return nil
 		}
