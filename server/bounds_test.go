@@ -38,13 +38,13 @@ func rawTo(t *testing.T, p *fakePod) *rawgrpc.Conn {
 	return raw
 }
 
-func call(t *testing.T, raw *rawgrpc.Conn, method string, request proto.Message) uint32 {
+func call(t *testing.T, raw *rawgrpc.Conn, method string, request proto.Message, more ...hpack.HeaderField) uint32 {
 	t.Helper()
 	encoded, err := proto.Marshal(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := raw.Call(method, encoded)
+	id, err := raw.Call(method, encoded, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,15 +195,16 @@ func TestTooManyCallsThatWait(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	raw := rawTo(t, p)
 	never := &kvv1.RangeRequest{Key: []byte("k"), Read: &kvv1.ReadOptions{MinRevision: 1 << 40}}
+	long := hpack.HeaderField{Name: "grpc-timeout", Value: "1H"} // Under race they take longer to begin than the default.
 	for _, conn := range []*rawgrpc.Conn{raw, rawTo(t, p), rawTo(t, p)} {
 		for range maxStreamsPerConnection {
-			call(t, conn, "/baton.kv.v1.KVService/Range", never)
+			call(t, conn, "/baton.kv.v1.KVService/Range", never, long)
 		}
 	}
 	awaitUsed(t, p.core.bounds.calls, func(used int64) bool { return used > maxCalls/2-slotsAtOnce })
 	last := rawTo(t, p)
 	for range 2 * slotsAtOnce {
-		call(t, last, "/baton.kv.v1.KVService/Range", never)
+		call(t, last, "/baton.kv.v1.KVService/Range", never, long)
 	}
 	end, err := last.WaitAny(within5s(t))
 	if err != nil || end.Code != codes.ResourceExhausted || !strings.Contains(end.Message, "calls") {

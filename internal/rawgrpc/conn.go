@@ -198,8 +198,8 @@ func (c *Conn) Send(stream uint32, payload []byte, last bool) error {
 }
 
 // Call sends a whole call.
-func (c *Conn) Call(method string, request []byte) (stream uint32, err error) {
-	if stream, err = c.Begin(method); err != nil {
+func (c *Conn) Call(method string, request []byte, more ...hpack.HeaderField) (stream uint32, err error) {
+	if stream, err = c.Begin(method, more...); err != nil {
 		return 0, err
 	}
 	return stream, c.Send(stream, Message(request), true)
