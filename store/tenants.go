@@ -267,8 +267,8 @@ func (s *Store) CountStep(tenant string) (step *kvv1.CountTenant, err error) {
 		return nil, nil
 	}
 	room := s.Access().Tenant(tenant)
-	if room == nil {
-		return nil, nil
+	if room == nil || !bytes.HasPrefix(used.Next, room.GetPrefix()) {
+		return nil, nil // It is being changed: see AccessChanged.
 	}
 	v, err := s.view(context.Background())
 	if err != nil {

@@ -76,6 +76,25 @@ func TestTenantOverData(t *testing.T) {
 	}
 }
 
+// While a tenant gets another prefix there is no step: one by both prefixes would be of all
+// keys at once.
+func TestCountStepWhileThePrefixChanges(t *testing.T) {
+	d := newDriver(t, newHistory(), 0)
+	d.do(put("a", ""), put("b", ""), setTenant(&kvv1.Tenant{Name: "one", Prefix: []byte("a")}))
+	d.countAll("one")
+	before := d.s.Access()
+	after, err := before.Apply(setTenant(&kvv1.Tenant{Name: "one", Prefix: []byte("b")}).GetAuth())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.s.rights.usages.follow(before, after)
+	if step, err := d.s.CountStep("one"); step != nil || err != nil {
+		t.Errorf("%v, %v", step, err)
+	}
+	d.s.rights.usages.follow(after, before)
+	d.countAll("one")
+}
+
 // A write passes if it makes less of what is too much; of a transaction the deletions
 // count, and nothing of one that is refused is applied; in a batch the others are.
 func TestQuota(t *testing.T) {
