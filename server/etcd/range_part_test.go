@@ -18,6 +18,7 @@ import (
 
 	"github.com/batondb/baton/internal/rawgrpc"
 	"github.com/batondb/baton/internal/sleep"
+	"github.com/batondb/baton/server"
 )
 
 // fillLarge writes 12 MiB: values of all sizes, and one of more than a part.
@@ -203,5 +204,35 @@ func TestSlowRanges(t *testing.T) {
 		p.must(p.auth.RoleRevokePermission(p.root, &pb.AuthRoleRevokePermissionRequest{Role: "alice", Key: []byte("k"), RangeEnd: []byte("l")}))
 	}); status.Code(err) != codes.Internal {
 		t.Errorf("the right was lost meanwhile: %v", err)
+	}
+}
+
+// Transactions that read ranges take turns with ranges; those of single keys need none.
+func TestTransactionsTakeTurns(t *testing.T) {
+	s := newSolo(t)
+	var turns []*server.Turn
+	for begun := error(nil); begun == nil; {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		var turn *server.Turn
+		if turn, begun = s.queue.pod.Turn(ctx, true); begun == nil {
+			turns = append(turns, turn)
+		}
+		cancel()
+	}
+	read := func(end string, patience time.Duration) codes.Code {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		request := &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte(end)}
+		_, err := s.kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: request}}}})
+		return status.Code(err)
+	}
+	if one, all := read("", 10*time.Second), read("l", 200*time.Millisecond); one != codes.OK || all == codes.OK {
+		t.Errorf("without a turn: %v for a key, %v for a range", one, all)
+	}
+	for _, turn := range turns {
+		turn.End()
+	}
+	if all := read("l", 10*time.Second); all != codes.OK {
+		t.Errorf("with a turn: %v", all)
 	}
 }

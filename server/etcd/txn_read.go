@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -18,6 +19,13 @@ func (s *kvService) readTxn(ctx context.Context, req *pb.TxnRequest, native *kvv
 	}
 	if err != nil {
 		return nil, s.pod.fail(ctx, err)
+	}
+	if slices.ContainsFunc(ranges(), func(r *kvv1.KeyRange) bool { return len(r.GetRangeEnd()) > 0 }) {
+		turn, err := s.pod.Turn(ctx, false)
+		if err != nil {
+			return nil, s.pod.fail(ctx, err)
+		}
+		defer turn.End()
 	}
 	for {
 		decided, err := st.Txn(ctx, native)
