@@ -137,9 +137,6 @@ func (s Security) certify(shown credentials.TLSInfo, until time.Time) certified 
 	return certified{TLSInfo: shown, caller: who}
 }
 
-// serviceAccounts begins the names that only the API server's tokens prove.
-const serviceAccounts = "system:serviceaccount:"
-
 // certificateCaller is whom a verified certificate names. Its DNS names and addresses
 // are a machine's, not a caller's, and it is no ServiceAccount, whatever its CA lets
 // people write into it.
@@ -151,7 +148,7 @@ func (s Security) certificateCaller(leaf *x509.Certificate) caller.Caller {
 	case s.CommonName:
 		name = leaf.Subject.CommonName
 	}
-	if name == "" || strings.HasPrefix(name, serviceAccounts) {
+	if name == "" || strings.HasPrefix(name, caller.ServiceAccounts) {
 		return caller.Caller{}
 	}
 	return caller.Caller{User: name, By: caller.Certificate}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/internal/caller"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -125,7 +126,7 @@ func (f *tenantFlags) apply(cmd *cobra.Command, t *kvv1.Tenant) {
 		if len(f.accounts) > 0 {
 			t.Namespaces = nil
 			for _, account := range f.accounts {
-				t.Users = append(t.Users, serviceAccountName(f.namespaces[0], account))
+				t.Users = append(t.Users, caller.ServiceAccountName(f.namespaces[0], account))
 			}
 		}
 	}
@@ -146,12 +147,6 @@ func (f *tenantFlags) apply(cmd *cobra.Command, t *kvv1.Tenant) {
 			set()
 		}
 	}
-}
-
-const serviceAccountPrefix = "system:serviceaccount:"
-
-func serviceAccountName(namespace, name string) string {
-	return serviceAccountPrefix + namespace + ":" + name
 }
 
 // describe says for a person what a tenant is.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/batondb/baton/client"
+	"github.com/batondb/baton/internal/caller"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
 
@@ -63,7 +64,7 @@ func membersOf(t *kvv1.Tenant) (all []string) {
 		all = append(all, namespace+"/*")
 	}
 	for _, user := range t.GetUsers() {
-		if account, ok := strings.CutPrefix(user, serviceAccountPrefix); ok {
+		if account, ok := strings.CutPrefix(user, caller.ServiceAccounts); ok {
 			user = strings.Replace(account, ":", "/", 1)
 		}
 		all = append(all, user)

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 )
@@ -21,10 +22,6 @@ const (
 	// maxBurstMs is an hour.
 	maxBurstMs = 3_600_000
 )
-
-// serviceAccount begins the name of a ServiceAccount: its namespace follows, a colon,
-// and its own name.
-const serviceAccount = "system:serviceaccount:"
 
 // tenant is a tenant with what it permits.
 type tenant struct {
@@ -113,7 +110,7 @@ func (t *tenants) of(user string) *tenant {
 	if one := t.byUser[user]; one != nil {
 		return one
 	}
-	if rest, ok := strings.CutPrefix(user, serviceAccount); ok {
+	if rest, ok := strings.CutPrefix(user, caller.ServiceAccounts); ok {
 		if namespace, _, whole := strings.Cut(rest, ":"); whole {
 			return t.byNamespace[namespace]
 		}

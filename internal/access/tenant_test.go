@@ -20,14 +20,14 @@ func deleteTenant(name string) *kvv1.AuthChange {
 }
 
 func serviceAccountOf(name string) caller.Caller {
-	return caller.Caller{User: serviceAccount + name, By: caller.ServiceAccount}
+	return caller.Caller{User: caller.ServiceAccounts + name, By: caller.ServiceAccount}
 }
 
 // A ServiceAccount has the rights of the tenant that names it, else of its namespace's,
 // and nobody else has them.
 func TestTenantsPermit(t *testing.T) {
 	s := must(t, enabled(t), setTenant(&kvv1.Tenant{Name: "shop", Namespaces: []string{"shop"}, Prefix: []byte("shop/")}))
-	s = must(t, s, setTenant(&kvv1.Tenant{Name: "web", Users: []string{serviceAccount + "shop:web", "alice"}, Prefix: []byte("web/"), Rights: kvv1.Permission_KIND_READ}))
+	s = must(t, s, setTenant(&kvv1.Tenant{Name: "web", Users: []string{caller.ServiceAccounts + "shop:web", "alice"}, Prefix: []byte("web/"), Rights: kvv1.Permission_KIND_READ}))
 	s = Load(s.Proto())
 	for _, test := range []struct {
 		who         caller.Caller

@@ -147,10 +147,8 @@ type claims struct {
 	} `json:"kubernetes.io"`
 }
 
-const userPrefix = "system:serviceaccount:"
-
 func (c *claims) user() string {
-	return userPrefix + c.Kubernetes.Namespace + ":" + c.Kubernetes.ServiceAccount.Name
+	return caller.ServiceAccountName(c.Kubernetes.Namespace, c.Kubernetes.ServiceAccount.Name)
 }
 
 // check is all that needs no question to anybody.
