@@ -164,13 +164,17 @@ func (o *rate) turn(t *kvv1.Tenant, wait time.Duration) time.Duration {
 }
 
 // owe takes what a call has cost besides.
-func (r *rates) owe(state *access.State, t *kvv1.Tenant, requests, bytes float64) (wait time.Duration) {
+func (r *rates) owe(state *access.State, t *kvv1.Tenant, requests, bytes float64) {
 	one := r.of(state, t)
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.settle(t, r.now())
 	one.take(t, requests, bytes)
-	return one.wait(t)
+}
+
+// oweFor takes the cost of a command, of which one request is paid.
+func (r *rates) oweFor(state *access.State, t *kvv1.Tenant, command *kvv1.Command) {
+	r.owe(state, t, float64(writesOf(command)-1), float64(proto.Size(command)))
 }
 
 // take counts also what has no limit; o.mu is held.
@@ -199,11 +203,15 @@ const retryAfterKey = "retry_after_ms"
 
 // tenant is whose call this is; nil: nobody's, or access control is off.
 func (c *core) tenant(ctx context.Context) (*access.State, *kvv1.Tenant) {
+	return c.tenantOf(caller.From(ctx).User)
+}
+
+func (c *core) tenantOf(user string) (*access.State, *kvv1.Tenant) {
 	state := c.access()
 	if !state.Enabled() || !state.HasTenants() {
 		return nil, nil
 	}
-	return state, state.TenantOf(caller.From(ctx).User)
+	return state, state.TenantOf(user)
 }
 
 // begin refuses a call while its tenant has no request left.
@@ -238,7 +246,7 @@ func (c *core) holdBack(ctx context.Context) {
 // spend takes the cost of a command, of which one request is paid.
 func (c *core) spend(ctx context.Context, command *kvv1.Command) {
 	if state, t := c.tenant(ctx); t != nil {
-		c.rates.owe(state, t, float64(writesOf(command)-1), float64(proto.Size(command)))
+		c.rates.oweFor(state, t, command)
 	}
 }
 
@@ -297,19 +305,15 @@ func answerCost(message any) (requests, bytes float64) {
 
 // forwarded refuses a command of another pod while its tenant has no request left here.
 func (c *core) forwarded(command *kvv1.Command) error {
-	state := c.access()
-	if !state.Enabled() || !state.HasTenants() {
-		return nil
-	}
-	t := state.TenantOf(command.GetIdentity().GetUser())
+	state, t := c.tenantOf(command.GetIdentity().GetUser())
 	if t == nil {
 		return nil
 	}
-	if err := c.rates.begin(state, t); err != nil {
-		return err
+	err := c.rates.begin(state, t)
+	if err == nil {
+		c.rates.oweFor(state, t, command)
 	}
-	c.rates.owe(state, t, float64(writesOf(command)-1), float64(proto.Size(command)))
-	return nil
+	return err
 }
 
 // writesOf is how many requests a command is: each operation is one.

@@ -10,6 +10,7 @@ import (
 	"github.com/batondb/baton/internal/access"
 	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/refusal"
+	"github.com/batondb/baton/internal/sleep"
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/store"
 )
@@ -65,13 +66,8 @@ func (c *core) awaitCount(ctx context.Context, name string, revision uint64) {
 	defer cancel()
 	for {
 		st := c.store.Load()
-		if st == nil || st.Access().Revision() >= revision && st.TenantUsage()[name].Next == nil {
+		if st == nil || st.Access().Revision() >= revision && st.TenantUsage()[name].Next == nil || !sleep.For(ctx, countPoll) {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(countPoll):
 		}
 	}
 }
@@ -119,10 +115,8 @@ func (c *core) countTenant(ctx context.Context, st *store.Store, name string) (d
 			}
 			return false
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep.For(ctx, countPause) {
 			return false
-		case <-time.After(countPause):
 		}
 	}
 }

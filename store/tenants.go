@@ -337,10 +337,9 @@ func (a *applier) countTenant(req *kvv1.CountTenant) (*kvv1.ChangeAuthResponse, 
 
 // counted adds what a step has found.
 func (u *usages) counted(one *Usage, found Usage, next []byte) {
-	u.add(one, found.Keys, found.Bytes)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	one.Next = next
+	one.Keys, one.Bytes, one.Next = one.Keys+found.Keys, one.Bytes+found.Bytes, next
 }
 
 // checkUsages compares what is stored of usage with who the tenants are.
