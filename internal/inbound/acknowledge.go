@@ -72,7 +72,7 @@ func (o *outgoing) follow(p []byte) {
 		n := copy(o.header[o.have:], p)
 		p, o.have = p[n:], o.have+n
 		if o.have == headerBytes {
-			o.have, o.left = 0, int(o.header[0])<<16|int(o.header[1])<<8|int(o.header[2])
+			o.have, o.left = 0, lengthOf(o.header[:])
 			o.begun(o.header[:])
 		}
 	}

@@ -1,8 +1,6 @@
 package inbound
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/net/http2"
 )
 
@@ -31,7 +29,7 @@ func (c *conn) answer(header []byte) {
 	kind, flags := http2.FrameType(header[3]), http2.Flags(header[4])
 	switch {
 	case kind == http2.FrameHeaders && flags.Has(http2.FlagHeadersEndStream), kind == http2.FrameRSTStream:
-		c.streams.end(binary.BigEndian.Uint32(header[5:]))
+		c.streams.end(streamOf(header))
 	case kind != http2.FrameData:
 		return
 	}

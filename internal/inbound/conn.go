@@ -149,9 +149,8 @@ func (c *conn) next() error {
 	}
 	copy(c.header[:], header) // A second peek moves what the first has shown.
 	header = c.header[:]
-	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
+	length, id := lengthOf(header), streamOf(header)
 	kind, flags := http2.FrameType(header[3]), http2.Flags(header[4])
-	id := binary.BigEndian.Uint32(header[5:]) & (1<<31 - 1)
 	ends := flags.Has(http2.FlagDataEndStream)
 	if c.opening.unmet && kind != http2.FrameContinuation {
 		c.opening.unmet = false
@@ -267,10 +266,15 @@ func (c *conn) isWhole() bool {
 		return false
 	}
 	header, _ := c.in.Peek(headerBytes) // It is there.
-	length := int(header[0])<<16 | int(header[1])<<8 | int(header[2])
 	return http2.FrameType(header[3]) == http2.FrameData && http2.Flags(header[4]).Has(http2.FlagDataEndStream) &&
-		binary.BigEndian.Uint32(header[5:])&(1<<31-1) == c.opening.stream && n >= headerBytes+length
+		streamOf(header) == c.opening.stream && n >= headerBytes+lengthOf(header)
 }
+
+// lengthOf is how long the payload is of a frame with this header.
+func lengthOf(header []byte) int { return int(header[0])<<16 | int(header[1])<<8 | int(header[2]) }
+
+// streamOf is the stream that a frame with this header belongs to.
+func streamOf(header []byte) uint32 { return binary.BigEndian.Uint32(header[5:]) & (1<<31 - 1) }
 
 func (c *conn) giveBytes(taken int64) {
 	if taken > 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/batondb/baton/internal/quota"
+	"github.com/batondb/baton/internal/sleep"
 )
 
 const (
@@ -190,12 +191,7 @@ func (a *Address) restFor(most time.Duration) {
 		return
 	}
 	a.port.slowed.Add(1)
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-a.open.Done():
-	}
+	sleep.For(a.open, pause)
 }
 
 // Useless notes that a call was malformed, or that its caller had been told before not

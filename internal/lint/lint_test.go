@@ -72,7 +72,7 @@ var allowed = map[string][]string{
 	"internal/pki":          {"internal/wholefile"},
 	"internal/wholefile":    {},
 	"internal/masterstream": {},
-	"internal/inbound":      {"internal/quota"},
+	"internal/inbound":      {"internal/quota", "internal/sleep"},
 	"internal/rawgrpc":      {},
 	"internal/quota":        {"proto", "internal/refusal"},
 	"internal/refusal":      {"proto"},

@@ -35,25 +35,31 @@ func New(what string, limit int64) *Quota {
 func (q *Quota) Take(who string, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	mine := q.by[who]
-	if left := q.limit - q.used - n; mine+n > left {
-		q.refused.Add(1)
-		return q.refusal(who, mine, n)
+	err := q.room(who, n)
+	if err == nil {
+		q.take(who, n)
 	}
-	q.used += n
-	q.by[who] = mine + n
-	return nil
+	return err
 }
 
 // Room fails as Take would, and takes nothing.
 func (q *Quota) Room(who string, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.room(who, n)
+}
+
+func (q *Quota) room(who string, n int64) error {
 	if mine := q.by[who]; mine+n > q.limit-q.used-n {
 		q.refused.Add(1)
 		return q.refusal(who, mine, n)
 	}
 	return nil
+}
+
+func (q *Quota) take(who string, n int64) {
+	q.used += n
+	q.by[who] += n
 }
 
 // TakeSpare takes n for a caller if the caller can do without it, and says whether it
@@ -62,12 +68,10 @@ func (q *Quota) Room(who string, n int64) error {
 func (q *Quota) TakeSpare(who string, n int64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	mine := q.by[who] + n
-	if 2*mine > q.limit-q.used-n {
+	if 2*(q.by[who]+n) > q.limit-q.used-n {
 		return false
 	}
-	q.used += n
-	q.by[who] = mine
+	q.take(who, n)
 	return true
 }
 
