@@ -209,6 +209,25 @@ func rawConn(a *attacker) (*rawgrpc.Conn, error) {
 	return rawgrpc.New(conn)
 }
 
+// onConnections has goroutines repeat a step, each on a connection of its own, and on
+// another one after an error. The step gets the number of those before it.
+func (a *attacker) onConnections(goroutines int, step func(c *rawgrpc.Conn, before int) error) {
+	a.loop(goroutines, func() error {
+		c, err := rawConn(a)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for n := 0; a.ctx.Err() == nil; n++ {
+			if err := step(c, n); err != nil {
+				return err
+			}
+			a.sent.Add(1)
+		}
+		return nil
+	})
+}
+
 // dialGRPC is an ordinary client, whose connections write most bytes at most; 0: all.
 func (a *attacker) dialGRPC(most int64) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+a.client, grpc.WithTransportCredentials(insecure.NewCredentials()),

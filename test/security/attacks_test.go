@@ -259,23 +259,12 @@ func profiles(a *attacker) error {
 }
 
 func rapidReset(a *attacker) error {
-	a.loop(2, func() error {
-		c, err := rawConn(a)
+	a.onConnections(2, func(c *rawgrpc.Conn, _ int) error {
+		id, err := c.Begin("/baton.kv.v1.KVService/Range")
 		if err != nil {
 			return err
 		}
-		defer c.Close()
-		for a.ctx.Err() == nil {
-			id, err := c.Begin("/baton.kv.v1.KVService/Range")
-			if err != nil {
-				return err
-			}
-			if err := c.Framer.WriteRSTStream(id, http2.ErrCodeCancel); err != nil {
-				return err
-			}
-			a.sent.Add(1)
-		}
-		return nil
+		return c.Framer.WriteRSTStream(id, http2.ErrCodeCancel)
 	})
 	return nil
 }
@@ -285,42 +274,20 @@ func rapidResetWhole(a *attacker) error {
 	if err != nil {
 		return err
 	}
-	a.loop(2, func() error {
-		c, err := rawConn(a)
+	a.onConnections(2, func(c *rawgrpc.Conn, _ int) error {
+		id, err := c.Call("/baton.kv.v1.KVService/Range", encoded)
 		if err != nil {
 			return err
 		}
-		defer c.Close()
-		for a.ctx.Err() == nil {
-			id, err := c.Call("/baton.kv.v1.KVService/Range", encoded)
-			if err != nil {
-				return err
-			}
-			if err := c.Framer.WriteRSTStream(id, http2.ErrCodeCancel); err != nil {
-				return err
-			}
-			a.sent.Add(1)
-		}
-		return nil
+		return c.Framer.WriteRSTStream(id, http2.ErrCodeCancel)
 	})
 	return nil
 }
 
 func malformedHeaders(a *attacker) error {
-	a.loop(2, func() error {
-		c, err := rawConn(a)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		for id := uint32(1); a.ctx.Err() == nil; id += 2 {
-			block := rawgrpc.Field("content-type", "text/plain")
-			if err := c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true}); err != nil {
-				return err
-			}
-			a.sent.Add(1)
-		}
-		return nil
+	a.onConnections(2, func(c *rawgrpc.Conn, before int) error {
+		block := rawgrpc.Field("content-type", "text/plain")
+		return c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(1 + 2*before), BlockFragment: block, EndHeaders: true})
 	})
 	return nil
 }
@@ -334,20 +301,7 @@ func smallFrames(a *attacker) error {
 		func(f *http2.Framer) error { return f.WriteRawFrame(http2.FrameWindowUpdate, 0, 0, []byte{0, 0, 0, 1}) },
 		func(f *http2.Framer) error { return f.WriteRawFrame(http2.FramePriority, 0, 1, make([]byte, 5)) },
 	} {
-		a.loop(1, func() error {
-			c, err := rawConn(a)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			for a.ctx.Err() == nil {
-				if err := write(c.Framer); err != nil {
-					return err
-				}
-				a.sent.Add(1)
-			}
-			return nil
-		})
+		a.onConnections(1, func(c *rawgrpc.Conn, _ int) error { return write(c.Framer) })
 	}
 	return nil
 }
