@@ -22,7 +22,7 @@ DATA    ?= data
 NODES   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-race test-etcd test-older test-faults test-security bench lint fmt proto fuzz clean explore simulate simulate-mutations \
+.PHONY: help build run test test-race test-etcd test-older test-faults test-security bench bench-secure lint fmt proto fuzz clean explore simulate simulate-mutations \
 	scenarios image image-twice sbom checksums modules build-args e2e e2e-local e2e-test kubernetes-on-baton
 
 help: ## Show this
@@ -151,6 +151,9 @@ scenarios: ## Write docs/scenarios.md from the tests
 
 bench: build ## Measure against etcd, and write docs/benchmarks.md
 	cd bench && $(GO) run .
+
+bench-secure: build ## The same of callers with TLS and a user, in both; writes docs/benchmarks-secure.md
+	cd bench && $(GO) run . -secure -out ../docs/benchmarks-secure.md
 
 lint: ## Run every check of the source
 	$(GO) vet -tags e2e ./...
