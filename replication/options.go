@@ -124,6 +124,9 @@ type Options struct {
 	// CheckCommand says why a command that another pod forwards must not go into the
 	// log; nil: it may. It is called by many goroutines. nil: all may.
 	CheckCommand func(*kvv1.Command) error
+	// ComparePart says what this pod has of another's part, and is told by it that the
+	// other one may have something else. nil: nothing is known.
+	ComparePart func(ctx context.Context, pod string, theirs Part) (own Part, err error)
 	// PodStatus completes what this package knows of the pod, for its peers.
 	PodStatus func(*kvv1.PodStatus)
 

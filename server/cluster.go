@@ -124,7 +124,7 @@ func (s *clusterService) complete(status *kvv1.PodStatus) {
 	if s.core.space.low.Load() {
 		status.Alarms = append(status.Alarms, alarmNoSpace)
 	}
-	if s.core.doubts.differs.Load() {
+	if s.core.differs() {
 		status.Alarms = append(status.Alarms, alarmDiverged)
 	}
 }

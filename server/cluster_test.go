@@ -156,32 +156,35 @@ func TestKeepAliveNeedsAConfirmedMaster(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	mark := func(hash uint64) replication.Mark { return replication.Mark{Index: 9, Revision: 7, Hash: hash} }
-	answer := func(pod string, hash uint64) podMark { return podMark{pod: pod, voter: true, mark: mark(hash)} }
+	answer := func(pod string, hash uint64) said[replication.Mark] {
+		return said[replication.Mark]{pod, true, true, mark(hash)}
+	}
+	silent := said[replication.Mark]{pod: "c", voter: true}
 	for _, test := range []struct {
 		name             string
 		voters           int
-		answers          []podMark
+		answers          []said[replication.Mark]
 		differ           int
 		backed, outvoted bool
 	}{
-		{"all agree", 3, []podMark{answer("b", 1), answer("c", 1)}, 0, true, false},
-		{"another is wrong", 3, []podMark{answer("b", 1), answer("c", 2)}, 1, true, false},
-		{"this one is wrong", 3, []podMark{answer("b", 2), answer("c", 2)}, 2, false, true},
-		{"all different", 3, []podMark{answer("b", 2), answer("c", 3)}, 2, false, false},
-		{"one of the others is silent", 3, []podMark{answer("b", 2), {pod: "c", voter: true}}, 1, false, false},
-		{"two pods", 2, []podMark{answer("b", 2)}, 1, false, false},
-		{"learners have no say", 3, []podMark{answer("b", 2), {pod: "c", mark: mark(2)}}, 2, false, false},
-		{"five", 5, []podMark{answer("b", 2), answer("c", 2), answer("d", 2), answer("e", 1)}, 3, false, true},
-		{"even", 4, []podMark{answer("b", 2), answer("c", 2), answer("d", 1)}, 2, false, false},
-		{"another revision", 3, []podMark{answer("b", 1), {"c", true, replication.Mark{Index: 9, Revision: 8, Hash: 1}}}, 1, true, false},
-		{"nobody answers", 3, []podMark{{pod: "b", voter: true}, {pod: "c", voter: true}}, 0, false, false},
+		{"all agree", 3, []said[replication.Mark]{answer("b", 1), answer("c", 1)}, 0, true, false},
+		{"another is wrong", 3, []said[replication.Mark]{answer("b", 1), answer("c", 2)}, 1, true, false},
+		{"this one is wrong", 3, []said[replication.Mark]{answer("b", 2), answer("c", 2)}, 2, false, true},
+		{"all different", 3, []said[replication.Mark]{answer("b", 2), answer("c", 3)}, 2, false, false},
+		{"one of the others is silent", 3, []said[replication.Mark]{answer("b", 2), silent}, 1, false, false},
+		{"two pods", 2, []said[replication.Mark]{answer("b", 2)}, 1, false, false},
+		{"learners have no say", 3, []said[replication.Mark]{answer("b", 2), {"c", false, true, mark(2)}}, 2, false, false},
+		{"five", 5, []said[replication.Mark]{answer("b", 2), answer("c", 2), answer("d", 2), answer("e", 1)}, 3, false, true},
+		{"even", 4, []said[replication.Mark]{answer("b", 2), answer("c", 2), answer("d", 1)}, 2, false, false},
+		{"another revision", 3, []said[replication.Mark]{answer("b", 1), {"c", true, true, replication.Mark{Index: 9, Revision: 8, Hash: 1}}}, 1, true, false},
+		{"nobody answers", 3, []said[replication.Mark]{silent, silent}, 0, false, false},
 	} {
 		v := judge(mark(1), true, test.voters, test.answers)
 		if len(v.differ) != test.differ || v.backed != test.backed || v.outvoted != test.outvoted {
 			t.Errorf("%s: %+v", test.name, v)
 		}
 	}
-	if v := judge(mark(1), false, 2, []podMark{answer("b", 1), {pod: "c", voter: true}}); v.backed {
+	if v := judge(mark(1), false, 2, []said[replication.Mark]{answer("b", 1), silent}); v.backed {
 		t.Error("a learner counts itself")
 	}
 }

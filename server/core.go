@@ -70,7 +70,7 @@ func (c *core) withheld() *string {
 	if d := c.doubts.why.Load(); d != nil {
 		return &d.why
 	}
-	return nil
+	return c.doubts.parts.why.Load()
 }
 
 // prepareRead returns the store when it is as fresh as the options ask.

@@ -23,8 +23,14 @@ const (
 
 // verdict is the outcome of comparing this pod's data with the others'.
 type verdict struct {
-	own    replication.Mark
+	own   replication.Mark
+	tally tally
+}
+
+// tally is how many pods have what this one has.
+type tally struct {
 	differ []string // Pods that had something else.
+	agree  int      // How many others had the same.
 	// backed: more than half of all voters, this pod included, had the same.
 	backed bool
 	// outvoted: more than half of all voters had one and the same other thing.
@@ -61,14 +67,14 @@ func (c *core) watchDivergence(ctx context.Context) {
 func (c *core) outvoted(ctx context.Context) bool {
 	before := c.doubts.why.Load()
 	first, err := c.compare(ctx, func(v verdict) {
-		v.differ = append(v.differ, c.doubts.known()...) // They may not have answered yet.
+		v.tally.differ = append(v.tally.differ, c.doubts.known()...) // They may not have answered yet.
 		c.settle(before, v)
 	})
 	if err != nil {
 		return false // Nobody to compare with, or nothing yet, or not all of it; the next round comes.
 	}
 	c.show(first)
-	if !first.outvoted {
+	if !first.tally.outvoted {
 		c.settle(before, first)
 		return false
 	}
@@ -78,10 +84,10 @@ func (c *core) outvoted(ctx context.Context) bool {
 		return false
 	}
 	second, err := c.compare(ctx, func(verdict) {})
-	if err != nil || !second.outvoted {
+	if err != nil || !second.tally.outvoted {
 		return false
 	}
-	c.giveUp(ctx, second)
+	c.giveUp(ctx, second.why())
 	return true
 }
 
@@ -94,8 +100,8 @@ func (c *core) settle(before *doubt, v verdict) {
 		return
 	}
 	switch {
-	case v.backed || log.IsMaster():
-		c.doubts.settle(before, v.differ)
+	case v.tally.backed || log.IsMaster():
+		c.doubts.settle(before, v.tally.differ)
 	default:
 		c.doubts.cleared.Store(nil)
 	}
@@ -103,18 +109,21 @@ func (c *core) settle(before *doubt, v verdict) {
 
 // show shows a difference, once, and its end.
 func (c *core) show(v verdict) {
-	differs := len(v.differ) > 0
+	differs := len(v.tally.differ) > 0
 	switch was := c.doubts.differs.Swap(differs); {
 	case differs && !was:
-		c.metrics.diverged.Set(1)
 		c.options.Logger.Error("the pods' data differs: keep a copy of each volume and report this; "+
 			"a pod that a majority contradicts clones again by itself",
-			slog.Any("pods", v.differ), slog.Uint64("index", v.own.Index), slog.String("own", v.own.String()))
+			slog.Any("pods", v.tally.differ), slog.Uint64("index", v.own.Index), slog.String("own", v.own.String()))
 	case was && !differs:
-		c.metrics.diverged.Set(0)
 		c.options.Logger.Info("the pods' data agrees again", slog.Uint64("index", v.own.Index))
 	}
+	c.metrics.diverged.Set(map[bool]float64{true: 1}[c.differs()])
 }
+
+// differs says whether this pod's data differs from another's, in what was applied or in
+// what is read back.
+func (c *core) differs() bool { return c.doubts.differs.Load() || c.doubts.parts.differs.Load() }
 
 // compare asks every other member what it had after the entry that this pod has
 // applied last. It does not wait for more answers once this pod is outvoted; when it
@@ -132,36 +141,34 @@ func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, erro
 	if own.Index == 0 {
 		return verdict{}, errNotReady("it has applied nothing yet")
 	}
-	voters, votes := 0, false
-	for _, m := range log.Members() {
-		if m.Voter {
-			voters++
-			votes = votes || m.ID == log.MemberID()
-		}
-	}
+	voters, votes := electorate(log)
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	others := c.others(log)
-	answers, said := marks(ctx, log, others, own), []podMark(nil)
+	answers := askMembers(others, func(pod string) (replication.Mark, bool) {
+		mark, err := log.CompareWith(ctx, pod, own)
+		return mark, err == nil && mark.Index == own.Index
+	})
+	var got []said[replication.Mark]
 	defer func() {
-		for cancel(); len(said) < len(others); {
-			said = append(said, <-answers)
+		for cancel(); len(got) < len(others); {
+			got = append(got, <-answers)
 		}
 	}()
-	v, raised := judge(own, votes, voters, nil), (chan struct{})(nil)
+	v, raised := verdict{own, judge(own, votes, voters, got)}, (chan struct{})(nil)
 	for range others {
 		select {
 		case answer := <-answers:
-			said = append(said, answer)
+			got = append(got, answer)
 		case <-raised:
 			c.doubts.again()
 			return verdict{}, errDoubt
 		}
-		v = judge(own, votes, voters, said)
-		if v.backed && raised == nil {
+		v.tally = judge(own, votes, voters, got)
+		if v.tally.backed && raised == nil {
 			raised = c.doubts.wake
 			backed(v)
 		}
-		if v.outvoted {
+		if v.tally.outvoted {
 			break
 		}
 	}
@@ -171,22 +178,21 @@ func (c *core) compare(ctx context.Context, backed func(verdict)) (verdict, erro
 // errDoubt is returned when a doubt ends a comparison, for the next one to begin.
 var errDoubt = errors.New("there is another doubt")
 
-// podMark is one member's answer; its mark's index is 0 when it is not known.
-type podMark struct {
+// said is one member's answer.
+type said[T comparable] struct {
 	pod   string
 	voter bool
-	mark  replication.Mark
+	known bool // It has answered, and has is what it has.
+	has   T
 }
 
-// marks gives an answer of each member, at the end of ctx at the latest.
-func marks(ctx context.Context, log Log, members []replication.Member, own replication.Mark) <-chan podMark {
-	answers := make(chan podMark, len(members))
+// askMembers gives an answer of each member, at the end of ctx at the latest.
+func askMembers[T comparable](members []replication.Member, ask func(pod string) (has T, known bool)) <-chan said[T] {
+	answers := make(chan said[T], len(members))
 	for _, m := range members {
 		go func() {
-			answer := podMark{pod: m.Pod, voter: m.Voter}
-			if mark, err := log.CompareWith(ctx, m.Pod, own); err == nil && mark.Index == own.Index {
-				answer.mark = mark
-			}
+			answer := said[T]{pod: m.Pod, voter: m.Voter}
+			answer.has, answer.known = ask(m.Pod)
 			answers <- answer
 		}()
 	}
@@ -194,29 +200,41 @@ func marks(ctx context.Context, log Log, members []replication.Member, own repli
 }
 
 // judge counts. With two voters, or when too few answer, nobody is outvoted.
-func judge(own replication.Mark, votes bool, voters int, answers []podMark) verdict {
-	v := verdict{own: own}
-	counts := map[replication.Mark]int{}
+func judge[T comparable](own T, votes bool, voters int, answers []said[T]) (t tally) {
+	counts := map[T]int{}
 	if votes {
 		counts[own]++
 	}
 	for _, a := range answers {
-		if a.mark.Index == 0 {
+		if !a.known {
 			continue
 		}
-		if a.mark != own {
-			v.differ = append(v.differ, a.pod)
+		if a.has == own {
+			t.agree++
+		} else {
+			t.differ = append(t.differ, a.pod)
 		}
 		if a.voter {
-			counts[a.mark]++
+			counts[a.has]++
 		}
 	}
-	for mark, n := range counts {
+	for has, n := range counts {
 		if n*2 > voters {
-			v.backed, v.outvoted = mark == own, mark != own
+			t.backed, t.outvoted = has == own, has != own
 		}
 	}
-	return v
+	return t
+}
+
+// electorate is how many pods vote, and whether this one does.
+func electorate(log Log) (voters int, votes bool) {
+	for _, m := range log.Members() {
+		if m.Voter {
+			voters++
+			votes = votes || m.ID == log.MemberID()
+		}
+	}
+	return voters, votes
 }
 
 func (v verdict) why() string {
@@ -226,9 +244,10 @@ func (v verdict) why() string {
 // giveUp refuses service from this moment on, and sets the data aside as soon as
 // the others can do without this pod's vote; replication then tells the process
 // to end, and its restart clones.
-func (c *core) giveUp(ctx context.Context, v verdict) {
-	why := v.why()
-	c.doubts.diverged.Store(&why)
+func (c *core) giveUp(ctx context.Context, why string) {
+	if !c.doubts.diverged.CompareAndSwap(nil, &why) {
+		return // It is under way.
+	}
 	log, err := c.needLog()
 	if err != nil {
 		return

@@ -3,6 +3,8 @@ package server
 import (
 	"slices"
 	"sync/atomic"
+
+	"github.com/batondb/baton/replication"
 )
 
 // doubts are about this pod's own data, while it is not known which of two pods
@@ -20,12 +22,16 @@ type doubts struct {
 	differs atomic.Bool
 	// wake has an element when a comparison is due at once.
 	wake chan struct{}
+	// parts are about what was read back from the disk.
+	parts partDoubts
 }
 
 // doubt is that this pod differs from another one, or, without a pod, from most.
 type doubt struct{ pod, why string }
 
-func newDoubts() doubts { return doubts{wake: make(chan struct{}, 1)} }
+func newDoubts() doubts {
+	return doubts{wake: make(chan struct{}, 1), parts: partDoubts{raised: make(chan replication.Part, 1)}}
+}
 
 // raise says whether this pod serves although it differs from pod. The newest
 // doubt counts: a comparison that is under way may have begun before it.

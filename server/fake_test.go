@@ -146,6 +146,16 @@ func (l *fakeLog) CompareWith(ctx context.Context, pod string, own replication.M
 	return theirs, nil
 }
 
+// ComparePart is what the peer service of replication does. A pod without a hash does not
+// answer.
+func (l *fakeLog) ComparePart(ctx context.Context, pod string, own replication.Part) (replication.Part, error) {
+	other := l.others[pod]
+	if other.Mark().Hash == 0 {
+		return replication.Part{}, errors.New("silent")
+	}
+	return other.server.ComparePart(ctx, l.name, own)
+}
+
 func (l *fakeLog) MasterConn(context.Context) (*grpc.ClientConn, error) {
 	master, ok := l.Master()
 	if !ok {

@@ -50,6 +50,9 @@ type Log interface {
 	// CompareWith returns what a pod had after the same entry, index 0 when it does
 	// not remember, and lets it know what this pod had.
 	CompareWith(ctx context.Context, pod string, own replication.Mark) (replication.Mark, error)
+	// ComparePart returns what a pod has of the same part, and lets it know what this
+	// pod has. It fails when that pod cannot tell.
+	ComparePart(ctx context.Context, pod string, own replication.Part) (replication.Part, error)
 	// Reclone gives up this pod's data once the others can do without it.
 	Reclone(ctx context.Context, reason string) error
 }

@@ -47,7 +47,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		revoked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "baton_leases_ended_total", Help: "Leases whose time was over, ended by this pod.",
 		}),
-		diverged: gauge("baton_data_differs", "1: the pods' hashes differ at one revision. See the log of kvd."),
+		diverged: gauge("baton_data_differs", "1: this pod's data differs from another's at one revision. See the log of kvd."),
 		full:     gauge("baton_no_space", "1: writes are refused because a volume is nearly full."),
 		ready:    gauge("baton_ready", "1: this pod is ready."),
 		tlsFailures: prometheus.NewCounter(prometheus.CounterOpts{

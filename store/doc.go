@@ -37,6 +37,9 @@
 //
 // Every record carries a CRC-32C over its key and value.
 //
+// A Round reads all of it in the background, and a Part is what two pods compare of what
+// they read.
+//
 // # Caveats
 //
 // A failure of the disk is final: it appears once on Failed, and the process

@@ -31,6 +31,7 @@ type config struct {
 	// keepAge and keepRevisions: see server.Options.
 	keepAge       time.Duration
 	keepRevisions int64
+	verifyRate    int64 // See server.Options.
 	clients       clientConfig
 	peerTLS       peerConfig
 
@@ -54,6 +55,7 @@ func (c *config) register(f *pflag.FlagSet) {
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&c.keepAge, "keep-age", 0, "for how long replaced versions can be read; negative: age does not count (default 1h)")
 	c.clients.register(f)
+	f.Int64Var(&c.verifyRate, "verify-bytes-per-second", 0, "how fast the data at rest is read, checked and compared; negative: it is not (default 4194304)")
 	f.Int64Var(&c.keepRevisions, "keep-revisions", 0, "how many revisions can be read; negative: their number does not count (default 5000000)")
 }
 

@@ -87,6 +87,9 @@ func (c *config) serverOptions(logger *slog.Logger, registry *prometheus.Registr
 		Space:         func() (server.Space, error) { return c.world.space(c.dataDir) },
 		KeepAge:       c.keepAge,
 		KeepRevisions: c.keepRevisions,
+
+		VerifyBytesPerSecond: c.verifyRate,
+		VerifyInterval:       c.world.verifyInterval,
 	}
 }
 
@@ -104,6 +107,8 @@ func (c *config) replicationOptions(logger *slog.Logger, registry *prometheus.Re
 		RunMaster:  s.RunMaster,
 		Differs:    s.Differs,
 		PodStatus:  s.CompleteStatus,
+
+		ComparePart: s.ComparePart,
 
 		CheckCommand: s.CheckForwarded,
 

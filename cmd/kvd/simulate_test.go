@@ -191,6 +191,8 @@ func simulatedConfig(e simulate.Environment) (config, error) {
 			observe:    e.Observe,
 			timing:     replication.Timing{Heartbeat: time.Duration(float64(500*time.Millisecond) / e.Clock)},
 			logBytes:   e.LogBytes, tableBytes: 256 << 10,
+			// Rounds all the time, and some of them under every fault.
+			verifyInterval: time.Minute,
 		},
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/hashicorp/raft-wal/types"
 
@@ -34,6 +35,8 @@ type world struct {
 	logBytes   int64
 	tableBytes int
 	timing     replication.Timing
+	// verifyInterval: see server.Options.
+	verifyInterval time.Duration
 }
 
 func (w world) complete() world {

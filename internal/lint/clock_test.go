@@ -23,6 +23,7 @@ var wallClock = map[string]string{
 	"server/audit/record.go":                  "a person reads it",
 	"server/audit/trail.go":                   "a person reads it",
 	"server/tokens.go":                        "every pod must tell when a token ends: a clock that is set ends some early or late, and its user logs in again",
+	"server/verify.go":                        "a person reads when the last round ended",
 	"server/leaseids.go":                      "ids only grow within a process, and one that there is already is refused",
 }
 

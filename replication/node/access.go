@@ -49,9 +49,11 @@ var needs = map[string]need{
 	peerv1.PeerService_Join_FullMethodName:      {most: mostCalls, own: ownMember, cluster: true},
 	peerv1.PeerService_Leave_FullMethodName:     {most: mostCalls, own: ownMember, cluster: true},
 	peerv1.PeerService_Compare_FullMethodName:   {most: mostCalls, own: ownPod, cluster: true},
-	peerv1.PeerService_Forward_FullMethodName:   {most: 64, cluster: true},
-	peerv1.PeerService_ReadIndex_FullMethodName: {most: mostCalls, cluster: true},
-	peerv1.PeerService_HandOver_FullMethodName:  {most: mostCalls, cluster: true},
+	// ComparePart reads the disk. One at a time is asked, and one by who is in doubt.
+	peerv1.PeerService_ComparePart_FullMethodName: {most: 4, own: ownPod, cluster: true},
+	peerv1.PeerService_Forward_FullMethodName:     {most: 64, cluster: true},
+	peerv1.PeerService_ReadIndex_FullMethodName:   {most: mostCalls, cluster: true},
+	peerv1.PeerService_HandOver_FullMethodName:    {most: mostCalls, cluster: true},
 	// What followers ask for their clients.
 	kvv1.LeaseService_KeepAlive_FullMethodName:  {most: 64, cluster: true},
 	kvv1.LeaseService_TimeToLive_FullMethodName: {most: mostForwarded, cluster: true},

@@ -2,12 +2,17 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/batondb/baton/proto/baton/peer/v1"
 	"github.com/batondb/baton/replication"
 )
 
@@ -130,5 +135,70 @@ func TestMarksAgree(t *testing.T) {
 	}
 	if len(h.pairs) > 0 {
 		t.Errorf("told: %v", h.pairs)
+	}
+}
+
+// A pod tells what it has of a part, hears what the other one has, and refuses what no
+// pod asks. One of a version that cannot tell is an error, and no difference.
+func TestComparePart(t *testing.T) {
+	c := newCluster(t, 3)
+	asked := make(chan replication.Part, 10)
+	c.adjust = func(o *replication.Options) {
+		if o.Name == "kv-2" {
+			return // Of an earlier version.
+		}
+		o.ComparePart = func(_ context.Context, pod string, theirs replication.Part) (replication.Part, error) {
+			if theirs.Revision == 99 {
+				return theirs, errors.New("it was compacted")
+			}
+			if pod != "kv-0" {
+				t.Errorf("asked by %s", pod)
+			}
+			asked <- theirs
+			theirs.Hash[0] = 7
+			return theirs, nil
+		}
+	}
+	c.boot()
+	from := c.pods["kv-0"].node
+	own := replication.Part{History: true, From: []byte("a"), To: []byte("b"), Revision: 5, Versions: 3, Bytes: 9, Hash: [32]byte{1, 2}}
+	theirs, err := from.ComparePart(t.Context(), "kv-1", own)
+	if err != nil || theirs.Hash != [32]byte{7, 2} {
+		t.Fatalf("%+v, %v", theirs, err)
+	}
+	if got := <-asked; fmt.Sprint(got) != fmt.Sprint(own) {
+		t.Errorf("%+v arrives as %+v", own, got)
+	}
+	if _, err := from.ComparePart(t.Context(), "kv-2", own); status.Code(err) != codes.Unimplemented {
+		t.Errorf("an earlier version: %v", err)
+	}
+	compacted := own
+	compacted.Revision = 99
+	if _, err := from.ComparePart(t.Context(), "kv-1", compacted); !errors.Is(err, errPartUnknown) {
+		t.Errorf("what is compacted: %v", err)
+	}
+	conn, err := from.calls.Conn("kv-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(*peerv1.ComparePartRequest){
+		"a short hash":    func(r *peerv1.ComparePartRequest) { r.Hash = r.Hash[1:] },
+		"a long hash":     func(r *peerv1.ComparePartRequest) { r.Hash = make([]byte, 1<<20) },
+		"a long key":      func(r *peerv1.ComparePartRequest) { r.To = make([]byte, maxPartKey+1) },
+		"no revision":     func(r *peerv1.ComparePartRequest) { r.Revision = 0 },
+		"too much":        func(r *peerv1.ComparePartRequest) { r.SizeBytes = 1 << 62 },
+		"too many":        func(r *peerv1.ComparePartRequest) { r.Versions = 1 << 62 },
+		"less than none":  func(r *peerv1.ComparePartRequest) { r.Versions = -1 },
+		"fewer than none": func(r *peerv1.ComparePartRequest) { r.SizeBytes = -1 },
+	} {
+		req := &peerv1.ComparePartRequest{Pod: "kv-0", Revision: 5, Hash: make([]byte, sha256.Size)}
+		change(req)
+		if _, err := peerv1.NewPeerServiceClient(conn).ComparePart(t.Context(), req); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	other := &peerv1.ComparePartRequest{Pod: "kv-2", Revision: 5, Hash: make([]byte, sha256.Size)}
+	if _, err := peerv1.NewPeerServiceClient(conn).ComparePart(t.Context(), other); !denied(err) {
+		t.Errorf("in another's name: %v", err)
 	}
 }

@@ -428,6 +428,157 @@ func (x *CompareResponse) GetMark() *Mark {
 	return nil
 }
 
+type ComparePartRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod that asks.
+	Pod string `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	// A part of the history, and not of the keys.
+	History bool `protobuf:"varint,2,opt,name=history,proto3" json:"history,omitempty"`
+	// The first key, or place in the history, and the one after the last; empty: there is
+	// no such end.
+	From     []byte `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To       []byte `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Revision int64  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the pod that asks has: so many versions, so many bytes of their keys and values,
+	// and the SHA-256 of all of it.
+	Versions      int64  `protobuf:"varint,6,opt,name=versions,proto3" json:"versions,omitempty"`
+	SizeBytes     int64  `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Hash          []byte `protobuf:"bytes,8,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComparePartRequest) Reset() {
+	*x = ComparePartRequest{}
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComparePartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComparePartRequest) ProtoMessage() {}
+
+func (x *ComparePartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComparePartRequest.ProtoReflect.Descriptor instead.
+func (*ComparePartRequest) Descriptor() ([]byte, []int) {
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ComparePartRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *ComparePartRequest) GetHistory() bool {
+	if x != nil {
+		return x.History
+	}
+	return false
+}
+
+func (x *ComparePartRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ComparePartRequest) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *ComparePartRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ComparePartRequest) GetVersions() int64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ComparePartRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ComparePartRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type ComparePartResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty when it is not known: the revision was compacted, or the pod has no database.
+	Hash          []byte `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComparePartResponse) Reset() {
+	*x = ComparePartResponse{}
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComparePartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComparePartResponse) ProtoMessage() {}
+
+func (x *ComparePartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComparePartResponse.ProtoReflect.Descriptor instead.
+func (*ComparePartResponse) Descriptor() ([]byte, []int) {
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ComparePartResponse) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -436,7 +587,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +599,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +612,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 type InspectResponse struct {
@@ -499,7 +650,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +662,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +675,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InspectResponse) GetClusterId() string {
@@ -647,7 +798,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +810,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +823,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JoinRequest) GetMemberId() string {
@@ -713,7 +864,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +876,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +889,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JoinResponse) GetRemoved() bool {
@@ -761,7 +912,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +924,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +937,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LeaveRequest) GetMemberId() string {
@@ -811,7 +962,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +974,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +987,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 type KeepLogRequest struct {
@@ -848,7 +999,7 @@ type KeepLogRequest struct {
 
 func (x *KeepLogRequest) Reset() {
 	*x = KeepLogRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1011,7 @@ func (x *KeepLogRequest) String() string {
 func (*KeepLogRequest) ProtoMessage() {}
 
 func (x *KeepLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1024,7 @@ func (x *KeepLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLogRequest.ProtoReflect.Descriptor instead.
 func (*KeepLogRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeepLogRequest) GetMemberId() string {
@@ -891,7 +1042,7 @@ type KeepLogResponse struct {
 
 func (x *KeepLogResponse) Reset() {
 	*x = KeepLogResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1054,7 @@ func (x *KeepLogResponse) String() string {
 func (*KeepLogResponse) ProtoMessage() {}
 
 func (x *KeepLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1067,7 @@ func (x *KeepLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLogResponse.ProtoReflect.Descriptor instead.
 func (*KeepLogResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 type CloneRequest struct {
@@ -930,7 +1081,7 @@ type CloneRequest struct {
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1093,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1106,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CloneRequest) GetCloneId() string {
@@ -983,7 +1134,7 @@ type CloneResponse struct {
 
 func (x *CloneResponse) Reset() {
 	*x = CloneResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1146,7 @@ func (x *CloneResponse) String() string {
 func (*CloneResponse) ProtoMessage() {}
 
 func (x *CloneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1159,7 @@ func (x *CloneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneResponse.ProtoReflect.Descriptor instead.
 func (*CloneResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CloneResponse) GetTotalBytes() int64 {
@@ -1040,7 +1191,7 @@ type PodStatusRequest struct {
 
 func (x *PodStatusRequest) Reset() {
 	*x = PodStatusRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1203,7 @@ func (x *PodStatusRequest) String() string {
 func (*PodStatusRequest) ProtoMessage() {}
 
 func (x *PodStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1216,7 @@ func (x *PodStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatusRequest.ProtoReflect.Descriptor instead.
 func (*PodStatusRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 type PodStatusResponse struct {
@@ -1077,7 +1228,7 @@ type PodStatusResponse struct {
 
 func (x *PodStatusResponse) Reset() {
 	*x = PodStatusResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1240,7 @@ func (x *PodStatusResponse) String() string {
 func (*PodStatusResponse) ProtoMessage() {}
 
 func (x *PodStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1253,7 @@ func (x *PodStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatusResponse.ProtoReflect.Descriptor instead.
 func (*PodStatusResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PodStatusResponse) GetStatus() *v1.PodStatus {
@@ -1121,7 +1272,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1284,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1297,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HandOverRequest) GetTo() string {
@@ -1165,7 +1316,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1328,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_baton_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_baton_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1341,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_baton_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HandOverResponse) GetMaster() string {
@@ -1226,7 +1377,19 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x03pod\x18\x01 \x01(\tR\x03pod\x12%\n" +
 	"\x03own\x18\x02 \x01(\v2\x13.baton.peer.v1.MarkR\x03own\":\n" +
 	"\x0fCompareResponse\x12'\n" +
-	"\x04mark\x18\x01 \x01(\v2\x13.baton.peer.v1.MarkR\x04mark\"\x10\n" +
+	"\x04mark\x18\x01 \x01(\v2\x13.baton.peer.v1.MarkR\x04mark\"\xcf\x01\n" +
+	"\x12ComparePartRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\bR\ahistory\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\fR\x02to\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bversions\x18\x06 \x01(\x03R\bversions\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\a \x01(\x03R\tsizeBytes\x12\x12\n" +
+	"\x04hash\x18\b \x01(\fR\x04hash\")\n" +
+	"\x13ComparePartResponse\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\"\x10\n" +
 	"\x0eInspectRequest\"\xc4\x03\n" +
 	"\x0fInspectResponse\x12\x1d\n" +
 	"\n" +
@@ -1276,11 +1439,12 @@ const file_baton_peer_v1_peer_proto_rawDesc = "" +
 	"\x0fHandOverRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"*\n" +
 	"\x10HandOverResponse\x12\x16\n" +
-	"\x06master\x18\x01 \x01(\tR\x06master2\xf1\x05\n" +
+	"\x06master\x18\x01 \x01(\tR\x06master2\xc7\x06\n" +
 	"\vPeerService\x12L\n" +
 	"\aForward\x12\x1d.baton.peer.v1.ForwardRequest\x1a\x1e.baton.peer.v1.ForwardResponse(\x010\x01\x12N\n" +
 	"\tReadIndex\x12\x1f.baton.peer.v1.ReadIndexRequest\x1a .baton.peer.v1.ReadIndexResponse\x12H\n" +
-	"\aCompare\x12\x1d.baton.peer.v1.CompareRequest\x1a\x1e.baton.peer.v1.CompareResponse\x12H\n" +
+	"\aCompare\x12\x1d.baton.peer.v1.CompareRequest\x1a\x1e.baton.peer.v1.CompareResponse\x12T\n" +
+	"\vComparePart\x12!.baton.peer.v1.ComparePartRequest\x1a\".baton.peer.v1.ComparePartResponse\x12H\n" +
 	"\aInspect\x12\x1d.baton.peer.v1.InspectRequest\x1a\x1e.baton.peer.v1.InspectResponse\x12?\n" +
 	"\x04Join\x12\x1a.baton.peer.v1.JoinRequest\x1a\x1b.baton.peer.v1.JoinResponse\x12B\n" +
 	"\x05Leave\x12\x1b.baton.peer.v1.LeaveRequest\x1a\x1c.baton.peer.v1.LeaveResponse\x12H\n" +
@@ -1301,64 +1465,68 @@ func file_baton_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_baton_peer_v1_peer_proto_rawDescData
 }
 
-var file_baton_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_baton_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_baton_peer_v1_peer_proto_goTypes = []any{
-	(*ForwardRequest)(nil),    // 0: baton.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil),   // 1: baton.peer.v1.ForwardResponse
-	(*ReadIndexRequest)(nil),  // 2: baton.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 3: baton.peer.v1.ReadIndexResponse
-	(*Mark)(nil),              // 4: baton.peer.v1.Mark
-	(*CompareRequest)(nil),    // 5: baton.peer.v1.CompareRequest
-	(*CompareResponse)(nil),   // 6: baton.peer.v1.CompareResponse
-	(*InspectRequest)(nil),    // 7: baton.peer.v1.InspectRequest
-	(*InspectResponse)(nil),   // 8: baton.peer.v1.InspectResponse
-	(*JoinRequest)(nil),       // 9: baton.peer.v1.JoinRequest
-	(*JoinResponse)(nil),      // 10: baton.peer.v1.JoinResponse
-	(*LeaveRequest)(nil),      // 11: baton.peer.v1.LeaveRequest
-	(*LeaveResponse)(nil),     // 12: baton.peer.v1.LeaveResponse
-	(*KeepLogRequest)(nil),    // 13: baton.peer.v1.KeepLogRequest
-	(*KeepLogResponse)(nil),   // 14: baton.peer.v1.KeepLogResponse
-	(*CloneRequest)(nil),      // 15: baton.peer.v1.CloneRequest
-	(*CloneResponse)(nil),     // 16: baton.peer.v1.CloneResponse
-	(*PodStatusRequest)(nil),  // 17: baton.peer.v1.PodStatusRequest
-	(*PodStatusResponse)(nil), // 18: baton.peer.v1.PodStatusResponse
-	(*HandOverRequest)(nil),   // 19: baton.peer.v1.HandOverRequest
-	(*HandOverResponse)(nil),  // 20: baton.peer.v1.HandOverResponse
-	(*v1.Command)(nil),        // 21: baton.kv.v1.Command
-	(*v1.Result)(nil),         // 22: baton.kv.v1.Result
-	(*v1.Error)(nil),          // 23: baton.kv.v1.Error
-	(*v1.PodStatus)(nil),      // 24: baton.kv.v1.PodStatus
+	(*ForwardRequest)(nil),      // 0: baton.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),     // 1: baton.peer.v1.ForwardResponse
+	(*ReadIndexRequest)(nil),    // 2: baton.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),   // 3: baton.peer.v1.ReadIndexResponse
+	(*Mark)(nil),                // 4: baton.peer.v1.Mark
+	(*CompareRequest)(nil),      // 5: baton.peer.v1.CompareRequest
+	(*CompareResponse)(nil),     // 6: baton.peer.v1.CompareResponse
+	(*ComparePartRequest)(nil),  // 7: baton.peer.v1.ComparePartRequest
+	(*ComparePartResponse)(nil), // 8: baton.peer.v1.ComparePartResponse
+	(*InspectRequest)(nil),      // 9: baton.peer.v1.InspectRequest
+	(*InspectResponse)(nil),     // 10: baton.peer.v1.InspectResponse
+	(*JoinRequest)(nil),         // 11: baton.peer.v1.JoinRequest
+	(*JoinResponse)(nil),        // 12: baton.peer.v1.JoinResponse
+	(*LeaveRequest)(nil),        // 13: baton.peer.v1.LeaveRequest
+	(*LeaveResponse)(nil),       // 14: baton.peer.v1.LeaveResponse
+	(*KeepLogRequest)(nil),      // 15: baton.peer.v1.KeepLogRequest
+	(*KeepLogResponse)(nil),     // 16: baton.peer.v1.KeepLogResponse
+	(*CloneRequest)(nil),        // 17: baton.peer.v1.CloneRequest
+	(*CloneResponse)(nil),       // 18: baton.peer.v1.CloneResponse
+	(*PodStatusRequest)(nil),    // 19: baton.peer.v1.PodStatusRequest
+	(*PodStatusResponse)(nil),   // 20: baton.peer.v1.PodStatusResponse
+	(*HandOverRequest)(nil),     // 21: baton.peer.v1.HandOverRequest
+	(*HandOverResponse)(nil),    // 22: baton.peer.v1.HandOverResponse
+	(*v1.Command)(nil),          // 23: baton.kv.v1.Command
+	(*v1.Result)(nil),           // 24: baton.kv.v1.Result
+	(*v1.Error)(nil),            // 25: baton.kv.v1.Error
+	(*v1.PodStatus)(nil),        // 26: baton.kv.v1.PodStatus
 }
 var file_baton_peer_v1_peer_proto_depIdxs = []int32{
-	21, // 0: baton.peer.v1.ForwardRequest.command:type_name -> baton.kv.v1.Command
-	22, // 1: baton.peer.v1.ForwardResponse.result:type_name -> baton.kv.v1.Result
-	23, // 2: baton.peer.v1.ForwardResponse.error:type_name -> baton.kv.v1.Error
+	23, // 0: baton.peer.v1.ForwardRequest.command:type_name -> baton.kv.v1.Command
+	24, // 1: baton.peer.v1.ForwardResponse.result:type_name -> baton.kv.v1.Result
+	25, // 2: baton.peer.v1.ForwardResponse.error:type_name -> baton.kv.v1.Error
 	4,  // 3: baton.peer.v1.ReadIndexResponse.applied:type_name -> baton.peer.v1.Mark
 	4,  // 4: baton.peer.v1.CompareRequest.own:type_name -> baton.peer.v1.Mark
 	4,  // 5: baton.peer.v1.CompareResponse.mark:type_name -> baton.peer.v1.Mark
-	24, // 6: baton.peer.v1.PodStatusResponse.status:type_name -> baton.kv.v1.PodStatus
+	26, // 6: baton.peer.v1.PodStatusResponse.status:type_name -> baton.kv.v1.PodStatus
 	0,  // 7: baton.peer.v1.PeerService.Forward:input_type -> baton.peer.v1.ForwardRequest
 	2,  // 8: baton.peer.v1.PeerService.ReadIndex:input_type -> baton.peer.v1.ReadIndexRequest
 	5,  // 9: baton.peer.v1.PeerService.Compare:input_type -> baton.peer.v1.CompareRequest
-	7,  // 10: baton.peer.v1.PeerService.Inspect:input_type -> baton.peer.v1.InspectRequest
-	9,  // 11: baton.peer.v1.PeerService.Join:input_type -> baton.peer.v1.JoinRequest
-	11, // 12: baton.peer.v1.PeerService.Leave:input_type -> baton.peer.v1.LeaveRequest
-	13, // 13: baton.peer.v1.PeerService.KeepLog:input_type -> baton.peer.v1.KeepLogRequest
-	15, // 14: baton.peer.v1.PeerService.Clone:input_type -> baton.peer.v1.CloneRequest
-	17, // 15: baton.peer.v1.PeerService.PodStatus:input_type -> baton.peer.v1.PodStatusRequest
-	19, // 16: baton.peer.v1.PeerService.HandOver:input_type -> baton.peer.v1.HandOverRequest
-	1,  // 17: baton.peer.v1.PeerService.Forward:output_type -> baton.peer.v1.ForwardResponse
-	3,  // 18: baton.peer.v1.PeerService.ReadIndex:output_type -> baton.peer.v1.ReadIndexResponse
-	6,  // 19: baton.peer.v1.PeerService.Compare:output_type -> baton.peer.v1.CompareResponse
-	8,  // 20: baton.peer.v1.PeerService.Inspect:output_type -> baton.peer.v1.InspectResponse
-	10, // 21: baton.peer.v1.PeerService.Join:output_type -> baton.peer.v1.JoinResponse
-	12, // 22: baton.peer.v1.PeerService.Leave:output_type -> baton.peer.v1.LeaveResponse
-	14, // 23: baton.peer.v1.PeerService.KeepLog:output_type -> baton.peer.v1.KeepLogResponse
-	16, // 24: baton.peer.v1.PeerService.Clone:output_type -> baton.peer.v1.CloneResponse
-	18, // 25: baton.peer.v1.PeerService.PodStatus:output_type -> baton.peer.v1.PodStatusResponse
-	20, // 26: baton.peer.v1.PeerService.HandOver:output_type -> baton.peer.v1.HandOverResponse
-	17, // [17:27] is the sub-list for method output_type
-	7,  // [7:17] is the sub-list for method input_type
+	7,  // 10: baton.peer.v1.PeerService.ComparePart:input_type -> baton.peer.v1.ComparePartRequest
+	9,  // 11: baton.peer.v1.PeerService.Inspect:input_type -> baton.peer.v1.InspectRequest
+	11, // 12: baton.peer.v1.PeerService.Join:input_type -> baton.peer.v1.JoinRequest
+	13, // 13: baton.peer.v1.PeerService.Leave:input_type -> baton.peer.v1.LeaveRequest
+	15, // 14: baton.peer.v1.PeerService.KeepLog:input_type -> baton.peer.v1.KeepLogRequest
+	17, // 15: baton.peer.v1.PeerService.Clone:input_type -> baton.peer.v1.CloneRequest
+	19, // 16: baton.peer.v1.PeerService.PodStatus:input_type -> baton.peer.v1.PodStatusRequest
+	21, // 17: baton.peer.v1.PeerService.HandOver:input_type -> baton.peer.v1.HandOverRequest
+	1,  // 18: baton.peer.v1.PeerService.Forward:output_type -> baton.peer.v1.ForwardResponse
+	3,  // 19: baton.peer.v1.PeerService.ReadIndex:output_type -> baton.peer.v1.ReadIndexResponse
+	6,  // 20: baton.peer.v1.PeerService.Compare:output_type -> baton.peer.v1.CompareResponse
+	8,  // 21: baton.peer.v1.PeerService.ComparePart:output_type -> baton.peer.v1.ComparePartResponse
+	10, // 22: baton.peer.v1.PeerService.Inspect:output_type -> baton.peer.v1.InspectResponse
+	12, // 23: baton.peer.v1.PeerService.Join:output_type -> baton.peer.v1.JoinResponse
+	14, // 24: baton.peer.v1.PeerService.Leave:output_type -> baton.peer.v1.LeaveResponse
+	16, // 25: baton.peer.v1.PeerService.KeepLog:output_type -> baton.peer.v1.KeepLogResponse
+	18, // 26: baton.peer.v1.PeerService.Clone:output_type -> baton.peer.v1.CloneResponse
+	20, // 27: baton.peer.v1.PeerService.PodStatus:output_type -> baton.peer.v1.PodStatusResponse
+	22, // 28: baton.peer.v1.PeerService.HandOver:output_type -> baton.peer.v1.HandOverResponse
+	18, // [18:29] is the sub-list for method output_type
+	7,  // [7:18] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1379,7 +1547,7 @@ func file_baton_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_baton_peer_v1_peer_proto_rawDesc), len(file_baton_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,16 +22,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_Forward_FullMethodName   = "/baton.peer.v1.PeerService/Forward"
-	PeerService_ReadIndex_FullMethodName = "/baton.peer.v1.PeerService/ReadIndex"
-	PeerService_Compare_FullMethodName   = "/baton.peer.v1.PeerService/Compare"
-	PeerService_Inspect_FullMethodName   = "/baton.peer.v1.PeerService/Inspect"
-	PeerService_Join_FullMethodName      = "/baton.peer.v1.PeerService/Join"
-	PeerService_Leave_FullMethodName     = "/baton.peer.v1.PeerService/Leave"
-	PeerService_KeepLog_FullMethodName   = "/baton.peer.v1.PeerService/KeepLog"
-	PeerService_Clone_FullMethodName     = "/baton.peer.v1.PeerService/Clone"
-	PeerService_PodStatus_FullMethodName = "/baton.peer.v1.PeerService/PodStatus"
-	PeerService_HandOver_FullMethodName  = "/baton.peer.v1.PeerService/HandOver"
+	PeerService_Forward_FullMethodName     = "/baton.peer.v1.PeerService/Forward"
+	PeerService_ReadIndex_FullMethodName   = "/baton.peer.v1.PeerService/ReadIndex"
+	PeerService_Compare_FullMethodName     = "/baton.peer.v1.PeerService/Compare"
+	PeerService_ComparePart_FullMethodName = "/baton.peer.v1.PeerService/ComparePart"
+	PeerService_Inspect_FullMethodName     = "/baton.peer.v1.PeerService/Inspect"
+	PeerService_Join_FullMethodName        = "/baton.peer.v1.PeerService/Join"
+	PeerService_Leave_FullMethodName       = "/baton.peer.v1.PeerService/Leave"
+	PeerService_KeepLog_FullMethodName     = "/baton.peer.v1.PeerService/KeepLog"
+	PeerService_Clone_FullMethodName       = "/baton.peer.v1.PeerService/Clone"
+	PeerService_PodStatus_FullMethodName   = "/baton.peer.v1.PeerService/PodStatus"
+	PeerService_HandOver_FullMethodName    = "/baton.peer.v1.PeerService/HandOver"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -49,6 +50,9 @@ type PeerServiceClient interface {
 	// Compare tells what the pod had after an entry, once it has applied it. Both
 	// pods look at the other's, so that one that is wrong hears of it.
 	Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error)
+	// ComparePart tells what can be read of a range of keys, or of the history, at a
+	// revision, once the pod has applied it. Both pods look at the other's, as with Compare.
+	ComparePart(ctx context.Context, in *ComparePartRequest, opts ...grpc.CallOption) (*ComparePartResponse, error)
 	// Inspect tells what a pod has; any pod answers at any time.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
@@ -101,6 +105,16 @@ func (c *peerServiceClient) Compare(ctx context.Context, in *CompareRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CompareResponse)
 	err := c.cc.Invoke(ctx, PeerService_Compare_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) ComparePart(ctx context.Context, in *ComparePartRequest, opts ...grpc.CallOption) (*ComparePartResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ComparePartResponse)
+	err := c.cc.Invoke(ctx, PeerService_ComparePart_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,6 +215,9 @@ type PeerServiceServer interface {
 	// Compare tells what the pod had after an entry, once it has applied it. Both
 	// pods look at the other's, so that one that is wrong hears of it.
 	Compare(context.Context, *CompareRequest) (*CompareResponse, error)
+	// ComparePart tells what can be read of a range of keys, or of the history, at a
+	// revision, once the pod has applied it. Both pods look at the other's, as with Compare.
+	ComparePart(context.Context, *ComparePartRequest) (*ComparePartResponse, error)
 	// Inspect tells what a pod has; any pod answers at any time.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	// Join asks the master to take the caller in as a learner.
@@ -234,6 +251,9 @@ func (UnimplementedPeerServiceServer) ReadIndex(context.Context, *ReadIndexReque
 }
 func (UnimplementedPeerServiceServer) Compare(context.Context, *CompareRequest) (*CompareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Compare not implemented")
+}
+func (UnimplementedPeerServiceServer) ComparePart(context.Context, *ComparePartRequest) (*ComparePartResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComparePart not implemented")
 }
 func (UnimplementedPeerServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
@@ -316,6 +336,24 @@ func _PeerService_Compare_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServiceServer).Compare(ctx, req.(*CompareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_ComparePart_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComparePartRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).ComparePart(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_ComparePart_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).ComparePart(ctx, req.(*ComparePartRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -453,6 +491,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Compare",
 			Handler:    _PeerService_Compare_Handler,
+		},
+		{
+			MethodName: "ComparePart",
+			Handler:    _PeerService_ComparePart_Handler,
 		},
 		{
 			MethodName: "Inspect",
