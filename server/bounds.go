@@ -30,8 +30,9 @@ type bounds struct {
 	passwords      *passwords
 }
 
-// newBounds takes what makes an error into what the client gets.
-func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
+// newBounds takes what makes an error into what the client gets, and what refuses calls
+// early.
+func newBounds(r prometheus.Registerer, fail func(error) error, admit func(context.Context, string) (context.Context, error)) *bounds {
 	b := &bounds{
 		connections:    quota.New("connections", maxConnections),
 		handshakes:     quota.New("handshakes", maxHandshakes),
@@ -48,7 +49,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error) *bounds {
 	}
 	b.inbound = inbound.New(inbound.Options{
 		Connections: b.connections, Calls: b.calls, Bytes: b.arriving,
-		Patience: arrivalPatience, MaxMessageBytes: maxMessageBytes, Fail: fail,
+		Patience: arrivalPatience, MaxMessageBytes: maxMessageBytes, Fail: fail, Admit: admit,
 	})
 	r.MustRegister(b)
 	return b

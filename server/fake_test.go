@@ -303,6 +303,7 @@ func newPod(t *testing.T, name string, change ...func(*Options)) *fakePod {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		p.conn.Close()
+		p.peer.Close()
 		p.Stop(ctx)
 		peers.Stop()
 	})

@@ -58,15 +58,27 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 		if builder != nil && builder.Builds(m.MethodName) {
 			handle = i.building(handle)
 		}
-		m.Handler = i.unary(counts, i.needs(desc, m.MethodName), handle, waiter != nil && waiter.Waits(m.MethodName))
+		needs := i.needs(desc, m.MethodName)
+		m.Handler = i.unary(counts, needs, handle, waiter != nil && waiter.Waits(m.MethodName))
+		i.gate("/"+desc.ServiceName+"/"+m.MethodName, needs, counts)
 		wrapped.Methods = append(wrapped.Methods, m)
 	}
 	for _, s := range desc.Streams {
 		counts := i.core.metrics.stream("/" + desc.ServiceName + "/" + s.StreamName)
-		s.Handler = i.stream(counts, i.needs(desc, s.StreamName), s.Handler, !s.ClientStreams || s.StreamName == "Watch")
+		needs := i.needs(desc, s.StreamName)
+		s.Handler = i.stream(counts, needs, s.Handler, !s.ClientStreams || s.StreamName == "Watch")
+		i.gate("/"+desc.ServiceName+"/"+s.StreamName, needs, counts)
 		wrapped.Streams = append(wrapped.Streams, s)
 	}
 	i.ServiceRegistrar.RegisterService(&wrapped, service)
+}
+
+// gate lets calls of a method be refused early, if it is looked at who makes them.
+func (i instrumented) gate(name string, needs need, counts *method) {
+	switch needs {
+	case someone, itsKeys, eachMessage, administrator:
+		i.core.rates.gates[name] = &gate{i.refuse, counts}
+	}
 }
 
 func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandler, waits bool) grpc.MethodHandler {
@@ -78,12 +90,13 @@ func (i instrumented) unary(counts *method, needs need, handle grpc.MethodHandle
 			defer cancel()
 		}
 		ctx, err := i.admitted(ctx, needs)
-		if err == nil {
-			err = i.core.begin(ctx)
-		}
 		if err != nil {
 			err = i.refuse(ctx, err)
 			i.judge(ctx, err)
+		} else if err = i.core.begun(ctx); err != nil {
+			err = i.refuse(ctx, err)
+		}
+		if err != nil {
 			counts.done(start, err)
 			return nil, err
 		}
@@ -138,7 +151,11 @@ func (i instrumented) stream(counts *method, needs need, handle grpc.StreamHandl
 		start := time.Now()
 		admitted, err := i.admitted(stream.Context(), needs)
 		if err == nil {
-			err = i.core.begin(admitted)
+			if err = i.core.begun(admitted); err != nil {
+				err = i.refuse(admitted, err)
+				counts.done(start, err)
+				return err
+			}
 		}
 		ctx, release := i.core.streamContext(admitted)
 		defer release()
@@ -179,11 +196,7 @@ func (i instrumented) failed(ctx context.Context, err error) error {
 
 // judge slows down whoever makes too many calls that cannot succeed.
 func (i instrumented) judge(ctx context.Context, err error) {
-	switch {
-	case i.identify == nil:
-		return
-	case err == nil:
-		inbound.Useful(ctx)
+	if i.identify == nil || err == nil {
 		return
 	}
 	switch status.Code(err) {
@@ -220,6 +233,9 @@ func (i instrumented) admitted(ctx context.Context, needs need) (context.Context
 		return ctx, errDenied
 	}
 	ctx, err := i.identify(ctx)
+	if err == nil {
+		i.core.remember(ctx)
+	}
 	if needs == eachMessage {
 		return withUnproved(ctx, err), nil
 	}

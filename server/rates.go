@@ -22,7 +22,7 @@ import (
 // of writes that another pod forwards, so that all of them together are bounded,
 // wherever they come in. A call begins while the tenant owes nothing; what it costs
 // beyond the one request that it takes then, is known afterwards, and owed. So no
-// call is too large for a rate, and none is looked at before it is refused.
+// call is too large for a rate, and none is looked at before it is refused; see gates.
 
 const (
 	// keysPerRequest and bytesPerRequest of an answer cost as much as one request.
@@ -37,7 +37,8 @@ const (
 
 // rates hold tenants to theirs, on this pod.
 type rates struct {
-	now func() time.Time
+	now   func() time.Time
+	gates map[string]*gate // By the full names of methods; set before the first call.
 
 	mu sync.Mutex // guards by
 	by map[string]*rate
@@ -58,7 +59,9 @@ type tenantCounts struct {
 	overRate, overQuota int64
 }
 
-func newRates() *rates { return &rates{now: time.Now, by: map[string]*rate{}} }
+func newRates() *rates {
+	return &rates{now: time.Now, gates: map[string]*gate{}, by: map[string]*rate{}}
+}
 
 // of returns what is left to a tenant, and forgets tenants that are no more.
 func (r *rates) of(state *access.State, tenant *kvv1.Tenant) *rate {
@@ -222,7 +225,7 @@ func (c *core) begin(ctx context.Context) error {
 	}
 	err := c.rates.begin(state, t)
 	if err != nil {
-		inbound.Impatient(ctx)
+		inbound.Useless(ctx)
 	}
 	return err
 }

@@ -119,14 +119,14 @@ func TestWritesOf(t *testing.T) {
 
 // tenanted is a pod with access control on, and the tenant "room" of the ServiceAccount
 // n:a with the prefix "k".
-func tenanted(t *testing.T, tenant *kvv1.Tenant) (p *fakePod, as func(name string) context.Context) {
+func tenanted(t *testing.T, tenant *kvv1.Tenant, change ...func(*Options)) (p *fakePod, as func(name string) context.Context) {
 	t.Helper()
-	p = newPod(t, "kv-0", func(o *Options) {
+	p = newPod(t, "kv-0", append(change, func(o *Options) {
 		o.Security.Token = func(_ context.Context, token string) (caller.Caller, error) {
 			name, _, _ := strings.Cut(token, ".")
 			return caller.Caller{User: name, By: caller.ServiceAccount}, nil
 		}
-	}).use()
+	})...).use()
 	p.store.enable()
 	tenant.Name, tenant.Prefix, tenant.Users, tenant.Rights = "room", []byte("k"), []string{"a"}, kvv1.Permission_KIND_READWRITE
 	p.change(t, &kvv1.AuthChange{Change: &kvv1.AuthChange_SetTenant{SetTenant: &kvv1.SetTenant{Tenant: tenant}}})

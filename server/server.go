@@ -126,7 +126,7 @@ func New(o Options) *Server {
 		metrics:      newMetrics(o.Registry),
 		doubts:       newDoubts(),
 	}
-	s.core.bounds = newBounds(o.Registry, s.core.statusOf)
+	s.core.bounds = newBounds(o.Registry, s.core.statusOf, s.core.refuseEarly)
 	s.core.rates = newRates()
 	o.Registry.MustRegister(&tenantMetrics{s.core})
 	s.readiness = newReadiness(s.core, s.touchLocks)

@@ -20,8 +20,9 @@ type packet [bufferBytes]byte
 // write, so it begins and ends anywhere in a frame.
 type outgoing struct {
 	net.Conn
-	begun func(header []byte) // Of each frame.
-	owes  bool                // An acknowledgement, between two frames.
+	begun  func(header []byte) // Of each frame.
+	failed func()              // After an error.
+	owes   bool                // An acknowledgement, between two frames.
 
 	// Where what was written ends: so much of a header, or before so much of a payload.
 	header [headerBytes]byte
@@ -39,6 +40,15 @@ func (o *outgoing) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	o.follow(p)
+	n, err := o.write(p)
+	if err != nil {
+		o.failed()
+	}
+	return n, err
+}
+
+// write writes, with the acknowledgement that is owed.
+func (o *outgoing) write(p []byte) (int, error) {
 	if !o.owes {
 		return o.Conn.Write(p)
 	}

@@ -43,7 +43,7 @@ func TestAcknowledgementsOfMeasurements(t *testing.T) {
 	large := data(string(make([]byte, bufferBytes)))
 	a, b := data("a"), data("more of it")
 	to := &writes{room: -1}
-	out := &outgoing{Conn: to, begun: func([]byte) {}}
+	out := &outgoing{Conn: to, begun: func([]byte) {}, failed: func() {}}
 	for i, step := range []struct{ write, want []string }{
 		{[]string{a}, []string{a}},
 		{[]string{ack}, nil},
@@ -72,7 +72,7 @@ func TestAcknowledgementsOfMeasurements(t *testing.T) {
 		next       string
 		room, want int
 	}{{a, 0, 0}, {a, 2, 2}, {a, len(a) + 1, len(a)}, {a[:2], 5, 0}, {a[:2], len(ack) + 1, 1}} {
-		full := &outgoing{Conn: &writes{room: try.room}, begun: func([]byte) {}, owes: true}
+		full := &outgoing{Conn: &writes{room: try.room}, begun: func([]byte) {}, failed: func() {}, owes: true}
 		if n, err := full.Write([]byte(try.next)); n != try.want || err == nil {
 			t.Errorf("%+v: %d, %v", try, n, err)
 		}

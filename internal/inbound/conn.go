@@ -24,11 +24,13 @@ const (
 	smallFragment = 1 << 10
 )
 
-// errStalled ends a connection whose client stopped within a frame, and errDivided one
-// that hid the length of a message too large in several frames.
+// errStalled ends a connection whose client stopped within a frame, errDivided one
+// that hid the length of a message too large in several frames, and errGone one whose
+// client reads nothing any more.
 var (
 	errStalled = errors.New("a frame did not arrive in time")
 	errDivided = errors.New("a message is more than what may be under way")
+	errGone    = errors.New("answers cannot be written any more")
 )
 
 // conn hands frames on to gRPC's framer, each as soon as it is known what to do with it.
@@ -48,6 +50,7 @@ type conn struct {
 
 	streams streams
 	earned  atomic.Int64 // Pings and window updates that answers have paid for.
+	broken  atomic.Bool  // Nothing can be written to it any more.
 }
 
 // opening is what the last HEADERS frame began.
@@ -59,7 +62,7 @@ type opening struct {
 
 func newConn(secured net.Conn, p *Port, from *Address) *conn {
 	c := &conn{port: p, address: from, in: bufio.NewReaderSize(secured, bufferBytes), left: len(http2.ClientPreface)}
-	c.Conn = &outgoing{Conn: secured, begun: c.answer}
+	c.Conn = &outgoing{Conn: secured, begun: c.answer, failed: c.fail}
 	from.conn = c
 	c.streams.open, c.streams.calls = map[uint32]stream{}, map[uint32]*Call{}
 	c.earned.Store(firstEarned)
@@ -82,6 +85,13 @@ func (c *conn) Close() error {
 		c.port.leave(c.address)
 	}
 	return c.Conn.Close()
+}
+
+// fail is called when something could not be written. gRPC would read on to the end: the
+// calls that a client left behind as it went away would take what it may have until then.
+func (c *conn) fail() {
+	c.broken.Store(true)
+	c.address.end()
 }
 
 // Read implements net.Conn.
@@ -137,6 +147,9 @@ func (c *conn) poke() {
 // next takes the next frame, at the end of the one before.
 func (c *conn) next() error {
 	c.address.rest()
+	if c.broken.Load() {
+		return errGone
+	}
 	if c.late {
 		c.late = false
 		if c.pending = c.endLate(); len(c.pending) > 0 {
@@ -202,9 +215,6 @@ func (c *conn) useless(kind http2.FrameType, flags http2.Flags, length int) int 
 		}
 		return 0
 	case http2.FrameHeaders:
-		if c.address.isWary() {
-			return impatienceCost
-		}
 		return 0
 	case http2.FrameWindowUpdate, http2.FramePing:
 		if c.pay() {
@@ -241,7 +251,6 @@ func body(payload []byte, flags http2.Flags) []byte {
 
 // begin counts the call whose headers were read last, and follows what is to come.
 func (c *conn) begin(of Method) (*Call, error) {
-	c.opening.unmet = false
 	if err := c.address.visitor.begin(c.port.options.Calls); err != nil {
 		return nil, err
 	}

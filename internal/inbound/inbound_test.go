@@ -63,7 +63,8 @@ func newFixture(t *testing.T, patience time.Duration) *fixture {
 	p := New(Options{
 		Connections: quota.New("connections", 10), Calls: quota.New("calls", 4*slots), Bytes: quota.New("bytes", 4<<20),
 		Patience: patience, MaxMessageBytes: 4 << 20,
-		Fail: func(err error) error { return status.Error(codes.ResourceExhausted, err.Error()) },
+		Fail:  func(err error) error { return status.Error(codes.ResourceExhausted, err.Error()) },
+		Admit: func(ctx context.Context, _ string) (context.Context, error) { return ctx, nil },
 	})
 	p.Has(echoCall, Unary)
 	p.Has(echoStream, Streaming)

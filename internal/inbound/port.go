@@ -29,6 +29,10 @@ type Options struct {
 	MaxMessageBytes int
 	// Fail makes a refusal into what the client gets.
 	Fail func(error) error
+	// Admit is asked about each call before anything but its headers is read, by the
+	// goroutine that reads its connection: it must not block. Its error, for the client,
+	// ends the call, and counts as a frame of no use.
+	Admit func(ctx context.Context, method string) (context.Context, error)
 }
 
 // Port bounds what comes to one gRPC port. Its methods may be called by any goroutine.
@@ -118,9 +122,15 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 	if address == nil {
 		return ctx, nil
 	}
+	address.conn.opening.unmet = false
 	method := p.methods[info.FullMethodName]
 	if method == 0 {
 		address.spend(callCost)
+	}
+	ctx, err := p.options.Admit(ctx, info.FullMethodName)
+	if err != nil {
+		address.spend(frameCost)
+		return ctx, err
 	}
 	call, err := address.conn.begin(method)
 	if err != nil {

@@ -25,11 +25,6 @@ const (
 	settingsCost = 4
 	// callCost is that of a call which is malformed or refused.
 	callCost = 4
-	// impatienceCost is that of a call whose caller is told each time when to come again:
-	// one who waits is refused a few times a second, and the others get nothing by it.
-	impatienceCost = 16
-	// waryTime is how long a connection is wary after such a call: see Address.wary.
-	waryTime = time.Second
 	// connectionCost is that of a new connection: 1000 may come at once, and 250 a second.
 	// With TLS one takes half a millisecond.
 	connectionCost = 8
@@ -49,6 +44,7 @@ type visitor struct {
 
 	mu    sync.Mutex // guards the fields below
 	paid  time.Time  // When all that was spent will be paid for.
+	left  time.Time  // When what connections have spent that are closed will be.
 	conns int
 }
 
@@ -93,26 +89,29 @@ func (v *visitor) giveBack(quota *quota.Quota) {
 }
 
 // spend returns until when whoever has spent so much is not to be read; the zero time:
-// its address had so much left.
-func (v *visitor) spend(cost int) time.Time {
+// its address had so much left. Otherwise the connections take turns: one with its own
+// debt, own, does not wait for what another owes beyond that.
+func (v *visitor) spend(cost int, own *time.Time) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := time.Now()
-	if v.paid.Before(now) {
-		v.paid = now
+	now, takes := time.Now(), time.Duration(cost)*costTime
+	v.paid = later(v.paid, now).Add(takes)
+	until := v.paid.Add(-idleBurst * costTime)
+	if !until.After(now) {
+		return time.Time{}
 	}
-	v.paid = v.paid.Add(time.Duration(cost) * costTime)
-	if until := v.paid.Add(-idleBurst * costTime); until.After(now) {
-		return until
+	*own = later(*own, now).Add(takes * time.Duration(v.conns))
+	if own.Before(until) {
+		return *own
 	}
-	return time.Time{}
+	return until
 }
 
-// giveBackCost gives back what was spent.
-func (v *visitor) giveBackCost(cost int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.paid = v.paid.Add(-time.Duration(cost) * costTime)
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // rested says that nothing needs to be remembered.
@@ -128,16 +127,15 @@ type Address struct {
 	port    *Port
 	conn    *conn // nil during its handshake.
 	visitor *visitor
+	// owed is when the connection's own share of what its address owes will be paid for;
+	// guarded by visitor.mu.
+	owed time.Time
 	// until is when the connection is read again, in Unix nanoseconds. Only those wait
-	// that have spent something themselves, and as long as what was spent before them by
-	// connections of the same address takes: so others behind the address do not wait.
+	// that have spent something themselves: others behind the address go on.
 	until atomic.Int64
-	// wary is until when calls pay impatienceCost as they are read, in Unix nanoseconds,
-	// and get it back if they were of use. Otherwise hundreds of them, which have waited
-	// in the connection, are read and refused at once after each rest.
-	wary atomic.Int64
-	open context.Context // Ends with the connection, or the port.
-	end  context.CancelFunc
+	kept  atomic.Pointer[any] // By Remember.
+	open  context.Context     // Ends with the connection, or the port.
+	end   context.CancelFunc
 }
 
 // arrive is called with a new connection's address, and leave with that of one that has
@@ -155,13 +153,14 @@ func (p *Port) arrive(from net.Addr) *Address {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.conns++
-	return &Address{Addr: from, port: p, visitor: one, open: open, end: end}
+	return &Address{Addr: from, port: p, visitor: one, owed: one.left, open: open, end: end}
 }
 
 func (p *Port) leave(a *Address) {
 	p.options.Connections.Give(a.Host(), 1)
 	a.visitor.mu.Lock()
 	a.visitor.conns--
+	a.visitor.left = later(a.visitor.left, a.owed) // The next one may be the same client.
 	a.visitor.mu.Unlock()
 	a.visitor.giveBack(p.options.Calls)
 	a.end()
@@ -172,7 +171,7 @@ func (a *Address) Host() string { return a.visitor.who }
 
 // spend notes that a connection cost something that is of no use.
 func (a *Address) spend(cost int) {
-	if until := a.visitor.spend(cost); !until.IsZero() {
+	if until := a.visitor.spend(cost, &a.owed); !until.IsZero() {
 		a.until.Store(until.UnixNano())
 	}
 }
@@ -194,38 +193,26 @@ func (a *Address) restFor(most time.Duration) {
 	sleep.For(a.open, pause)
 }
 
-// Useless notes that a call was malformed, or that its caller had been told before not
-// to make it.
+// Useless notes that a call was malformed, refused, or not permitted.
 func Useless(ctx context.Context) {
 	if address := addressOf(ctx); address != nil {
 		address.spend(callCost)
 	}
 }
 
-// isWary says that calls are to pay in advance.
-func (a *Address) isWary() bool {
-	until := a.wary.Load()
-	return until != 0 && time.Now().UnixNano() < until
-}
-
-// Impatient notes that a call was refused for now, and its caller told when to come again.
-func Impatient(ctx context.Context) {
-	address := addressOf(ctx)
-	if address == nil {
-		return
-	}
-	wary := address.isWary()
-	if !wary {
-		address.spend(impatienceCost)
-	}
-	if until := address.until.Load(); wary || until != 0 { // Its address owes.
-		address.wary.Store(max(time.Now().UnixNano(), until) + int64(waryTime)) // Also after the rest.
+// Remember keeps something with the connection of a call, in place of what was kept before.
+func Remember(ctx context.Context, what any) {
+	if address := addressOf(ctx); address != nil {
+		address.kept.Store(&what)
 	}
 }
 
-// Useful notes that a call was answered.
-func Useful(ctx context.Context) {
-	if address := addressOf(ctx); address != nil && address.isWary() {
-		address.visitor.giveBackCost(impatienceCost)
+// Remembered is what is kept with the connection of a call; nil: nothing.
+func Remembered(ctx context.Context) any {
+	if address := addressOf(ctx); address != nil {
+		if kept := address.kept.Load(); kept != nil {
+			return *kept
+		}
 	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,29 +13,30 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/batondb/baton/internal/quota"
 	"github.com/batondb/baton/internal/rawgrpc"
 )
 
 // From one address only so much of no use comes at once, and then so much a second.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newVisitor("somebody")
+		v, own := newVisitor("somebody"), time.Time{}
+		v.conns = 1
 		for range idleBurst / callCost {
-			if until := v.spend(callCost); !until.IsZero() {
+			if until := v.spend(callCost, &own); !until.IsZero() {
 				t.Fatal("a pause with credit left")
 			}
 		}
 		for range idleRate {
-			v.spend(frameCost)
+			v.spend(frameCost, &own)
 		}
-		if pause := time.Until(v.spend(frameCost)); pause != time.Second+costTime {
+		if pause := time.Until(v.spend(frameCost, &own)); pause != time.Second+costTime {
 			t.Errorf("a pause of %s", pause)
 		}
 		time.Sleep(2 * time.Second)
-		if until := v.spend(frameCost); !until.IsZero() || v.rested() {
+		if until := v.spend(frameCost, &own); !until.IsZero() || v.rested() {
 			t.Errorf("a pause until %s after one", until)
 		}
 	})
@@ -59,48 +61,53 @@ func TestOnlyWhoSpendsWaits(t *testing.T) {
 	}
 }
 
-// Who is refused again and again without waiting has its calls read one after the other,
-// of one connection only, and those that are of use cost nothing in the end.
-func TestImpatience(t *testing.T) {
-	p := New(Options{})
-	from := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}
-	hostile, honest := p.arrive(from), p.arrive(from)
-	ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: hostile})
-	refusals := 0
-	for ; !hostile.isWary(); refusals++ {
-		if refusals > 2*idleBurst {
-			t.Fatal("it never waits")
+// What one connection owes is not what another behind the same address waits for, once
+// it has spent something itself; together they get no more than one would.
+func TestConnectionsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Connections: quota.New("connections", 100), Calls: quota.New("calls", 100)})
+		arrive := func() *Address {
+			if err := p.options.Connections.Take("10.0.0.1", 1); err != nil {
+				t.Fatal(err)
+			}
+			return p.arrive(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
 		}
-		Impatient(ctx)
-	}
-	if until := hostile.until.Load(); hostile.wary.Load() <= until {
-		t.Error("what has waited is read at once after the rest")
-	}
-	if refusals < idleBurst/impatienceCost || honest.isWary() {
-		t.Errorf("after %d refusals, and another connection: %t", refusals, honest.isWary())
-	}
-	if cost := (&conn{address: hostile}).useless(http2.FrameHeaders, 0, 1); cost != impatienceCost {
-		t.Errorf("a call costs %d", cost)
-	}
-	if cost := (&conn{address: honest}).useless(http2.FrameHeaders, 0, 1); cost != 0 {
-		t.Errorf("a call of another connection costs %d", cost)
-	}
-	owed := func() time.Time {
-		hostile.visitor.mu.Lock()
-		defer hostile.visitor.mu.Unlock()
-		return hostile.visitor.paid
-	}
-	before := owed()
-	hostile.spend(impatienceCost)
-	Impatient(ctx) // It has paid as it was read.
-	if got := owed().Sub(before); got != impatienceCost*costTime {
-		t.Errorf("a call that was refused costs %s", got)
-	}
-	Useful(ctx)
-	Useful(peer.NewContext(t.Context(), &peer.Peer{Addr: honest}))
-	if got := owed(); !got.Equal(before) {
-		t.Errorf("a call that was of use costs %s", got.Sub(before))
-	}
+		wait := func(a *Address) time.Duration {
+			begun := time.Now()
+			a.rest()
+			return time.Since(begun)
+		}
+		hostile, honest := arrive(), arrive()
+		for range idleBurst + 20*idleRate {
+			hostile.spend(frameCost)
+		}
+		honest.spend(frameCost)
+		if got := wait(honest); got != 2*costTime {
+			t.Errorf("the honest one waits for %s", got)
+		}
+		p.leave(hostile)
+		again := arrive()
+		again.spend(connectionCost)
+		if got := wait(again); got < 19*time.Second {
+			t.Errorf("the hostile one comes back after %s", got)
+		}
+		var read atomic.Int64
+		for range 9 {
+			one := arrive()
+			go func() {
+				for one.spend(frameCost); p.open.Err() == nil; one.spend(frameCost) {
+					one.rest()
+					read.Add(1)
+				}
+			}()
+		}
+		time.Sleep(10 * time.Second)
+		if synctest.Wait(); read.Load() > 10*idleRate {
+			t.Errorf("%d frames of nine connections were read in 10 s", read.Load())
+		}
+		p.Close()
+		synctest.Wait()
+	})
 }
 
 // connect makes an ordinary client.
@@ -200,10 +207,13 @@ func TestUselessFrames(t *testing.T) {
 			must[rawgrpc.End](t)(raw.Wait(within(t), first))
 			f.mu.Lock()
 			v := f.visitors["127.0.0.1"]
-			f.mu.Unlock()
 			v.mu.Lock()
 			v.paid = time.Now().Add(idleBurst*costTime + time.Hour)
+			for c := range f.conns {
+				c.address.owed = v.paid
+			}
 			v.mu.Unlock()
+			f.mu.Unlock()
 			go func() {
 				for i := 1; send(raw.Framer, raw, i) == nil; i++ { // Until the test closes it.
 				}
