@@ -8,8 +8,8 @@ import (
 // attempts slows guessing down. Each login that fails costs its user, its address and
 // the two together one of what they may fail at once, which comes back with time; one
 // that has nothing left is refused before its password is looked at. Somebody who
-// guesses at a user from elsewhere does not shut the user out of where it has logged in
-// before. Each pod counts for itself.
+// guesses at a user from elsewhere, or at others from the same address, does not shut the
+// user out of where it has logged in before. Each pod counts for itself.
 type attempts struct {
 	now func() time.Time
 
@@ -58,9 +58,10 @@ func keysOf(user, address string) map[attemptKey]failures {
 func (a *attempts) may(user, address string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, known := a.known[attemptKey{user, address}]
+	both := attemptKey{user, address}
+	_, known := a.known[both]
 	for key, limit := range keysOf(user, address) {
-		if known && key.address == "" {
+		if known && key != both {
 			continue
 		}
 		if a.refill(key, limit).left < 1 {

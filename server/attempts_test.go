@@ -98,11 +98,18 @@ func TestAttempts(t *testing.T) {
 	if !a.may("alice", "home") {
 		t.Error("the user is shut out of where it has logged in")
 	}
+	a.ended("dave", "spray", true) // Behind the same NAT.
 	for i := range 20 {
 		fail(fmt.Sprint("user", i), "spray", 10)
 	}
 	if a.may("carol", "spray") {
 		t.Error("one address goes on trying users")
+	}
+	if !a.may("dave", "spray") {
+		t.Error("a user is shut out for what others behind its address do")
+	}
+	if got := fail("dave", "spray", 50); got != 10 {
+		t.Errorf("%d guesses at a user from where it has logged in, want 10", got)
 	}
 	for i := range 3 * maxAttempts {
 		a.ended(fmt.Sprint("u", i), fmt.Sprint("a", i), false)
