@@ -94,6 +94,10 @@ func (a *Answer) Add(p Part) error {
 	return nil
 }
 
+// Sizes says that only the sizes of the parts that follow are needed: all of them are read
+// later.
+func (a *Answer) Sizes() bool { return a.largest > 0 }
+
 // Reset drops what was added.
 func (a *Answer) Reset() {
 	if a.taken > 0 {

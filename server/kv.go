@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
+	"github.com/batondb/baton/store"
 )
 
 // kvService answers baton.kv.v1.KVService.
@@ -29,7 +30,7 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 		return nil, err
 	}
 	if len(req.GetRangeEnd()) > 0 {
-		turn, err := s.core.turn(ctx, req.GetCountOnly())
+		turn, err := s.core.turn(ctx, pageBytes(req))
 		if err != nil {
 			return nil, err
 		}
@@ -41,6 +42,15 @@ func (s *kvService) Range(ctx context.Context, req *kvv1.RangeRequest) (*kvv1.Ra
 	}
 	response.GetHeader().Pod = s.core.options.Name
 	return response, nil
+}
+
+// pageBytes is what an answer may have: whoever leaves so much unread that it would be
+// refused is refused before it is read.
+func pageBytes(req *kvv1.RangeRequest) int64 {
+	if req.GetCountOnly() {
+		return 0
+	}
+	return store.MaxPageBytes
 }
 
 // mayAsk refuses a read that would be refused in the end, before it asks the master.
@@ -87,7 +97,7 @@ func (s *kvService) Scan(req *kvv1.ScanRequest, out grpc.ServerStreamingServer[k
 	if err != nil {
 		return err
 	}
-	turn, err := s.core.turn(ctx, false)
+	turn, err := s.core.turn(ctx, AnswerPartBytes)
 	if err != nil {
 		return err
 	}

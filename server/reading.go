@@ -25,16 +25,20 @@ type Turn struct {
 // Turn waits until the caller of ctx may read a range, or count one. It fails with
 // TOO_MANY when the caller leaves so much unread that what is read would be refused.
 func (b *Backend) Turn(ctx context.Context, counts bool) (*Turn, error) {
-	return b.core.turn(ctx, counts)
+	if counts {
+		return b.core.turn(ctx, 0)
+	}
+	return b.core.turn(ctx, AnswerPartBytes)
 }
 
-func (c *core) turn(ctx context.Context, counts bool) (*Turn, error) {
+// turn waits for one to read so many bytes of an answer.
+func (c *core) turn(ctx context.Context, bytes int64) (*Turn, error) {
 	t := &Turn{turns: c.bounds.reading.turns, who: whoCalls(ctx)}
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
-	if !counts {
-		if err := c.bounds.answers.Room(t.who, AnswerPartBytes); err != nil {
+	if bytes > 0 {
+		if err := c.bounds.answers.Room(t.who, bytes); err != nil {
 			t.End()
 			return nil, err
 		}

@@ -12,7 +12,7 @@ import (
 func TestTurns(t *testing.T) {
 	p := newPod(t, "kv-0").use()
 	p.core.bounds.reading.turns = quota.NewTurns(1)
-	scan, err := p.core.turn(t.Context(), false)
+	scan, err := p.core.turn(t.Context(), AnswerPartBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestTurns(t *testing.T) {
 	}
 	scan.End()
 	scan.End() // Nothing more.
-	p.core.bounds.answers = quota.New("bytes of unread answers", AnswerPartBytes)
+	p.core.bounds.answers = quota.New("bytes of unread answers", 3<<20) // Less than twice a page.
 	_, err = p.kv().Range(within5s(t), all)
 	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
 	all.CountOnly = true

@@ -72,6 +72,36 @@ func pageKeys(limit int64) int64 {
 type pageLimits struct {
 	keys  int64
 	bytes int
+	sizes bool // Values are blank.
+}
+
+// blank is what values are sized with.
+var blank [4 << 20]byte
+
+// sized is a key without its value, in whose place is a blank one of its size.
+func (v *view) sized(key []byte, ver *version) (*kvv1.KeyValue, error) {
+	size, known := ver.valueSize()
+	if !known {
+		if err := v.complete(key, ver); err != nil {
+			return nil, err
+		}
+		size = int64(len(ver.value))
+	}
+	kv := ver.keyValue(key, true)
+	if kv.Value = blank[:min(size, int64(len(blank)))]; size > int64(len(blank)) {
+		kv.Value = make([]byte, size)
+	}
+	return kv, nil
+}
+
+// read is a key with its value, unless that is not asked for.
+func (v *view) read(key []byte, ver *version, keysOnly bool) (*kvv1.KeyValue, error) {
+	if !keysOnly {
+		if err := v.complete(key, ver); err != nil {
+			return nil, err
+		}
+	}
+	return ver.keyValue(key, keysOnly), nil
 }
 
 const (
@@ -104,13 +134,17 @@ func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimi
 			resp.More, resp.NextKey = true, nextKey(resp.Kvs, key, req.Reverse)
 			return false, nil
 		}
-		if !req.KeysOnly {
-			if err := v.complete(key, ver); err != nil {
-				return false, err
-			}
+		var kv *kvv1.KeyValue
+		var err error
+		if limits.sizes && !req.KeysOnly {
+			kv, err = v.sized(key, ver)
+		} else if kv, err = v.read(key, ver, req.KeysOnly); err == nil {
+			size, busy = size+len(kv.Value), busy+len(kv.Value)
 		}
-		kv := ver.keyValue(key, req.KeysOnly)
-		size, busy = size+len(kv.Key)+len(kv.Value)+entryOverhead, busy+len(kv.Value)
+		if err != nil {
+			return false, err
+		}
+		size += len(kv.Key) + entryOverhead
 		resp.Kvs = append(resp.Kvs, kv)
 		resp.Count++
 		return true, nil
@@ -139,12 +173,18 @@ func nextKey(kvs []*kvv1.KeyValue, key []byte, reverse bool) []byte {
 // long as its reader likes. It fails with COMPACTED when its revision is
 // compacted away meanwhile, and with what emit returns.
 func (s *Store) Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(revision int64, kvs []*kvv1.KeyValue) error) error {
+	return s.ScanSizes(ctx, req, func() bool { return false }, emit)
+}
+
+// ScanSizes is Scan, but the values of a part before which sizing says so are blank, and
+// not to be changed: only their sizes are those of the real ones. Most are not read then.
+func (s *Store) ScanSizes(ctx context.Context, req *kvv1.RangeRequest, sizing func() bool, emit func(revision int64, kvs []*kvv1.KeyValue) error) error {
 	page := &kvv1.RangeRequest{
 		Key: req.Key, RangeEnd: req.RangeEnd, Revision: req.Revision,
 		Reverse: req.Reverse, KeysOnly: req.KeysOnly,
 	}
 	for left := req.Limit; ; {
-		resp, err := s.scanPage(ctx, page, left)
+		resp, err := s.scanPage(ctx, page, left, sizing())
 		if err != nil {
 			return err
 		}
@@ -166,7 +206,7 @@ func (s *Store) Scan(ctx context.Context, req *kvv1.RangeRequest, emit func(revi
 	}
 }
 
-func (s *Store) scanPage(ctx context.Context, req *kvv1.RangeRequest, left int64) (resp *kvv1.RangeResponse, err error) {
+func (s *Store) scanPage(ctx context.Context, req *kvv1.RangeRequest, left int64, sizes bool) (resp *kvv1.RangeResponse, err error) {
 	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -179,7 +219,7 @@ func (s *Store) scanPage(ctx context.Context, req *kvv1.RangeRequest, left int64
 	if err := v.at(req.Revision); err != nil {
 		return nil, err
 	}
-	limits := pageLimits{keys: MaxPageKeys, bytes: scanPageBytes}
+	limits := pageLimits{keys: MaxPageKeys, bytes: scanPageBytes, sizes: sizes}
 	if left > 0 {
 		limits.keys = min(limits.keys, left)
 	}

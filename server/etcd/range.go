@@ -75,7 +75,7 @@ func encodedRange(ctx context.Context, st *store.Store, req *pb.RangeRequest) (*
 	building.Reset()
 	response := &pb.RangeResponse{}
 	native := nativeRange(req, max(req.GetRevision(), 0))
-	found, err := scan(ctx, st, req, native, func(revision int64, kvs []*kvv1.KeyValue) error {
+	found, err := scan(ctx, st, req, native, building.Sizes, func(revision int64, kvs []*kvv1.KeyValue) error {
 		if int64(len(kvs)) > left {
 			kvs, response.More = kvs[:left], true
 		}
@@ -153,7 +153,7 @@ func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision i
 	}
 	var all []*kvv1.KeyValue
 	building := server.AnswerOf(ctx)
-	found, err := scan(ctx, st, req, native, func(_ int64, kvs []*kvv1.KeyValue) error {
+	found, err := scan(ctx, st, req, native, func() bool { return false }, func(_ int64, kvs []*kvv1.KeyValue) error {
 		size := 0
 		for _, kv := range kvs { // Once as they are, and once encoded.
 			size += 2*(len(kv.GetKey())+len(kv.GetValue())) + objectBytes
@@ -173,13 +173,14 @@ func read(ctx context.Context, st *store.Store, req *pb.RangeRequest, revision i
 }
 
 // scan reads a range of keys and hands them on in parts, with a limit one more than
-// that. When a limit cuts it off, the rest is counted. It returns no keys.
-func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest, emit func(revision int64, kvs []*kvv1.KeyValue) error) (*keys, error) {
+// that; see [store.Store.ScanSizes]. When a limit cuts it off, the rest is counted. It
+// returns no keys.
+func scan(ctx context.Context, st *store.Store, req *pb.RangeRequest, native *kvv1.RangeRequest, sizing func() bool, emit func(revision int64, kvs []*kvv1.KeyValue) error) (*keys, error) {
 	native.Limit = readLimit(req)
 	native.Reverse = fromTheEnd(req)
 	found := &keys{}
 	var last []byte
-	err := st.Scan(ctx, native, func(revision int64, kvs []*kvv1.KeyValue) error {
+	err := st.ScanSizes(ctx, native, sizing, func(revision int64, kvs []*kvv1.KeyValue) error {
 		found.revision, found.count = revision, found.count+int64(len(kvs))
 		if len(kvs) == 0 || ctx.Err() != nil { // Nobody waits for what would take seconds.
 			return ctx.Err()
