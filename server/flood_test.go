@@ -74,7 +74,7 @@ func TestAfterAFlood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const rate = 500
+				const rate = 200
 				p, as := tenanted(t, &kvv1.Tenant{RequestsPerSecond: rate})
 				flood := p.connections(t)
 				flooded := write(as("a"), flood, 10*rate, 4*time.Second)

@@ -28,8 +28,9 @@ const (
 	phaseTime = 3 * time.Second
 	// settling is until the tenant has used its burst.
 	settling = time.Second
-	// mayCost is by how much the neighbour's 99th percentile may rise.
-	mayCost = 0.10
+	// mayCost is by how much the neighbour's 99th percentile may rise, and mayMiss how much
+	// of its rate a tenant may miss that keeps to it.
+	mayCost, mayMiss = 0.10, 0.05
 )
 
 var rounds = flag.Int("rounds", 15, "rounds of a neighbour alone, and beside a tenant")
@@ -45,8 +46,11 @@ type phase struct {
 // A tenant sends ten times its rate over several connections to all pods, and does not
 // wait when it is told to. Its neighbour's 99th percentile is measured without it, beside
 // it while it keeps to its rate, and beside it, in turn, and the medians of many rounds
-// are compared: what else the machine does is in all of them. The tenant's clients run
-// at the lowest priority, for they would be on another machine.
+// are compared: what else the machine does is in all of them. What counts is the second
+// against the third: by what it sends too much, it costs its neighbour no more than by
+// what it may send. What it may send is work, here as much again as the neighbour's,
+// which costs what it costs, whoever sends it; that is shown as well. The tenant's clients
+// run at the lowest priority, for they would be on another machine.
 func TestNeighbour(t *testing.T) {
 	c := launch(t)
 	master := c.AwaitMaster(t)
@@ -69,13 +73,21 @@ func TestNeighbour(t *testing.T) {
 		}
 	}
 	sameUsage(t, c, root)
+	alone, keeping, flooding := phases[0], phases[1], phases[2]
 	for _, p := range phases {
-		cost := float64(median(p.p99))/float64(median(phases[0].p99)) - 1
-		t.Logf("99th percentile %s: %s (%+.1f %%), median %s", p.name, median(p.p99), 100*cost, median(p.p50))
-		if p.times > 1 && cost >= mayCost {
-			t.Errorf("the tenant costs its neighbour %.1f %% at the 99th percentile", 100*cost)
-		}
+		t.Logf("99th percentile %s: %s (%+.1f %%), median %s", p.name, median(p.p99), 100*p.costs(alone), median(p.p50))
 	}
+	cost := flooding.costs(keeping)
+	t.Logf("what the tenant sends too much costs its neighbour %+.1f %%", 100*cost)
+	if cost >= mayCost {
+		t.Errorf("what the tenant sends too much costs its neighbour %.1f %% at the 99th percentile", 100*cost)
+	}
+}
+
+// costs is by how much more of its time the neighbour's 99th percentile takes than beside
+// another.
+func (p *phase) costs(than *phase) float64 {
+	return float64(median(p.p99))/float64(median(than.p99)) - 1
 }
 
 func median(all []time.Duration) time.Duration {
@@ -108,6 +120,9 @@ func (p *phase) run(t *testing.T, h *house) {
 	sent, passed, lasted := flooding.end(t)
 	t.Logf("%s: 99th percentile %s, %.2f processors; it sent %.0f a second with %.2f processors, of which %.0f were let through",
 		p.name, taken.at(0.99), used, float64(sent)/lasted.Seconds(), flooding.used().Seconds()/lasted.Seconds(), float64(passed)/lasted.Seconds())
+	if p.times == 1 && float64(passed) < (1-mayMiss)*float64(sent) {
+		t.Errorf("%d of %d writes were let through", passed, sent)
+	}
 	if most := tenantRate * (lasted.Seconds() + 1); float64(passed) > most { // A second's burst.
 		t.Errorf("%d writes were let through in %s over all pods, at most %.0f may be", passed, lasted, most)
 	}
