@@ -11,10 +11,16 @@ import (
 // unless one is under way, and nothing waits for what comes back.
 var measured = []byte{0, 0, 8, 6, 1, 0, 0, 0, 0, 2, 4, 16, 16, 9, 14, 7, 7}
 
-// packets are buffers for what gRPC writes at one time and an acknowledgement.
+// worthMeasuring is what is sent between two acknowledgements: from less a client learns
+// nothing, since it changes its window only when two thirds of that, at least 64 KiB,
+// came between its PING and what comes back.
+const worthMeasuring = 16 << 10
+
+// packets are buffers for what gRPC writes at one time, which is one or two of its own
+// buffers, and an acknowledgement.
 var packets = sync.Pool{New: func() any { return &packet{} }}
 
-type packet [bufferBytes]byte
+type packet [2 * bufferBytes]byte
 
 // outgoing is what gRPC writes to a connection: with its buffer full, or with no more to
 // write, so it begins and ends anywhere in a frame.
@@ -23,6 +29,7 @@ type outgoing struct {
 	begun  func(header []byte) // Of each frame.
 	failed func()              // After an error.
 	owes   bool                // An acknowledgement, between two frames.
+	sent   int                 // Bytes since the last one.
 
 	// Where what was written ends: so much of a header, or before so much of a payload.
 	header [headerBytes]byte
@@ -32,42 +39,43 @@ type outgoing struct {
 
 // Write implements net.Conn, for gRPC's one goroutine that writes. An acknowledgement of
 // a measurement that would go alone waits for what is written next: alone, it costs a
-// client of a watch as much as the event before it, at both ends. While there is much to
-// send something always comes next, and the measurement is good.
+// client of a watch as much as the event before it, at both ends. And it waits until
+// there is something to measure: until then the client sends no other PING, which costs
+// as much again. While there is much to send something always comes next, and the
+// measurement is good.
 func (o *outgoing) Write(p []byte) (int, error) {
-	if !o.owes && o.betweenFrames() && bytes.Equal(p, measured) {
+	begins := o.betweenFrames()
+	if begins && !o.owes && bytes.Equal(p, measured) {
 		o.owes = true
 		return len(p), nil
 	}
 	o.follow(p)
-	n, err := o.write(p)
+	o.sent += len(p)
+	ends := o.betweenFrames()
+	if !o.owes || o.sent < worthMeasuring || !begins && !ends {
+		return o.write(p)
+	}
+	o.owes, o.sent = false, 0
+	buffer := packets.Get().(*packet)
+	defer packets.Put(buffer)
+	all := buffer[:0]
+	if ends { // Behind it, the client does not measure the next answer again.
+		all = append(append(all, p...), measured...)
+	} else {
+		all = append(append(all, measured...), p...)
+	}
+	if _, err := o.write(all); err != nil {
+		return 0, err // The connection ends, however much was written.
+	}
+	return len(p), nil
+}
+
+func (o *outgoing) write(p []byte) (int, error) {
+	n, err := o.Conn.Write(p)
 	if err != nil {
 		o.failed()
 	}
 	return n, err
-}
-
-// write writes, with the acknowledgement that is owed.
-func (o *outgoing) write(p []byte) (int, error) {
-	if !o.owes {
-		return o.Conn.Write(p)
-	}
-	o.owes = false
-	if len(p)+len(measured) > bufferBytes {
-		if _, err := o.Conn.Write(measured); err != nil {
-			return 0, err
-		}
-		return o.Conn.Write(p)
-	}
-	both := packets.Get().(*packet)
-	defer packets.Put(both)
-	if o.betweenFrames() {
-		// Behind it, the client does not measure the next answer again.
-		n, err := o.Conn.Write(append(append(both[:0], p...), measured...))
-		return min(n, len(p)), err
-	}
-	n, err := o.Conn.Write(append(append(both[:0], measured...), p...))
-	return max(0, n-len(measured)), err
 }
 
 func (o *outgoing) betweenFrames() bool { return o.have == 0 && o.left == 0 }
