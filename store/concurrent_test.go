@@ -234,12 +234,7 @@ func (c *concurrentRun) watched(ctx context.Context, rnd *rand.Rand, from int64)
 // polled is Next, made of Poll and OnReady.
 func polled(w *Watcher) func(context.Context) (*kvv1.WatchResponse, error) {
 	ready, more := make(chan struct{}, 1), false
-	w.OnReady(func() {
-		select {
-		case ready <- struct{}{}:
-		default:
-		}
-	})
+	w.OnReady(func() chan<- struct{} { return ready })
 	return func(ctx context.Context) (resp *kvv1.WatchResponse, err error) {
 		for {
 			if !more {

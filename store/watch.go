@@ -43,7 +43,7 @@ type Watcher struct {
 	pending int64 // The first revision that may have events to return; 0: none.
 	reading int64 // What pending was when the last Poll began.
 	wake    chan struct{}
-	ready   func() // Instead of wake; see OnReady.
+	ready   func() chan<- struct{} // Says what to wake instead; see OnReady.
 	err     error
 }
 
@@ -53,6 +53,7 @@ type watches struct {
 	notified int64 // Every watcher has been told of the revisions up to here.
 	all      map[*Watcher]struct{}
 	closed   error
+	woken    []chan<- struct{} // By unlock.
 
 	index *spanIndex // Rebuilt when all has changed; nil: outdated.
 	last  sharedBatch
@@ -78,6 +79,20 @@ func (b *sharedBatch) fits(w *Watcher, from, upTo int64) bool {
 }
 
 func newWatches() *watches { return &watches{all: map[*Watcher]struct{}{}} }
+
+// unlock wakes the readers of the watchers that were poked: not before, since they would
+// wait for mu, and one of many watchers would find some of them only.
+func (w *watches) unlock() {
+	woken := w.woken
+	w.woken = nil
+	w.mu.Unlock()
+	for _, wake := range woken {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
 
 func (w *watches) count() int {
 	w.mu.Lock()
@@ -123,7 +138,7 @@ func (s *Store) Watch(req *kvv1.WatchRequest) (*Watcher, error) {
 // notify wakes the watchers of the keys that log has changed.
 func (w *watches) notify(revision int64, log []logEntry) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	w.notified = revision
 	if len(w.all) == 0 {
 		return
@@ -146,7 +161,7 @@ func (w *watches) notify(revision int64, log []logEntry) {
 // was replaced by a newer one.
 func (w *watches) reread(revision int64) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	from := w.notified + 1
 	w.notified, w.last = revision, sharedBatch{}
 	for watcher := range w.all {
@@ -160,7 +175,7 @@ func (w *watches) reread(revision int64) {
 // close ends every watcher with an error.
 func (w *watches) close(err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	w.closed = err
 	for watcher := range w.all {
 		watcher.err = err
@@ -177,13 +192,12 @@ func (w *Watcher) tell(revision int64) {
 
 // poke tells that there is something to do; the hub's mu is held.
 func (w *Watcher) poke() {
+	var wake chan<- struct{} = w.wake
 	if w.ready != nil {
-		w.ready()
-		return
+		wake = w.ready()
 	}
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if wake != nil {
+		w.store.watches.woken = append(w.store.watches.woken, wake)
 	}
 }
 
@@ -203,14 +217,15 @@ func (w *Watcher) Progress() int64 {
 
 // OnReady helps a caller of Poll that has many watchers: ready is called whenever
 // Poll may have something to return, and at once if it has now. It runs while the
-// store applies, so it must neither block nor call the store.
-func (w *Watcher) OnReady(ready func()) {
+// store applies, so it must neither block nor call the store. What it returns, unless it
+// is nil, is sent to without waiting once all watchers have been called.
+func (w *Watcher) OnReady(ready func() chan<- struct{}) {
 	hub := w.store.watches
 	hub.mu.Lock()
-	defer hub.mu.Unlock()
+	defer hub.unlock()
 	w.ready = ready
 	if w.pending != 0 || w.err != nil {
-		ready()
+		w.poke()
 	}
 }
 
@@ -248,7 +263,7 @@ func (w *Watcher) Next(ctx context.Context) (*kvv1.WatchResponse, error) {
 // recheck wakes every watcher, because rights have changed.
 func (w *watches) recheck() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	for watcher := range w.all {
 		watcher.poke()
 	}

@@ -79,3 +79,32 @@ func TestAWatcherThatFindsNothingTellsHowFarItIs(t *testing.T) {
 		t.Fatalf("%v %v, progress %d", response, err, w.Progress())
 	}
 }
+
+// A reader of many watchers is woken when all of them have been told: before, it would
+// find some, and send to a client twice.
+func TestOneWakingForAllWatchers(t *testing.T) {
+	s, err := Open(Options{Dir: tempDir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeChecked(t, s)
+	told, wake := 0, make(chan struct{}, 1)
+	for range 3 {
+		w, err := s.Watch(&kvv1.WatchRequest{Key: []byte("k")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		w.OnReady(func() chan<- struct{} {
+			if len(wake) > 0 {
+				t.Errorf("woken after %d watchers", told)
+			}
+			told++
+			return wake
+		})
+	}
+	s.Apply(1, 1, []*kvv1.Command{put("k", "v")})
+	if told != 3 || len(wake) != 1 {
+		t.Errorf("%d watchers were told, woken %d times", told, len(wake))
+	}
+}

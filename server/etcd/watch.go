@@ -201,7 +201,7 @@ func (s *watchStream) create(ctx context.Context, req *pb.WatchCreateRequest) er
 	case w.cursor == nil:
 		return s.compacted(ctx, w)
 	}
-	w.cursor.OnReady(func() { s.ready.add(w) })
+	w.cursor.OnReady(func() chan<- struct{} { return s.ready.add(w) })
 	return nil
 }
 

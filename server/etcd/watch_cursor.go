@@ -63,17 +63,26 @@ type readyWatches struct {
 	all []*watch
 }
 
-func (r *readyWatches) add(w *watch) {
+// add returns what to wake the stream by, if it may sleep.
+func (r *readyWatches) add(w *watch) chan<- struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.queued {
-		return
+		return nil
 	}
 	w.queued = true
 	r.all = append(r.all, w)
+	if len(r.all) > 1 {
+		return nil
+	}
+	return r.wake
+}
+
+// addAgain is add for the stream itself.
+func (r *readyWatches) addAgain(w *watch) {
 	select {
-	case r.wake <- struct{}{}:
-	default:
+	case r.add(w) <- struct{}{}:
+	default: // It is awake, or will be.
 	}
 }
 
@@ -81,7 +90,7 @@ func (r *readyWatches) take() []*watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
-	case <-r.wake: // Set again by the watches after the first.
+	case <-r.wake: // For what is taken now.
 	default:
 	}
 	all := r.all
@@ -137,7 +146,7 @@ func (s *watchStream) deliver(ctx context.Context) error {
 				return err
 			}
 		case more:
-			s.ready.add(w)
+			s.ready.addAgain(w)
 		}
 	}
 	return nil
