@@ -138,6 +138,7 @@ func (v *view) page(ctx context.Context, req *kvv1.RangeRequest, limits pageLimi
 		var err error
 		if limits.sizes && !req.KeysOnly {
 			kv, err = v.sized(key, ver)
+			busy += len(ver.value) // If it was read for that.
 		} else if kv, err = v.read(key, ver, req.KeysOnly); err == nil {
 			size, busy = size+len(kv.Value), busy+len(kv.Value)
 		}
