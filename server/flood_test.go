@@ -63,23 +63,23 @@ func write(as context.Context, conns []*grpc.ClientConn, perSecond int, during t
 // Once a flood is over, a tenant that keeps to its rate gets it, by the same connections or
 // by others. Those of the flood that are closed have much in them that nobody waits for.
 func TestAfterAFlood(t *testing.T) {
-	for name, next := range map[string]func(t *testing.T, p *fakePod, flood []*grpc.ClientConn) []*grpc.ClientConn{
-		"by new connections": func(t *testing.T, p *fakePod, flood []*grpc.ClientConn) []*grpc.ClientConn {
-			for _, conn := range flood {
-				conn.Close()
-			}
-			return p.connections(t)
-		},
-		"by the same": func(_ *testing.T, _ *fakePod, flood []*grpc.ClientConn) []*grpc.ClientConn { return flood },
-	} {
+	for name, test := range map[string]struct {
+		times int // The rate, so often.
+		close bool
+	}{"by new connections": {60, true}, "by the same": {20, false}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const rate = 200
+				const rate = 100
 				p, as := tenanted(t, &kvv1.Tenant{RequestsPerSecond: rate})
-				flood := p.connections(t)
-				flooded := write(as("a"), flood, 10*rate, 4*time.Second)
-				after := write(as("a"), next(t, p, flood), rate, 4*time.Second)
-				t.Logf("%+v, and then %+v", flooded, after)
+				conns := p.connections(t)
+				flooded := write(as("a"), conns, test.times*rate, 4*time.Second)
+				if test.close {
+					for _, conn := range conns {
+						conn.Close()
+					}
+					conns = p.connections(t)
+				}
+				after := write(as("a"), conns, rate, 4*time.Second)
 				if after.passed < after.sent*9/10 || after.slowest > time.Second {
 					t.Errorf("after %+v: %+v", flooded, after)
 				}

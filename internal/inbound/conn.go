@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/batondb/baton/internal/sleep"
 )
 
 const (
@@ -144,8 +146,22 @@ func (c *conn) poke() {
 	}
 }
 
+// gatherTime is how long what comes after a refusal is gathered before it is read: most of
+// what it takes to refuse one call alone, about 60 microseconds, are system calls and
+// goroutines that wake up, and several together take a tenth of that each.
+const gatherTime = 20 * time.Millisecond
+
+// gather waits after a refusal, once what is here is read.
+func (c *conn) gather() {
+	if c.address.refused && c.in.Buffered() < headerBytes {
+		c.address.refused = false
+		sleep.For(c.address.open, gatherTime)
+	}
+}
+
 // next takes the next frame, at the end of the one before.
 func (c *conn) next() error {
+	c.gather()
 	c.address.rest()
 	if c.broken.Load() {
 		return errGone

@@ -130,6 +130,7 @@ func (p *Port) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 	ctx, err := p.options.Admit(ctx, info.FullMethodName)
 	if err != nil {
 		address.spend(frameCost)
+		address.refused = true
 		return ctx, err
 	}
 	call, err := address.conn.begin(method)

@@ -134,8 +134,11 @@ type Address struct {
 	// that have spent something themselves: others behind the address go on.
 	until atomic.Int64
 	kept  atomic.Pointer[any] // By Remember.
-	open  context.Context     // Ends with the connection, or the port.
-	end   context.CancelFunc
+	// refused: a call was refused by its headers since the last read. For the goroutine
+	// that reads.
+	refused bool
+	open    context.Context // Ends with the connection, or the port.
+	end     context.CancelFunc
 }
 
 // arrive is called with a new connection's address, and leave with that of one that has

@@ -24,8 +24,8 @@ import (
 	"github.com/batondb/baton/test/cluster"
 )
 
-// The tenant that floods is a process of its own, so that it costs the neighbour, which
-// is measured, nothing that it would not cost it from another machine.
+// The tenant that floods is a process of its own, as attackers are, so that it costs the
+// neighbour, which is measured, nothing that it would not cost it from another machine.
 var (
 	floodTo    = flag.String("flood", "", "flood these pods, until the input ends")
 	floodRate  = flag.Int("flood-rate", 0, "writes a second, over all of them")
@@ -42,8 +42,6 @@ type flooding struct {
 	says    *bufio.Reader
 }
 
-const lowestPriority = 19
-
 func startFlood(t *testing.T, as context.Context, c *cluster.Cluster, perSecond int) *flooding {
 	t.Helper()
 	var to []string
@@ -53,6 +51,7 @@ func startFlood(t *testing.T, as context.Context, c *cluster.Cluster, perSecond 
 	sent, _ := metadata.FromOutgoingContext(as)
 	f := &flooding{process: exec.Command(os.Args[0], "-flood", strings.Join(to, ","), "-flood-rate", fmt.Sprint(perSecond), "-flood-token", sent.Get("token")[0])}
 	f.process.Stderr = os.Stderr
+	f.process.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	stop, err := f.process.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +62,6 @@ func startFlood(t *testing.T, as context.Context, c *cluster.Cluster, perSecond 
 	}
 	f.stop, f.says = stop, bufio.NewReader(says)
 	if err := f.process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, f.process.Process.Pid, lowestPriority); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.says.ReadString('\n'); err != nil {

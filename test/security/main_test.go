@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if *floodTo != "" {
+		becomeIdle()
 		os.Exit(flood())
 	}
 	if !*attacks {
