@@ -167,9 +167,9 @@ func (s *membershipChanger) change(ctx context.Context, c policy.Change) error {
 	r, id, addr := s.replica.Raft, raft.ServerID(c.Member), raft.ServerAddress(c.Member)
 	switch c.Do {
 	case policy.AddLearner:
-		return r.AddNonvoter(id, addr, 0, changeTimeout).Error()
+		return s.replica.Await(r.AddNonvoter(id, addr, 0, changeTimeout))
 	case policy.Promote:
-		err := r.AddVoter(id, addr, 0, changeTimeout).Error()
+		err := s.replica.Await(r.AddVoter(id, addr, 0, changeTimeout))
 		if err == nil {
 			s.replica.Storage.Log.Release(string(c.Member))
 		}
@@ -180,10 +180,10 @@ func (s *membershipChanger) change(ctx context.Context, c policy.Change) error {
 		if err := s.confirmWithout(confirming, c.Member); err != nil {
 			return err
 		}
-		return r.DemoteVoter(id, 0, changeTimeout).Error()
+		return s.replica.Await(r.DemoteVoter(id, 0, changeTimeout))
 	case policy.Remove:
 		s.mark(c.Member, true)
-		err := r.RemoveServer(id, 0, changeTimeout).Error()
+		err := s.replica.Await(r.RemoveServer(id, 0, changeTimeout))
 		if err != nil {
 			s.mark(c.Member, false)
 		}

@@ -110,7 +110,7 @@ func (e *engine) handOver(ctx context.Context, v *raftio.View, to string, anyway
 		return "", fmt.Errorf("%w: the writes in flight do not end: %v", replication.ErrNoSuccessor, err)
 	}
 	for _, successor := range successors {
-		if err = e.replica.Raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor)).Error(); err == nil {
+		if err = e.replica.Await(e.replica.Raft.LeadershipTransferToServer(raft.ServerID(successor), raft.ServerAddress(successor))); err == nil {
 			return e.awaitSuccessor(ctx, v)
 		}
 		if timedOut(err) {

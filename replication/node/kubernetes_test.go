@@ -340,6 +340,7 @@ func TestRemovedBeforeItKnew(t *testing.T) {
 // Scenario: S02
 func TestColdBesideADiskThatCannotVote(t *testing.T) {
 	c := newCluster(t, 3).boot()
+	c.awaitWhole(nil)
 	n := c.pods["kv-1"].node
 	e, first := n.engine.Load(), string(c.pods["kv-0"].node.MemberID())
 	c.net.change(func() { delete(c.net.addrs, "kv-2") })

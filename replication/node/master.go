@@ -75,7 +75,7 @@ func (e *engine) commitFirstEntry(ctx context.Context, fail func(error)) (term u
 	stuck := time.Now().Add(e.timing.Transport + 4*e.timing.Election) // A hand-over of an earlier leadership may be about to end.
 	for ctx.Err() == nil {
 		term := e.replica.Raft.CurrentTerm()
-		err := e.replica.Raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0).Error()
+		err := e.replica.Await(e.replica.Raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0))
 		if err == nil && term == e.replica.Raft.CurrentTerm() {
 			return term, true
 		}

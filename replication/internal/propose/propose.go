@@ -34,7 +34,7 @@ type Connections interface {
 // replaced are waited for. check is for commands that were forwarded; nil: all pass.
 func NewRouter(r *raftio.Replica, conns Connections, linger time.Duration, check func(*kvv1.Command) error, m Meter) *Router {
 	return &Router{
-		replica: r, Proposer: newProposer(r.Raft, r.Transport.Awaited, m), check: check,
+		replica: r, Proposer: newProposer(r, m), check: check,
 		forwarder: &forwarder{views: r.Views, conns: conns, queue: newQueue(), applied: r.Applied, linger: linger},
 	}
 }

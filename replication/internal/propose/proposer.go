@@ -32,11 +32,9 @@ const (
 // proposer gathers commands into log entries on the master. While no entry is
 // in flight a command goes at once; what arrives while all are is the next entry.
 type proposer struct {
-	raft  *raft.Raft
-	Queue *queue
-	meter Meter
-	// awaited is the newest entry that somebody on a follower waits to see there.
-	awaited *raftio.AppliedIndex
+	replica *raftio.Replica
+	Queue   *queue
+	meter   Meter
 	// slots has a token for each entry in flight.
 	slots    chan struct{}
 	inflight chan inflight
@@ -61,9 +59,9 @@ var (
 	buffers   = sync.Pool{New: func() any { return new([]byte) }}
 )
 
-func newProposer(r *raft.Raft, awaited *raftio.AppliedIndex, m Meter) *proposer {
+func newProposer(r *raftio.Replica, m Meter) *proposer {
 	p := &proposer{
-		raft: r, awaited: awaited, meter: m, Queue: newQueue(),
+		replica: r, meter: m, Queue: newQueue(),
 		slots:    make(chan struct{}, maxInFlight),
 		inflight: make(chan inflight, maxInFlight), answered: make(chan struct{}),
 		batches: sync.Pool{New: func() any { return new([]*Pending) }},
@@ -188,7 +186,7 @@ func (p *proposer) submit() bool {
 	p.meter.Commands.Add(float64(len(*batch)))
 	// Without a timeout: a wait for the disk of the log bounds itself, by
 	// filling the queue.
-	future := p.raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0)
+	future := p.replica.Raft.ApplyLog(raft.Log{Data: data, Extensions: entry.Checksum(data)}, 0)
 	p.inflight <- inflight{future, batch}
 	return true
 }
@@ -204,13 +202,13 @@ func (p *proposer) close() {
 func (p *proposer) finish() {
 	defer close(p.answered)
 	for f := range p.inflight {
-		results, err := outcome(f.future)
+		results, err := p.outcome(f.future)
 		if err == nil && len(results) != len(*f.items) {
 			err = fmt.Errorf("%w: %d results for %d commands", replication.ErrUnknown, len(results), len(*f.items))
 		}
 		<-p.slots
 		if err == nil && slices.ContainsFunc(*f.items, (*Pending).isForwarded) {
-			p.awaited.Advance(f.future.Index())
+			p.replica.Transport.Awaited.Advance(f.future.Index())
 		}
 		for i, item := range *f.items {
 			if err != nil {
@@ -227,8 +225,8 @@ func (p *proposer) finish() {
 
 // outcome waits for an entry. Only errors that the library gives before it
 // appends mean that nothing was applied; a failed disk may have kept the entry.
-func outcome(f raft.ApplyFuture) ([]*kvv1.Result, error) {
-	err := f.Error()
+func (p *proposer) outcome(f raft.ApplyFuture) ([]*kvv1.Result, error) {
+	err := p.replica.Await(f)
 	switch {
 	case err == nil:
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"reflect"
 	"slices"
 	"time"
 
@@ -42,6 +43,7 @@ type Replica struct {
 	// Leading is the library's word on whether this pod leads.
 	Leading chan bool
 	cancel  context.CancelFunc // of a flush that the library waits for
+	ended   chan struct{}      // closed when Raft has
 }
 
 // Config are what a replica needs beside its storage.
@@ -58,7 +60,7 @@ func Start(o Config, st Storage) (*Replica, error) {
 	r := &Replica{
 		Self: o.Self, Logger: o.Logger, Storage: st, Acks: newAcks(),
 		Views: NewViews(o.Self, o.Options.Timing.Election), Membership: newMembership(st.Sm.Durable()),
-		Applied: &AppliedIndex{}, Trail: &Trail{}, Leading: make(chan bool, 16),
+		Applied: &AppliedIndex{}, Trail: &Trail{}, Leading: make(chan bool, 16), ended: make(chan struct{}),
 	}
 	r.Applied.Advance(st.Sm.Applied())
 	if err := r.startRaft(o); err != nil {
@@ -142,7 +144,7 @@ func (r *Replica) Truncate(ctx context.Context) {
 				continue
 			}
 		}
-		if err := r.Raft.Snapshot().Error(); err != nil && ctx.Err() == nil {
+		if err := r.Await(r.Raft.Snapshot()); err != nil && ctx.Err() == nil {
 			r.Logger.Debug("the log could not be truncated now", "error", err)
 			sleep.For(ctx, time.Second)
 		}
@@ -190,5 +192,19 @@ func (r *Replica) VerifyLeader() {
 func (r *Replica) Stop() error {
 	r.cancel()
 	r.Transport.ending.cancel()
+	defer close(r.ended)
 	return r.Raft.Shutdown().Error()
+}
+
+// Await returns what became of something that Raft was asked to do. The library leaves
+// out what was committed and still waits for the state machine when Raft ends
+// (runFSM): this gives it raft.ErrRaftShutdown then. One goroutine may wait for f.
+func (r *Replica) Await(f raft.Future) error {
+	// Every future has such a channel; the library sets only some of them.
+	if v := reflect.ValueOf(f); v.Kind() == reflect.Pointer {
+		if ended := v.Elem().FieldByName("ShutdownCh"); ended.IsValid() && ended.IsNil() {
+			ended.Set(reflect.ValueOf(r.ended))
+		}
+	}
+	return f.Error()
 }
