@@ -31,16 +31,18 @@ func (b *Baton) Command(pods []*cluster.Pod, i int) []string {
 
 func (b *Baton) Client(conn *grpc.ClientConn) Client {
 	return &batonClient{
-		kv:      kvv1.NewKVServiceClient(conn),
-		cluster: kvv1.NewClusterServiceClient(conn),
-		health:  healthpb.NewHealthClient(conn),
+		kv:          kvv1.NewKVServiceClient(conn),
+		cluster:     kvv1.NewClusterServiceClient(conn),
+		maintenance: kvv1.NewMaintenanceServiceClient(conn),
+		health:      healthpb.NewHealthClient(conn),
 	}
 }
 
 type batonClient struct {
-	kv      kvv1.KVServiceClient
-	cluster kvv1.ClusterServiceClient
-	health  healthpb.HealthClient
+	kv          kvv1.KVServiceClient
+	cluster     kvv1.ClusterServiceClient
+	maintenance kvv1.MaintenanceServiceClient
+	health      healthpb.HealthClient
 }
 
 func (c *batonClient) Put(ctx context.Context, key, value []byte) error {
@@ -97,3 +99,20 @@ func (c *batonClient) Scan(ctx context.Context, prefix []byte, emit func(Pair) e
 		request.Key, request.Revision = r.NextKey, r.Header.Revision
 	}
 }
+
+func (c *batonClient) Delete(ctx context.Context, from, end []byte) error {
+	_, err := c.kv.Delete(ctx, &kvv1.DeleteRequest{Key: from, RangeEnd: end})
+	return err
+}
+
+func (c *batonClient) Compact(ctx context.Context, key []byte, keep int64) error {
+	r, err := c.kv.Range(ctx, &kvv1.RangeRequest{Key: key})
+	if err != nil || r.Header.Revision <= keep {
+		return err
+	}
+	_, err = c.maintenance.Compact(ctx, &kvv1.CompactRequest{Revision: r.Header.Revision - keep})
+	return err
+}
+
+// Defragment is not needed.
+func (c *batonClient) Defragment(context.Context) error { return nil }

@@ -49,14 +49,19 @@ func fill(ctx context.Context, c *Cluster, n int) error {
 		return err
 	}
 	defer closeAll()
+	return fillWith(ctx, clients, n, randomValue)
+}
+
+// fillWith is fill with values of another kind.
+func fillWith(ctx context.Context, clients []Client, n int, value func(*rand.Rand) []byte) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i, client := range clients {
 		group.Go(func() error {
 			random := rand.New(rand.NewPCG(uint64(i), 3))
-			for from := i * bulkSize; from < n; from += loaders * bulkSize {
+			for from := i * bulkSize; from < n; from += len(clients) * bulkSize {
 				var pairs []Pair
 				for k := from; k < min(from+bulkSize, n); k++ {
-					pairs = append(pairs, Pair{numberedKey(k), randomValue(random)})
+					pairs = append(pairs, Pair{numberedKey(k), value(random)})
 				}
 				if err := putMany(ctx, client, pairs); err != nil {
 					return fmt.Errorf("fill: %w", err)

@@ -117,3 +117,22 @@ func (c *etcdClient) Scan(ctx context.Context, prefix []byte, emit func(Pair) er
 		key = append(r.Kvs[len(r.Kvs)-1].Key, 0)
 	}
 }
+
+func (c *etcdClient) Delete(ctx context.Context, from, end []byte) error {
+	_, err := c.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: from, RangeEnd: end})
+	return err
+}
+
+func (c *etcdClient) Compact(ctx context.Context, key []byte, keep int64) error {
+	r, err := c.kv.Range(ctx, &pb.RangeRequest{Key: key})
+	if err != nil || r.Header.Revision <= keep {
+		return err
+	}
+	_, err = c.kv.Compact(ctx, &pb.CompactionRequest{Revision: r.Header.Revision - keep})
+	return err
+}
+
+func (c *etcdClient) Defragment(ctx context.Context) error {
+	_, err := c.maintenance.Defragment(ctx, &pb.DefragmentRequest{})
+	return err
+}

@@ -63,6 +63,7 @@ type Plan struct {
 	Warmup, Duration time.Duration
 	Keys             int // the key space of the loads
 	StoreKeys        int // the size of the large store
+	WearKeys         int // that are overwritten, with values of 1 KiB
 	KillRuns         int // in each round
 	Idle             time.Duration
 }
@@ -70,11 +71,11 @@ type Plan struct {
 var (
 	fullPlan = Plan{
 		Rounds: 5, Warmup: 3 * time.Second, Duration: 10 * time.Second,
-		Keys: 100_000, StoreKeys: 1_000_000, KillRuns: 4, Idle: time.Minute,
+		Keys: 100_000, StoreKeys: 1_000_000, WearKeys: 200_000, KillRuns: 4, Idle: time.Minute,
 	}
 	quickPlan = Plan{
 		Rounds: 1, Warmup: time.Second, Duration: 2 * time.Second,
-		Keys: 10_000, StoreKeys: 100_000, KillRuns: 3, Idle: 10 * time.Second,
+		Keys: 10_000, StoreKeys: 100_000, WearKeys: 50_000, KillRuns: 3, Idle: 10 * time.Second,
 	}
 )
 
@@ -122,6 +123,6 @@ func (l *Lab) with(ctx context.Context, system System, f func(*Cluster) error) e
 func measurements() []Measurement {
 	return []Measurement{
 		putMeasurement(), batchMeasurement(), readMeasurement(),
-		apiMeasurement(), storeMeasurement(), killMeasurement(), idleMeasurement(),
+		apiMeasurement(), storeMeasurement(), wearMeasurement(), killMeasurement(), idleMeasurement(),
 	}
 }

@@ -26,6 +26,15 @@ func TestParseMemory(t *testing.T) {
 	}
 }
 
+func TestParseWritten(t *testing.T) {
+	if got, err := parseWritten("wchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n"); err != nil || got != 4096 {
+		t.Errorf("got %d, %v", got, err)
+	}
+	if _, err := parseWritten("wchar: 1\n"); err == nil {
+		t.Error("a missing field was found")
+	}
+}
+
 func TestParseBusy(t *testing.T) {
 	got, err := parseBusy("cpu  100 20 30 999 5 6 44 0 0 0\ncpu0 1 1 1 1 1 1 1\n")
 	if err != nil || got != 2*time.Second {

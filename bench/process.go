@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,6 +49,25 @@ func processMemory(pid int, field string) (int64, error) {
 		return 0, err
 	}
 	return parseMemory(string(raw), field)
+}
+
+// processWritten is how many bytes a process has caused to be written to disks.
+func processWritten(pid int) (int64, error) {
+	raw, err := os.ReadFile(procFile(pid, "io"))
+	if err != nil {
+		return 0, err
+	}
+	return parseWritten(string(raw))
+}
+
+// parseWritten reads the field of a /proc/PID/io that counts pages, not calls.
+func parseWritten(io string) (int64, error) {
+	for line := range strings.Lines(io) {
+		if value, found := strings.CutPrefix(line, "write_bytes:"); found {
+			return strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		}
+	}
+	return 0, errors.New("no field write_bytes")
 }
 
 // parseMemory reads a field that is given in kB from a file of /proc.

@@ -40,6 +40,12 @@ type Client interface {
 	Leads(ctx context.Context) (bool, error)
 	// Scan reads, linearizably and in order, every pair with the prefix.
 	Scan(ctx context.Context, prefix []byte, emit func(Pair) error) error
+	// Delete removes the keys from one on and before another.
+	Delete(ctx context.Context, from, end []byte) error
+	// Compact forgets the history of a key's revision and of all before it but the last keep.
+	Compact(ctx context.Context, key []byte, keep int64) error
+	// Defragment gives back what the pod's files do not need, where that is asked for.
+	Defragment(ctx context.Context) error
 }
 
 // bulkSize is the number of puts in one bulk call: etcd's default limit of
