@@ -65,6 +65,6 @@ func (t *Turn) Outside(ctx context.Context, send func() error) error {
 func (t *Turn) End() {
 	if t.has {
 		t.has = false
-		t.turns.End()
+		t.turns.End(t.who)
 	}
 }

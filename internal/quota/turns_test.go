@@ -47,11 +47,12 @@ func TestCallersTakeTurns(t *testing.T) {
 	waitFor(t.Context(), t, turns, "other", came)
 	waitFor(t.Context(), t, turns, "other", came)
 	giveUp()
-	turns.End()
+	turns.End("greedy")
 	first := []string{}
 	for range 4 {
-		first = append(first, <-came)
-		turns.End()
+		who := <-came
+		first = append(first, who)
+		turns.End(who)
 	}
 	for _, who := range []string{"greedy", "other"} {
 		n := 0
@@ -77,8 +78,9 @@ func TestTurnsAreNotLost(t *testing.T) {
 				if (n+i)%3 == 0 {
 					go cancel()
 				}
-				if err := turns.Begin(ctx, string(rune('a'+n%3))); err == nil {
-					turns.End()
+				who := string(rune('a' + n%3))
+				if err := turns.Begin(ctx, who); err == nil {
+					turns.End(who)
 				} else if !errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}
@@ -87,7 +89,30 @@ func TestTurnsAreNotLost(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if turns.free != 2 || len(turns.order) != 0 || len(turns.waiting) != 0 {
+	if turns.free != 2 || len(turns.has) != 0 || len(turns.order) != 0 || len(turns.waiting) != 0 {
 		t.Errorf("%d are free, %v wait", turns.free, turns.order)
+	}
+}
+
+// Whoever has turns that last leaves some to the next one; and what waits only since its
+// caller had too many comes when one of these ends.
+func TestOneCallerLeavesTurns(t *testing.T) {
+	turns, came := NewTurns(16), make(chan string, 100)
+	for range 8 {
+		if err := turns.Begin(t.Context(), "greedy"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t.Context(), t, turns, "greedy", came)
+	for range 4 {
+		if err := turns.Begin(t.Context(), "other"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turns.End("other")
+	turns.End("greedy") // It has as many as are left.
+	turns.End("greedy")
+	if who := <-came; who != "greedy" {
+		t.Errorf("%s came", who)
 	}
 }

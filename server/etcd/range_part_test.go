@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/batondb/baton/internal/caller"
 	"github.com/batondb/baton/internal/rawgrpc"
 	"github.com/batondb/baton/internal/sleep"
 	"github.com/batondb/baton/server"
@@ -211,13 +212,16 @@ func TestSlowRanges(t *testing.T) {
 func TestTransactionsTakeTurns(t *testing.T) {
 	s := newSolo(t)
 	var turns []*server.Turn
-	for begun := error(nil); begun == nil; {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		var turn *server.Turn
-		if turn, begun = s.queue.pod.Turn(ctx, true); begun == nil {
-			turns = append(turns, turn)
+	for n, taken := 0, -1; taken < len(turns); n++ { // Each caller leaves some to the next.
+		taken = len(turns)
+		for begun := error(nil); begun == nil; {
+			ctx, cancel := context.WithTimeout(caller.With(t.Context(), caller.Caller{User: fmt.Sprint(n)}), 50*time.Millisecond)
+			var turn *server.Turn
+			if turn, begun = s.queue.pod.Turn(ctx, true); begun == nil {
+				turns = append(turns, turn)
+			}
+			cancel()
 		}
-		cancel()
 	}
 	read := func(end string, patience time.Duration) codes.Code {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
