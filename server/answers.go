@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +81,7 @@ func (a *Answer) Add(p Part) error {
 		a.parts, a.size = append(a.parts, mem.SliceBuffer(p.Encode())), a.size+size
 		return nil
 	}
+	runtime.Gosched() // To encode a part takes as long as to read it.
 	if a.largest == 0 && a.size+size <= maxAtOnceBytes && a.quota.TakeSpare(a.who, size) {
 		a.parts = append(a.parts, mem.SliceBuffer(p.Encode()))
 		a.taken, a.size = a.taken+size, a.size+size

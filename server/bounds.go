@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"runtime"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +45,7 @@ func newBounds(r prometheus.Registerer, fail func(error) error, admit func(conte
 		leases:         quota.New("leases", maxLeases),
 		answers:        quota.New("bytes of unread answers", maxAnswerBytes),
 		held:           heldLeases{by: map[int64]heldLease{}},
-		reading:        rangeReads{quota.NewTurns(maxReads), readPatience},
+		reading:        rangeReads{quota.NewTurns(min(maxReads, max(leastReads, readsEach*runtime.GOMAXPROCS(0)))), readPatience},
 		passwords:      newPasswords(),
 	}
 	b.inbound = inbound.New(inbound.Options{

@@ -63,9 +63,11 @@ const (
 	// maxRangeBytes of an etcd range: its parts are counted in memory, half a KiB for
 	// each, and clients hold all of it.
 	maxRangeBytes = 1 << 30
-	// maxReads of ranges at once: a page has up to 2 MiB, and takes as much again when it
-	// is encoded. The rest wait.
-	maxReads = 16
+	// maxReads of ranges at once, leastReads with few processors, and readsEach processor: a
+	// page has up to 2 MiB, and takes as much again when it is encoded; and each read that
+	// runs is what every step of a write waits for, for a fraction of a millisecond. The
+	// rest wait.
+	maxReads, leastReads, readsEach = 16, 4, 2
 	// maxUncountedBytes of an answer are not worth the count, since calls are counted.
 	maxUncountedBytes = 4 << 10
 	// maxCalls are those whose client has not said all, those whose handler runs, and

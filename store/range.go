@@ -100,6 +100,9 @@ func (v *view) read(key []byte, ver *version, keysOnly bool) (*kvv1.KeyValue, er
 		if err := v.complete(key, ver); err != nil {
 			return nil, err
 		}
+		if len(ver.value) >= yieldBytes {
+			runtime.Gosched() // To copy it takes as long again.
+		}
 	}
 	return ver.keyValue(key, keysOnly), nil
 }
