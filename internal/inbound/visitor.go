@@ -28,6 +28,8 @@ const (
 	// connectionCost is that of a new connection: 1000 may come at once, and 250 a second.
 	// With TLS one takes half a millisecond.
 	connectionCost = 8
+	// newTime is for how long a connection is new.
+	newTime = 10 * time.Second
 	// longestGreeting is how long the handshake of a new connection waits: less than
 	// gRPC lets it take.
 	longestGreeting = 5 * time.Second
@@ -89,9 +91,9 @@ func (v *visitor) giveBack(quota *quota.Quota) {
 }
 
 // spend returns until when whoever has spent so much is not to be read; the zero time:
-// its address had so much left. Otherwise the connections take turns: one with its own
-// debt, own, does not wait for what another owes beyond that.
-func (v *visitor) spend(cost int, own *time.Time) time.Time {
+// its address had so much left. Otherwise the connections take turns: one does not wait
+// for what another owes, unless that is closed and it is new: it may be the same client.
+func (v *visitor) spend(cost int, by *Address) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now, takes := time.Now(), time.Duration(cost)*costTime
@@ -100,9 +102,16 @@ func (v *visitor) spend(cost int, own *time.Time) time.Time {
 	if !until.After(now) {
 		return time.Time{}
 	}
-	*own = later(*own, now).Add(takes * time.Duration(v.conns))
-	if own.Before(until) {
-		return *own
+	by.owed = later(by.owed, now)
+	if now.Sub(by.arrived) < newTime {
+		by.owed = later(by.owed, v.left)
+	}
+	by.owed = by.owed.Add(takes * time.Duration(max(v.conns, 1)))
+	if by.left { // Calls of it have ended since.
+		v.left = later(v.left, by.owed)
+	}
+	if by.owed.Before(until) {
+		return by.owed
 	}
 	return until
 }
@@ -128,8 +137,10 @@ type Address struct {
 	conn    *conn // nil during its handshake.
 	visitor *visitor
 	// owed is when the connection's own share of what its address owes will be paid for;
-	// guarded by visitor.mu.
-	owed time.Time
+	// and left that it is closed; guarded by visitor.mu.
+	owed    time.Time
+	left    bool
+	arrived time.Time
 	// until is when the connection is read again, in Unix nanoseconds. Only those wait
 	// that have spent something themselves: others behind the address go on.
 	until atomic.Int64
@@ -156,14 +167,14 @@ func (p *Port) arrive(from net.Addr) *Address {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.conns++
-	return &Address{Addr: from, port: p, visitor: one, owed: one.left, open: open, end: end}
+	return &Address{Addr: from, port: p, visitor: one, arrived: time.Now(), open: open, end: end}
 }
 
 func (p *Port) leave(a *Address) {
 	p.options.Connections.Give(a.Host(), 1)
 	a.visitor.mu.Lock()
 	a.visitor.conns--
-	a.visitor.left = later(a.visitor.left, a.owed) // The next one may be the same client.
+	a.visitor.left, a.left = later(a.visitor.left, a.owed), true
 	a.visitor.mu.Unlock()
 	a.visitor.giveBack(p.options.Calls)
 	a.end()
@@ -174,7 +185,7 @@ func (a *Address) Host() string { return a.visitor.who }
 
 // spend notes that a connection cost something that is of no use.
 func (a *Address) spend(cost int) {
-	if until := a.visitor.spend(cost, &a.owed); !until.IsZero() {
+	if until := a.visitor.spend(cost, a); !until.IsZero() {
 		a.until.Store(until.UnixNano())
 	}
 }

@@ -22,21 +22,21 @@ import (
 // From one address only so much of no use comes at once, and then so much a second.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, own := newVisitor("somebody"), time.Time{}
+		v, one := newVisitor("somebody"), &Address{}
 		v.conns = 1
 		for range idleBurst / callCost {
-			if until := v.spend(callCost, &own); !until.IsZero() {
+			if until := v.spend(callCost, one); !until.IsZero() {
 				t.Fatal("a pause with credit left")
 			}
 		}
 		for range idleRate {
-			v.spend(frameCost, &own)
+			v.spend(frameCost, one)
 		}
-		if pause := time.Until(v.spend(frameCost, &own)); pause != time.Second+costTime {
+		if pause := time.Until(v.spend(frameCost, one)); pause != time.Second+costTime {
 			t.Errorf("a pause of %s", pause)
 		}
 		time.Sleep(2 * time.Second)
-		if until := v.spend(frameCost, &own); !until.IsZero() || v.rested() {
+		if until := v.spend(frameCost, one); !until.IsZero() || v.rested() {
 			t.Errorf("a pause until %s after one", until)
 		}
 	})
@@ -62,10 +62,11 @@ func TestOnlyWhoSpendsWaits(t *testing.T) {
 }
 
 // What one connection owes is not what another behind the same address waits for, once
-// it has spent something itself; together they get no more than one would.
+// it has spent something itself; a new one waits for what one owes that is closed.
 func TestConnectionsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(Options{Connections: quota.New("connections", 100), Calls: quota.New("calls", 100)})
+		defer p.Close()
 		arrive := func() *Address {
 			if err := p.options.Connections.Take("10.0.0.1", 1); err != nil {
 				t.Fatal(err)
@@ -78,35 +79,49 @@ func TestConnectionsTakeTurns(t *testing.T) {
 			return time.Since(begun)
 		}
 		hostile, honest := arrive(), arrive()
-		for range idleBurst + 20*idleRate {
-			hostile.spend(frameCost)
-		}
+		hostile.spend(idleBurst + 20*idleRate)
 		honest.spend(frameCost)
 		if got := wait(honest); got != 2*costTime {
 			t.Errorf("the honest one waits for %s", got)
 		}
+		time.Sleep(newTime)
 		p.leave(hostile)
+		hostile.spend(20 * idleRate) // By calls that end only now.
 		again := arrive()
 		again.spend(connectionCost)
-		if got := wait(again); got < 19*time.Second {
+		honest.spend(frameCost)
+		if got := wait(honest); got != 2*costTime {
+			t.Errorf("the honest one waits for %s later", got)
+		}
+		if got := wait(again); got < 29*time.Second {
 			t.Errorf("the hostile one comes back after %s", got)
 		}
+	})
+}
+
+// However many connections an address has, no more is read from them together.
+func TestConnectionsShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{})
 		var read atomic.Int64
 		for range 9 {
-			one := arrive()
+			one := p.arrive(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
 			go func() {
-				for one.spend(frameCost); p.open.Err() == nil; one.spend(frameCost) {
+				for p.open.Err() == nil {
+					one.spend(frameCost)
 					one.rest()
 					read.Add(1)
 				}
 			}()
 		}
-		time.Sleep(10 * time.Second)
-		if synctest.Wait(); read.Load() > 10*idleRate {
-			t.Errorf("%d frames of nine connections were read in 10 s", read.Load())
-		}
+		const during = 20
+		time.Sleep(during * time.Second)
+		got := read.Load()
 		p.Close()
 		synctest.Wait()
+		if most := int64(idleBurst + during*idleRate); got > most+9 || got < most*9/10 {
+			t.Errorf("%d frames of nine connections were read in %d s, want %d", got, during, most)
+		}
 	})
 }
 
