@@ -76,7 +76,7 @@ type Part struct {
 	// empty: there is no such end.
 	From, To []byte
 	Revision int64
-	Versions int // How many were hashed.
+	Versions int // How many were hashed; in the history, each with the one that it replaced.
 	Bytes    int // Of their keys and values.
 	Hash     [sha256.Size]byte
 }

@@ -48,6 +48,7 @@ func TestConcurrent(t *testing.T) {
 		var readers sync.WaitGroup
 		for i, read := range []func(context.Context, *rand.Rand) error{
 			c.pages, c.pages, c.scan, c.scanDown, c.watch, c.watchAgain, c.hash, c.snapshot, c.flush, c.check, c.status,
+			c.verify, c.compare,
 		} {
 			rnd := newRand(seed + uint64(i) + 1)
 			readers.Go(func() {
@@ -70,6 +71,41 @@ type concurrentRun struct {
 	t   *testing.T
 	s   *Store
 	rnd *rand.Rand
+}
+
+// verify runs one round.
+func (c *concurrentRun) verify(ctx context.Context, rnd *rand.Rand) error {
+	for round, more := c.s.NewRound(), true; more; {
+		var err error
+		if _, more, err = round.Step(ctx, rnd.IntN(8<<10)); err != nil && !errors.Is(err, ErrBusy) {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare reads each part twice.
+func (c *concurrentRun) compare(ctx context.Context, rnd *rand.Rand) error {
+	bounds := replication.Part{History: rnd.IntN(2) == 0, Versions: rnd.IntN(20)}
+	end, err := c.s.PartEnd(ctx, bounds.History)
+	if err != nil {
+		return err
+	}
+	bounds.To = end
+	for more := true; more; {
+		var first, again replication.Part
+		if first, more, err = c.s.Part(ctx, bounds); err != nil {
+			return err
+		}
+		if again, err = c.s.PartAgain(ctx, first); err != nil && !c.excused(err) {
+			return err
+		}
+		if err == nil && again.Hash != first.Hash {
+			return fmt.Errorf("%+v is %+v then", first, again)
+		}
+		bounds.From = first.To
+	}
+	return nil
 }
 
 // excused errors are what a compaction or the end does to a reader.

@@ -19,12 +19,12 @@ func (s *Store) events(ctx context.Context, from, upTo int64, add func(v *view, 
 		return errCompacted(from, oldest)
 	}
 	v.reading = from
-	return v.events(from, upTo, func(key []byte, ver *version) error { return add(v, key, ver) })
+	first := place{revision: max(from, firstRevision+1)} // The empty store has no changes.
+	return v.events(first, upTo, func(key []byte, ver *version) error { return add(v, key, ver) })
 }
 
-// events is Store.events of a view, which says itself what it reads.
-func (v *view) events(from, upTo int64, add func(key []byte, ver *version) error) error {
-	from = max(from, firstRevision+1) // The empty store has no changes.
+// events is Store.events of a view, which says itself what it reads, from a place on.
+func (v *view) events(from place, upTo int64, add func(key []byte, ver *version) error) error {
 	next, err := v.fileEvents(from, upTo, add)
 	if err != nil {
 		return err
@@ -38,7 +38,11 @@ func (v *view) events(from, upTo int64, add func(key []byte, ver *version) error
 			if entry.revision != next {
 				return corrupt("the changes of revision %d are missing", next)
 			}
-			for _, c := range entry.changes {
+			changes := entry.changes
+			if next == from.revision {
+				changes = changes[min(int(from.part), len(changes)):]
+			}
+			for _, c := range changes {
 				key, ver, err := takeApart(c.place, c.record)
 				if err != nil {
 					return err
@@ -58,7 +62,7 @@ func (v *view) events(from, upTo int64, add func(key []byte, ver *version) error
 
 // fileEvents does the part of events that no table holds, and returns the
 // revision where the tables go on.
-func (v *view) fileEvents(from, upTo int64, add func(key []byte, ver *version) error) (int64, error) {
+func (v *view) fileEvents(from place, upTo int64, add func(key []byte, ver *version) error) (int64, error) {
 	first := upTo + 1
 	for _, t := range v.tables {
 		if log := t.logFrom(0); len(log) > 0 {
@@ -66,14 +70,14 @@ func (v *view) fileEvents(from, upTo int64, add func(key []byte, ver *version) e
 		}
 	}
 	first = min(first, upTo+1)
-	if from >= first {
-		return from, nil
+	if from.revision >= first {
+		return from.revision, nil
 	}
 	f, err := v.disk()
 	if err != nil {
 		return 0, err
 	}
-	next := place{revision: from}
+	next := from
 	cursor := f.log.Cursor()
 	for key, record := cursor.Seek(next.logKey()); key != nil; key, record = cursor.Next() {
 		at, err := readLogKey(key)

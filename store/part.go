@@ -8,6 +8,8 @@ import (
 	"errors"
 	"hash"
 
+	"github.com/batondb/baton/internal/refusal"
+	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
 
@@ -22,17 +24,21 @@ var (
 // Part hashes what can be read in a part, of which only the bounds are given, now; where
 // it has no end, it gets one soon. The hash is the same on every pod, whatever was
 // flushed or removed there. Pods that compare it find what no checksum tells, and the
-// running hash does not: that covers what was applied, not what is read. A history that
-// has no beginning begins with the oldest change that is kept. With a number of versions
-// it has about as many at most. It fails with COMPACTED.
+// running hash does not: that covers what was applied, not what is read. A history begins
+// with the oldest change that is kept at the earliest. With a number of versions it has as
+// many at most.
 func (s *Store) Part(ctx context.Context, bounds replication.Part) (p replication.Part, more bool, err error) {
 	bounds.Revision = 0
-	h := &partHash{part: bounds, versions: partVersions, bytes: partBytes, steps: partSteps}
-	if bounds.Versions > 0 {
-		h.versions = min(h.versions, bounds.Versions)
+	for {
+		h := &partHash{part: bounds, versions: partVersions, bytes: partBytes, steps: partSteps}
+		if bounds.Versions > 0 {
+			h.versions = min(h.versions, bounds.Versions)
+		}
+		p, err = h.read(ctx, s)
+		if refusal.Reason(err) != kvv1.ErrorReason_ERROR_REASON_COMPACTED {
+			return p, h.cut, err
+		} // A compaction overtook it.
 	}
-	p, err = h.read(ctx, s)
-	return p, h.cut, err
 }
 
 // PartEnd is where the keys, or the history, end now: whoever reads part by part up to
@@ -91,11 +97,11 @@ func (h *partHash) read(ctx context.Context, s *Store) (_ replication.Part, err 
 	}
 	at := int64(0) // Where the last version was.
 	h.part.Versions, h.part.Bytes, h.sum = 0, 0, sha256.New()
-	err = walk(v, func(ver *version) { at = ver.place.revision })
+	err = careful(func() error { return walk(v, func(ver *version) { at = ver.place.revision }) })
 	switch {
 	case errors.Is(err, errPartEnd):
 		err = nil
-	case errors.Is(err, ErrCorrupt): // The error may name a key.
+	case errors.Is(err, ErrCorrupt): // The error, or what panicked, may name a key.
 		err = corrupt("what the index or the log has after the version of revision %d", at)
 	}
 	h.sum.Sum(h.part.Hash[:0])
@@ -140,6 +146,7 @@ func (h *partHash) keys(v *view, seen func(*version)) error {
 			if ver.create != index.create || ver.version != index.version || ver.lease != index.lease {
 				return corrupt("the index does not agree with the log")
 			}
+			h.part.Versions++
 			h.add(key, &ver)
 		}
 		seen(&ver)
@@ -151,9 +158,9 @@ func (h *partHash) keys(v *view, seen func(*version)) error {
 // may be of before the oldest revision that is kept, where no running hash begins, and be
 // no key's newest.
 func (h *partHash) history(v *view, seen func(*version)) error {
-	oldest := v.store.visible.compacted.Load()
-	if len(h.part.From) == 0 {
-		h.part.From = place{revision: max(oldest, firstRevision) + 1}.logKey()
+	oldest := place{revision: max(v.store.visible.compacted.Load(), firstRevision) + 1}.logKey()
+	if len(h.part.From) == 0 || !h.again && bytes.Compare(h.part.From, oldest) < 0 {
+		h.part.From = oldest
 	}
 	if h.part.Revision == 0 {
 		h.part.Revision = v.revision
@@ -173,13 +180,11 @@ func (h *partHash) history(v *view, seen func(*version)) error {
 		return err
 	}
 	visited := 0
-	return v.events(from.revision, h.part.Revision, func(key []byte, ver *version) error {
+	return v.events(from, h.part.Revision, func(key []byte, ver *version) error {
 		if visited++; visited%cancelEvery == 0 && v.ctx.Err() != nil {
 			return v.ctx.Err()
 		}
 		switch {
-		case ver.place.compare(from) < 0:
-			return nil
 		case ver.place.compare(to) >= 0:
 			return errPartEnd
 		case h.full() && h.again:
@@ -188,6 +193,7 @@ func (h *partHash) history(v *view, seen func(*version)) error {
 			h.part.To, h.cut = ver.place.logKey(), true
 			return errPartEnd
 		}
+		h.part.Versions++
 		h.add(key, ver)
 		if ver.prev.revision > 0 && !ver.prevDeleted {
 			replaced, err := v.logged(key, ver.prev)
@@ -219,6 +225,5 @@ func (h *partHash) add(key []byte, ver *version) {
 	}
 	h.record = append(append(r, key...), ver.value...)
 	_, _ = h.sum.Write(h.record) // Never fails.
-	h.part.Versions++
 	h.part.Bytes += len(key) + len(ver.value)
 }

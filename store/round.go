@@ -66,8 +66,8 @@ func (r *Round) step(ctx context.Context, size int) (read int, more bool, err er
 			if err != nil {
 				return err
 			}
-			if st.Index < durable.Index {
-				return corrupt("the file has gone back from entry %d to entry %d", durable.Index, st.Index)
+			if err := goesOn(durable, st); err != nil {
+				return err
 			}
 			c := &roundStep{ctx: ctx, tx: tx, st: st, until: &r.until, file: newFile(ctx, tx), history: &r.history}
 			c.begin()
@@ -86,6 +86,19 @@ func (r *Round) step(ctx context.Context, size int) (read int, more bool, err er
 		r.at = w.at
 	}
 	return w.read, more, err
+}
+
+// goesOn compares the file's state with what it was, or will be: another transaction may
+// have changed it since, or have committed and not said so yet.
+func goesOn(before, st state) error {
+	before.Format, before.Tenants = st.Format, st.Tenants // See raiseFormat; after the start it has no tenants.
+	switch {
+	case st.Index < before.Index:
+		return corrupt("the file has gone back from entry %d to entry %d", before.Index, st.Index)
+	case st.Index == before.Index && !bytes.Equal(st.encode(), before.encode()):
+		return corrupt("the state of the file after entry %d is not what was written", st.Index)
+	}
+	return nil
 }
 
 // roundStep is one transaction's part of a round. What it says names no keys.
@@ -118,10 +131,7 @@ func (c *roundStep) visit(bucket, key, record []byte) error {
 	case bytes.Equal(bucket, bucketLog):
 		return c.logged(key, record)
 	case bytes.Equal(bucket, bucketKeys):
-		if _, err := readIndexRecord(key, record); err != nil {
-			return corrupt("an index record")
-		}
-		return nil
+		return c.indexed(key, record)
 	}
 	if _, err := unseal(key, record); err != nil {
 		return corrupt("a record of the bucket %q", bucket)
@@ -136,6 +146,22 @@ func (c *roundStep) visit(bucket, key, record []byte) error {
 	case bytes.Equal(bucket, bucketMeta):
 		_, err := loadAccess(c.tx, &c.st)
 		return err
+	}
+	return nil
+}
+
+// indexed looks for the deletion that the index has as a key's newest version. Any other
+// version is read as part of a Part.
+func (c *roundStep) indexed(key, record []byte) error {
+	newest, err := readIndexRecord(key, record)
+	switch {
+	case err != nil:
+		return corrupt("an index record")
+	case newest.exists():
+		return nil
+	}
+	if ver, err := c.file.logged(key, newest.place); err != nil || ver.exists() {
+		return corrupt("an index record says of a key that revision %d, change %d deleted it", newest.place.revision, newest.place.part)
 	}
 	return nil
 }

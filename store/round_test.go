@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -63,7 +64,7 @@ func differing(s, other *Store) (n int, err error) {
 }
 
 // Three stores apply one log, each in its own time: they flush, compact, end leases,
-// are killed and opened again. Rounds over each of them, with all of that in between
+// are killed and opened again, or restored from each other. Rounds over each of them, with all of that in between
 // their steps, find nothing, and all parts agree.
 func TestRoundsAgree(t *testing.T) {
 	seeds(t, 25, nil, func(t *testing.T, seed uint64) {
@@ -123,6 +124,8 @@ func (r *roundsRun) step() {
 		s.d.kill()
 		s.d.open()
 		s.begin()
+	case n < 23:
+		r.restore(s)
 	case n < 32:
 		_, more, err := s.round.Step(context.Background(), r.IntN(4<<10))
 		if err != nil {
@@ -136,12 +139,19 @@ func (r *roundsRun) step() {
 	}
 }
 
+// restore gives a store the content of another one that is ahead, in the middle of a round.
+func (r *roundsRun) restore(s *roundsStore) {
+	other := &r.stores[r.IntN(len(r.stores))]
+	snapshotTo(r.t, other.d.s, func(snapshot replication.Snapshot) error {
+		if snapshot.Position().Index <= s.d.s.Applied() {
+			return nil
+		}
+		return s.d.s.Restore(snapshot)
+	})
+}
+
 func (r *roundsRun) compare(s *roundsStore) {
 	own, more, err := s.d.s.Part(context.Background(), s.next)
-	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
-		s.next.From = nil
-		return
-	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -288,6 +298,14 @@ func TestEditedRecord(t *testing.T) {
 			return record
 		}
 	}
+	missing := func(name string) func(key, record []byte) []byte {
+		return func(_, record []byte) []byte {
+			if !ofKey(name)(record) {
+				return nil
+			}
+			return []byte{}
+		}
+	}
 	index := func(change func(v *version)) func(key, record []byte) []byte {
 		return func(key, record []byte) []byte {
 			if string(key) != "old" {
@@ -325,18 +343,8 @@ func TestEditedRecord(t *testing.T) {
 			record[prevAt]--
 			return record
 		}, false},
-		{"a log record is missing", bucketLog, func(_, record []byte) []byte {
-			if !ofKey("new")(record) {
-				return nil
-			}
-			return []byte{}
-		}, false},
-		{"an old log record is missing", bucketLog, func(_, record []byte) []byte {
-			if !ofKey("old")(record) {
-				return nil
-			}
-			return []byte{}
-		}, true},
+		{"a log record is missing", bucketLog, missing("new"), false},
+		{"an old log record is missing", bucketLog, missing("old"), true},
 		{"a lease in the index", bucketKeys, index(func(v *version) { v.lease = 9 }), false},
 		{"a size in the index", bucketKeys, index(func(v *version) { v.size = 1 << 20 }), false},
 		{"a place in the index", bucketKeys, index(func(v *version) { v.place.revision-- }), false},
@@ -346,6 +354,7 @@ func TestEditedRecord(t *testing.T) {
 			}
 			return []byte{}
 		}, false},
+		{"a key that is said to be deleted", bucketKeys, index(func(v *version) { *v = version{place: place{revision: 13}} }), false},
 		{"a key of a lease is missing", bucketLeaseKeys, func(_, _ []byte) []byte { return []byte{} }, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -373,6 +382,148 @@ func TestEditedRecord(t *testing.T) {
 				t.Errorf("%d parts of another store are others here, %v", n, err)
 			}
 		})
+	}
+}
+
+// Users and tenants change the file's format at once, and its state with the next flush.
+func TestRoundsWithTenants(t *testing.T) {
+	d := newDriver(t, newHistory(), 1<<20)
+	for _, command := range []*kvv1.Command{
+		put("a/1", "v"), setTenant(&kvv1.Tenant{Name: "a", Prefix: []byte("a/")}), put("a/2", "v"), del("a/1", ""),
+	} {
+		d.do(command)
+		for i := range 3 {
+			if err := verified(d.s, 64); err != nil {
+				t.Fatalf("after %v: %v", command, err)
+			}
+			if i == 0 {
+				d.countAll("a")
+				if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				d.close()
+				d.open()
+			}
+		}
+	}
+}
+
+// The file's state is edited under the store, which has it in memory.
+func TestEditedState(t *testing.T) {
+	d := editable(t)
+	written := d.s.flusher.durableState()
+	put := func(st state) {
+		t.Helper()
+		if err := d.s.flusher.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(stateKey, st.encode()) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, change := range map[string]func(st *state){
+		"the running hash": func(st *state) { st.Hash++ },
+		"the membership":   func(st *state) { st.Configuration = []byte("another") },
+		"what is kept":     func(st *state) { st.Compacted-- },
+	} {
+		edited := written
+		change(&edited)
+		put(edited)
+		if _, _, err := d.s.NewRound().Step(context.Background(), 1); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	put(written)
+	if err := verified(d.s, 4<<10); err != nil {
+		t.Error(err)
+	}
+	if d.s.failing.Load() {
+		<-d.s.Failed()
+	}
+}
+
+// What is found names no keys, also where the walk over them panics.
+func TestDamageNamesNoKeys(t *testing.T) {
+	d := newDriver(t, newHistory(), 1<<20)
+	for i := range 200 { // Too many for the root's page.
+		d.do(put(fmt.Sprintf("secret-%d", 100+i), "v"))
+	}
+	d.close()
+	path := databaseOf(d.options.Dir)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(content, []byte("secret-105"), []byte("secret-005")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(d.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, _, err = s.Part(context.Background(), replication.Part{})
+	if !s.failing.Load() {
+		t.Fatal("no damage was found")
+	}
+	for _, err := range []error{err, <-s.Failed(), verified(s, 1<<10)} {
+		said := fmt.Sprint(err)
+		if !errors.Is(err, ErrCorrupt) || strings.Contains(said, "secret") || strings.Contains(said, fmt.Sprintf("%x", "secret")) {
+			t.Error(said)
+		}
+	}
+}
+
+// A revision with many changes is read in parts, each from where it begins.
+func TestPartsOfOneRevision(t *testing.T) {
+	d := newDriver(t, newHistory(), 1<<20)
+	const keys = 2000
+	for i := range keys {
+		d.do(put(fmt.Sprintf("k%04d", i), "v"))
+	}
+	d.do(&kvv1.Command{Command: &kvv1.Command_Delete{Delete: &kvv1.DeleteRequest{Key: []byte("k"), RangeEnd: []byte("l")}}})
+	for _, where := range []string{"memory", "the file"} {
+		v, err := d.s.view(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := uint32(keys - 10)
+		err = v.events(place{v.revision, next}, v.revision, func(_ []byte, ver *version) error {
+			if ver.place != (place{v.revision, next}) {
+				return fmt.Errorf("%v comes, %d is due", ver.place, next)
+			}
+			next++
+			return nil
+		})
+		v.close()
+		if err != nil || next != keys {
+			t.Errorf("in %s: up to change %d, %v", where, next, err)
+		}
+		if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Free pages, of which there may be as many as of others, do not slow a round down.
+func TestRoundOverFreePages(t *testing.T) {
+	d := newDriver(t, newHistory(), 1<<20)
+	value := strings.Repeat("v", 8<<10)
+	for i := range 2000 {
+		d.do(put(fmt.Sprint("k", i), value))
+	}
+	d.do(&kvv1.Command{Command: &kvv1.Command_Delete{Delete: &kvv1.DeleteRequest{Key: []byte("k"), RangeEnd: []byte("l")}}})
+	d.do(put("last", "v"))
+	d.do(compactTo(d.h.model.revision))
+	d.waitScrubbed()
+	for range 3 { // What is free is pending first.
+		d.do(put("last", "v"))
+		if err := d.s.Flush(context.Background(), d.s.Applied()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status := d.s.Status()
+	read, _, err := d.s.NewRound().Step(context.Background(), 1)
+	if err != nil || status.FreeBytes < 16<<20 || read > 32<<10 {
+		t.Errorf("a step reads %d bytes, %d are free: %v", read, status.FreeBytes, err)
 	}
 }
 
