@@ -3,8 +3,6 @@ package server
 import (
 	"slices"
 	"sync/atomic"
-
-	"github.com/batondb/baton/replication"
 )
 
 // doubts are about this pod's own data, while it is not known which of two pods
@@ -30,7 +28,7 @@ type doubts struct {
 type doubt struct{ pod, why string }
 
 func newDoubts() doubts {
-	return doubts{wake: make(chan struct{}, 1), parts: partDoubts{raised: make(chan replication.Part, 1)}}
+	return doubts{wake: make(chan struct{}, 1), parts: newPartDoubts()}
 }
 
 // raise says whether this pod serves although it differs from pod. The newest

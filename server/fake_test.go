@@ -58,6 +58,13 @@ func (s *testStore) put(value string) {
 	})
 }
 
+func (s *testStore) compact(revision int64) {
+	s.apply(&kvv1.Command{
+		Identity: &kvv1.Identity{Pod: true},
+		Command:  &kvv1.Command_Compact{Compact: &kvv1.CompactRequest{Revision: revision}},
+	})
+}
+
 func (s *testStore) grant(id, ttl int64) {
 	s.apply(&kvv1.Command{Command: &kvv1.Command_Grant{Grant: &kvv1.GrantRequest{Id: id, TtlSeconds: ttl}}})
 }

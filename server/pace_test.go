@@ -28,5 +28,9 @@ func TestVerificationKeepsItsPace(t *testing.T) {
 				t.Errorf("%d bytes in %s: a pause of %s, not %s", test.read, test.took, time.Since(began), test.want)
 			}
 		}
+		v.total, v.now.parts = 1<<30, 6<<30 // Somebody writes in front of it.
+		if began := time.Now(); !v.pause(t.Context(), st.Store, 1<<20, 0) || time.Since(began) != time.Second/2 {
+			t.Errorf("a round that would not end pauses for %s", time.Since(began))
+		}
 	})
 }

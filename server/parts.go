@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/batondb/baton/internal/refusal"
 	"github.com/batondb/baton/internal/sleep"
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 )
 
@@ -27,6 +26,37 @@ type partDoubts struct {
 	// raised has the part that is to be settled next. Another one meanwhile is dropped:
 	// it is found again.
 	raised chan replication.Part
+
+	mu    sync.Mutex // guards turns
+	turns map[string]chan time.Time
+}
+
+func newPartDoubts() partDoubts {
+	return partDoubts{raised: make(chan replication.Part, 1), turns: map[string]chan time.Time{}}
+}
+
+// turn waits until this pod reads for another one again: for each at one time, and for a
+// fifth of the time, as for its own rounds, however often that asks.
+func (d *partDoubts) turn(ctx context.Context, pod string) (end func(), err error) {
+	d.mu.Lock()
+	turns, ok := d.turns[pod]
+	if !ok {
+		turns = make(chan time.Time, 1)
+		turns <- time.Time{}
+		d.turns[pod] = turns
+	}
+	d.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case next := <-turns:
+		if !sleep.For(ctx, time.Until(next)) {
+			turns <- next
+			return nil, ctx.Err()
+		}
+	}
+	began := time.Now()
+	return func() { turns <- time.Now().Add(verifyIdle * time.Since(began)) }, nil
 }
 
 func (d *partDoubts) raise(part replication.Part) {
@@ -38,11 +68,19 @@ func (d *partDoubts) raise(part replication.Part) {
 
 // ComparePart says what this pod has of another pod's part, and hears whether that has
 // something else. It is for the log to call.
-func (s *Server) ComparePart(ctx context.Context, _ string, theirs replication.Part) (replication.Part, error) {
+func (s *Server) ComparePart(ctx context.Context, pod string, theirs replication.Part) (replication.Part, error) {
 	st := s.core.store.Load()
 	if st == nil {
 		return replication.Part{}, errNotReady("it has no database yet")
 	}
+	if err := st.WaitRevision(ctx, theirs.Revision); err != nil {
+		return replication.Part{}, err
+	}
+	end, err := s.core.doubts.parts.turn(ctx, pod)
+	if err != nil {
+		return replication.Part{}, err
+	}
+	defer end()
 	own, err := st.PartAgain(ctx, theirs)
 	if err == nil && own.Hash != theirs.Hash {
 		s.core.doubts.parts.raise(theirs)
@@ -85,9 +123,7 @@ func (c *core) settleParts(ctx context.Context) {
 // alone serves.
 func (c *core) settlePart(ctx context.Context, part replication.Part) {
 	t, part, err := c.judgePart(ctx, part)
-	if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
-		c.doubts.parts.why.Store(nil) // Nobody can read it any more.
-	} else if err != nil {
+	if err != nil {
 		return
 	}
 	c.showPart(t, part)

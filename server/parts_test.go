@@ -1,9 +1,13 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/batondb/baton/replication"
@@ -109,6 +113,53 @@ func TestDataAtRestThatNobodyCanJudge(t *testing.T) {
 	}
 }
 
+// What differs are changes that later ones have replaced, each with the version that it
+// replaced: as with keys, until they are compacted.
+//
+// Scenario: S21
+func TestHistoryThatNobodyCanJudge(t *testing.T) {
+	t.Parallel()
+	pods := newPods(t, "a", "b", "c")
+	for _, p := range pods {
+		p.store.put("same")
+		p.store.put("same")
+	}
+	wire(pods...)
+	for _, p := range pods[1:] {
+		await(t, "a follower is in doubt", func() bool { return reads(t, p) != nil })
+	}
+	await(t, "the master serves", func() bool { return reads(t, pods[0]) == nil })
+	for _, p := range pods {
+		p.store.compact(p.store.Revision())
+	}
+	for _, p := range pods {
+		await(t, "all serve, without an alarm", func() bool {
+			return reads(t, p) == nil && len(p.log.PodStatus(t.Context()).GetAlarms()) == 0
+		})
+	}
+}
+
+// A compaction takes the beginning of a part in which pods differ. The rest is in doubt
+// still.
+func TestPartThatIsCompactedInDoubt(t *testing.T) {
+	t.Parallel()
+	pods := newPods(t, "a", "b")
+	for _, p := range pods {
+		p.core.options.VerifyBytesPerSecond = -1
+		p.store.put("same")
+	}
+	wire(pods...)
+	part, _, err := pods[1].store.Part(t.Context(), replication.Part{History: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		p.store.compact(3)
+	}
+	pods[1].core.settlePart(t.Context(), part)
+	wantReason(t, reads(t, pods[1]), notReady)
+}
+
 // A third pod that was away decides when it is back.
 func TestDataAtRestOfAThirdPod(t *testing.T) {
 	pods := verifying(t, "a", "b", "a")
@@ -142,6 +193,46 @@ func TestVerificationIsShown(t *testing.T) {
 	if got := line(off); !strings.Contains(got, "turned off") {
 		t.Error(got)
 	}
+}
+
+// Whoever asks all the time gets a fifth of this pod's time, and takes none of the others'.
+func TestPodsTakeTurnsToBeCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doubts := newPartDoubts()
+		began := time.Now()
+		var asking sync.WaitGroup
+		for range 10 {
+			asking.Go(func() {
+				end, err := doubts.turn(t.Context(), "kv-1")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(time.Second)
+				end()
+			})
+		}
+		synctest.Wait()
+		end, err := doubts.turn(t.Context(), "kv-2")
+		if err != nil || time.Since(began) != 0 {
+			t.Errorf("another pod has waited for %s: %v", time.Since(began), err)
+		}
+		end()
+		asking.Wait()
+		if took := time.Since(began); took != 46*time.Second {
+			t.Errorf("ten parts of a second each took %s", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := doubts.turn(ctx, "kv-1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a turn that never came: %v", err)
+		}
+		if end, err := doubts.turn(t.Context(), "kv-1"); err != nil {
+			t.Error(err)
+		} else {
+			end()
+		}
+	})
 }
 
 // What another pod asks about is bounded where it comes in; a part that nobody has is

@@ -11,9 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/batondb/baton/internal/refusal"
 	"github.com/batondb/baton/internal/sleep"
-	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
 	"github.com/batondb/baton/store"
 )
@@ -31,6 +29,10 @@ const (
 	// verifyYield is how many times slower a round is while the database is written. At
 	// the full pace of three pods on two cores it took a tenth of the writes.
 	verifyYield = 4
+	// verifyHaste is how many times as much as there was a round reads at its pace, if that
+	// is more than verifyHasteFrom: what is in memory counts, too.
+	verifyHaste     = 3
+	verifyHasteFrom = 64 << 20
 	// verifyTries is how often the master is asked about a part, which may be compacted
 	// meanwhile.
 	verifyTries = 3
@@ -225,10 +227,6 @@ func (v *verifier) part(ctx context.Context, st *store.Store, bounds replication
 		}
 		began := time.Now()
 		own, more, err = st.Part(ctx, bounds)
-		if refusal.Reason(err) == kvv1.ErrorReason_ERROR_REASON_COMPACTED {
-			bounds.From = nil // The history begins later now.
-			own, more, err = st.Part(ctx, bounds)
-		}
 		took := time.Since(began)
 		if err != nil {
 			return own, false, false, err
@@ -249,5 +247,14 @@ func (v *verifier) pause(ctx context.Context, st *store.Store, read int, took ti
 	if st.Flushing() {
 		pace *= verifyYield
 	}
+	pace = time.Duration(float64(pace) / v.haste())
 	return sleep.For(ctx, max(pace-took, verifyIdle*took))
+}
+
+// haste is how many times its pace a round has. Where keys are written in front of it
+// faster than it reads, it would never end: the further it is behind, the faster it reads.
+func (v *verifier) haste() float64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return max(1, float64(max(v.now.file, v.now.parts))/float64(verifyHaste*max(v.total, verifyHasteFrom)))
 }
