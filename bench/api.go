@@ -16,8 +16,8 @@ func apiMeasurement() Measurement {
 		About: `Baton speaks etcd's v3 API, so here both are called by the same program: clientv3, 100 clients of one connection
 each. The writes and reads are those of the measurements above: 1,000 callers, 256 bytes, writes at the master, linearizable
 reads at all three pods. *Delivery* is of watches: 1,000 of one key, 10 on each client, spread over the three pods, while the
-key is written 10 times a second; it is the time from the moment before a write was sent to the moment when one watcher has
-its event, so the write itself is in it, and each event counts 1,000 times.`,
+key is written 10 times a second, at the master; it is the time from the moment before a write was sent to the moment when one
+watcher has its event, so the write itself is in it, and each event counts 1,000 times.`,
 		Metrics: []Metric{
 			{Key: "put/rate", Label: "Writes, 1,000 callers", Format: perSecond, Target: Target{ratioAtLeast, 1.7}},
 			{Key: "put/p50", Label: "– median latency", Format: milliseconds},

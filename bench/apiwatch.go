@@ -26,6 +26,11 @@ func watchLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 		return err
 	}
 	defer closeAll()
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	writer := clients[leader] // The first three are connected to the pods in order.
 	profiles, err := prepareProfiles(ctx, lab, c, "api-watch")
 	if err != nil {
 		return err
@@ -48,7 +53,7 @@ func watchLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 	var written int
 	var writing error
 	ended.Go(func() {
-		written, writing = writeWatched(ctx, clients[0], begin, end)
+		written, writing = writeWatched(ctx, writer, begin, end)
 		if writing == nil {
 			writing = pause(ctx, watchedPatience)
 		}
