@@ -157,6 +157,7 @@ func (l *fakeLog) CompareWith(ctx context.Context, pod string, own replication.M
 // answer.
 func (l *fakeLog) ComparePart(ctx context.Context, pod string, own replication.Part) (replication.Part, error) {
 	other := l.others[pod]
+	sleep.For(ctx, other.slow)
 	if other.Mark().Hash == 0 {
 		return replication.Part{}, errors.New("silent")
 	}

@@ -156,6 +156,9 @@ func (c *core) judgePart(ctx context.Context, part replication.Part) (tally, rep
 	if err != nil || whole.backed || whole.outvoted || len(whole.differ) < 2 || own.Versions <= 1 {
 		return whole, own, err
 	}
+	if log, err := c.needLog(); err != nil || !log.IsMaster() {
+		c.withholdPart(whole) // A pod that does not answer makes this take long.
+	}
 	unclear, where := whole, own
 	whole.backed = true
 	bounds := replication.Part{History: own.History, From: own.From, To: own.To, Versions: max(1, own.Versions/narrower)}

@@ -139,6 +139,22 @@ func TestHistoryThatNobodyCanJudge(t *testing.T) {
 	}
 }
 
+// To divide a part takes long where a pod is slow to answer. Nothing is read meanwhile.
+func TestNothingIsReadWhileAPartIsDivided(t *testing.T) {
+	t.Parallel()
+	pods := newPods(t, "a", "b", "c")
+	for _, p := range pods {
+		for range 12 {
+			p.store.put("same")
+		}
+		p.log.slow = 500 * time.Millisecond
+	}
+	wire(pods...)
+	for _, p := range pods[1:] {
+		await(t, "a follower is in doubt", func() bool { return reads(t, p) != nil })
+	}
+}
+
 // A compaction takes the beginning of a part in which pods differ. The rest is in doubt
 // still.
 func TestPartThatIsCompactedInDoubt(t *testing.T) {
