@@ -126,6 +126,22 @@ var errPlainPassword = &Error{
 	Message: "a password is not sent over a connection without TLS, other than to this machine",
 }
 
+// unsent is the error of a call that was not sent, because there was no token for it:
+// whatever became of the login, the call itself is not applied.
+func unsent(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := fromRPC(err)
+	if e.outcome() != mayBeApplied {
+		return e
+	}
+	return &Error{
+		Code: codes.Unavailable, Reason: kvv1.ErrorReason_ERROR_REASON_NOT_READY,
+		Message: "no pod has answered the login: " + e.Message, cause: e.cause,
+	}
+}
+
 // options make every call of a connection carry a token. safe says that the connection
 // is to this machine or has TLS.
 func (l *login) options(safe bool) []grpc.DialOption {
@@ -137,7 +153,7 @@ func (l *login) options(safe bool) []grpc.DialOption {
 		if token != "" {
 			ctx = metadata.AppendToOutgoingContext(ctx, tokenKey, token)
 		}
-		return ctx, got, err
+		return ctx, got, unsent(err)
 	}
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {

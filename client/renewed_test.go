@@ -122,3 +122,34 @@ func TestWatchesOutlastTheirToken(t *testing.T) {
 		})
 	}
 }
+
+// A login that takes longer than an attempt says nothing about the write that waits for
+// it: that is not sent, and its outcome is not unknown.
+func TestSlowLogin(t *testing.T) {
+	fake, nobody := cluster(t, 1)
+	if _, err := nobody.Put(t.Context(), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	secure(t, nobody)
+	fake.Forget() // A request id that is older than that may have been applied.
+	var logins atomic.Int64
+	quick := make(chan struct{})
+	fake.Before(func(_ int, method string) error {
+		if !strings.HasSuffix(method, "Login") {
+			return nil
+		}
+		if logins.Add(1) == 8 {
+			close(quick)
+		}
+		<-quick
+		return nil
+	})
+	c, err := client.New(client.Options{Endpoints: fake.Endpoints(), User: "alice", Password: "alices", AttemptTimeout: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Put(within(t, 20*time.Second), "alice/k", nil); err != nil {
+		t.Error(err)
+	}
+}
