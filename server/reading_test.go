@@ -24,7 +24,7 @@ func TestTurns(t *testing.T) {
 		t.Error(err)
 	}
 	scan.End()
-	scan.End() // Nothing more.
+	scan.End()                                                          // Nothing more.
 	p.core.bounds.answers = quota.New("bytes of unread answers", 3<<20) // Less than twice a page.
 	_, err = p.kv().Range(within5s(t), all)
 	wantReason(t, err, kvv1.ErrorReason_ERROR_REASON_TOO_MANY)
