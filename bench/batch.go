@@ -57,11 +57,7 @@ func batchRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 
 // unaryLoad is etcd's best rate of single writes, for both kinds of callers.
 func unaryLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return err
-	}
-	clients, closeAll, err := c.DialMany(manyConnections, leader)
+	clients, closeAll, err := c.DialLeader(ctx, manyConnections)
 	if err != nil {
 		return err
 	}
@@ -76,11 +72,7 @@ func unaryLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
 
 // txnLoad is the rate of keys in large transactions.
 func txnLoad(ctx context.Context, lab *Lab, c *Cluster, round Round) error {
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return err
-	}
-	clients, closeAll, err := c.DialMany(loaders, leader)
+	clients, closeAll, err := c.DialLeader(ctx, loaders)
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,15 @@ func (c *Cluster) DialMany(n int, pods ...int) ([]Client, func(), error) {
 	return clients, closeAll, nil
 }
 
+// DialLeader opens n connections to the pod that leads.
+func (c *Cluster) DialLeader(ctx context.Context, n int) ([]Client, func(), error) {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.DialMany(n, leader)
+}
+
 // Leader is the pod that leads.
 func (c *Cluster) Leader(ctx context.Context) (int, error) {
 	clients, closeAll, err := c.DialMany(podCount, 0, 1, 2)

@@ -29,9 +29,11 @@ func numberedKey(n int) []byte {
 	return fmt.Appendf(nil, "bench-%010d", n)
 }
 
-func randomValue(random *rand.Rand) []byte {
-	at := random.IntN(len(noise) - valueBytes)
-	return noise[at : at+valueBytes]
+func randomValue(random *rand.Rand) []byte { return randomBytes(random, valueBytes) }
+
+func randomBytes(random *rand.Rand, n int) []byte {
+	at := random.IntN(len(noise) - n)
+	return noise[at : at+n]
 }
 
 // loaders is how many bulk calls fill a store at one time.
@@ -40,11 +42,7 @@ const loaders = 8
 // fill writes the keys 0 to n-1 with bulk calls to the master, the way that is
 // quick in both systems.
 func fill(ctx context.Context, c *Cluster, n int) error {
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return err
-	}
-	clients, closeAll, err := c.DialMany(loaders, leader)
+	clients, closeAll, err := c.DialLeader(ctx, loaders)
 	if err != nil {
 		return err
 	}

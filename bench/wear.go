@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -50,11 +51,7 @@ later the size is read again.`,
 func wearRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 	round := Round{}
 	err := lab.with(ctx, system, func(c *Cluster) error {
-		leader, err := c.Leader(ctx)
-		if err != nil {
-			return err
-		}
-		clients, closeAll, err := c.DialMany(manyConnections, leader)
+		clients, closeAll, err := c.DialLeader(ctx, manyConnections)
 		if err != nil {
 			return err
 		}
@@ -70,10 +67,7 @@ func wearRound(ctx context.Context, lab *Lab, system System) (Round, error) {
 	return round, err
 }
 
-func wearValue(random *rand.Rand) []byte {
-	at := random.IntN(len(noise) - wearValueBytes)
-	return noise[at : at+wearValueBytes]
-}
+func wearValue(random *rand.Rand) []byte { return randomBytes(random, wearValueBytes) }
 
 // overwrite is the load, and what the disks see of it.
 func overwrite(ctx context.Context, lab *Lab, c *Cluster, clients []Client, round Round) error {
@@ -113,10 +107,8 @@ func overwrite(ctx context.Context, lab *Lab, c *Cluster, clients []Client, roun
 	writes = done.Load() - writes
 	stop()
 	wait.Wait()
-	for _, err := range []error{err, failure, counted} {
-		if err != nil {
-			return err
-		}
+	if err := errors.Join(err, failure, counted); err != nil {
+		return err
 	}
 	lab.note("wear", c.System, sample)
 	const userBytes = wearKeyBytes + wearValueBytes
