@@ -16,7 +16,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	kvv1 "github.com/batondb/baton/proto/baton/kv/v1"
 	"github.com/batondb/baton/replication"
@@ -39,14 +38,11 @@ func (s *statefulSet) compact(name string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(s.clients[name], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	err = s.call(name, func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := kvv1.NewMaintenanceServiceClient(conn).Compact(ctx, &kvv1.CompactRequest{Revision: revision})
+		return err
+	})
 	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Close() //nolint:errcheck // Nothing is under way.
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
-	defer cancel()
-	if _, err := kvv1.NewMaintenanceServiceClient(conn).Compact(ctx, &kvv1.CompactRequest{Revision: revision}); err != nil {
 		s.t.Fatal(err)
 	}
 }

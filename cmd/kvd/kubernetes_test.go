@@ -280,8 +280,8 @@ func (s *statefulSet) ready(name string) error {
 	return nil
 }
 
-// status is the cluster as a pod sees it.
-func (s *statefulSet) status(name string) *kvv1.StatusResponse {
+// call is for what calls a pod's client port.
+func (s *statefulSet) call(name string, what func(context.Context, *grpc.ClientConn) error) error {
 	s.t.Helper()
 	conn, err := grpc.NewClient(s.clients[name], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -290,7 +290,16 @@ func (s *statefulSet) status(name string) *kvv1.StatusResponse {
 	defer conn.Close() //nolint:errcheck // Nothing is under way.
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
 	defer cancel()
-	answer, err := kvv1.NewClusterServiceClient(conn).Status(ctx, &kvv1.StatusRequest{})
+	return what(ctx, conn)
+}
+
+// status is the cluster as a pod sees it.
+func (s *statefulSet) status(name string) (answer *kvv1.StatusResponse) {
+	s.t.Helper()
+	err := s.call(name, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		answer, err = kvv1.NewClusterServiceClient(conn).Status(ctx, &kvv1.StatusRequest{})
+		return err
+	})
 	if err != nil {
 		s.t.Log(err)
 	}

@@ -7,10 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -21,14 +19,9 @@ import (
 // kv calls a pod's client port.
 func (s *statefulSet) kv(name string, call func(ctx context.Context, c kvv1.KVServiceClient) error) error {
 	s.t.Helper()
-	conn, err := grpc.NewClient(s.clients[name], grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Close() //nolint:errcheck // Nothing is under way.
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
-	defer cancel()
-	return call(ctx, kvv1.NewKVServiceClient(conn))
+	return s.call(name, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, kvv1.NewKVServiceClient(conn))
+	})
 }
 
 func (s *statefulSet) put(name, key, value string) (revision int64, err error) {
