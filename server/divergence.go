@@ -118,7 +118,16 @@ func (c *core) show(v verdict) {
 	case was && !differs:
 		c.options.Logger.Info("the pods' data agrees again", slog.Uint64("index", v.own.Index))
 	}
-	c.metrics.diverged.Set(map[bool]float64{true: 1}[c.differs()])
+	c.showDiffers()
+}
+
+// showDiffers lets the metric say what differs does.
+func (c *core) showDiffers() {
+	value := 0.0
+	if c.differs() {
+		value = 1
+	}
+	c.metrics.diverged.Set(value)
 }
 
 // differs says whether this pod's data differs from another's, in what was applied or in

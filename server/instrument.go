@@ -53,21 +53,23 @@ func (i instrumented) RegisterService(desc *grpc.ServiceDesc, service any) {
 	waiter, _ := service.(Waiter)
 	builder, _ := service.(Builder)
 	for _, m := range desc.Methods {
-		counts := i.core.metrics.unary("/" + desc.ServiceName + "/" + m.MethodName)
+		name := "/" + desc.ServiceName + "/" + m.MethodName
+		counts := i.core.metrics.unary(name)
 		handle := m.Handler
 		if builder != nil && builder.Builds(m.MethodName) {
 			handle = i.building(handle)
 		}
 		needs := i.needs(desc, m.MethodName)
 		m.Handler = i.unary(counts, needs, handle, waiter != nil && waiter.Waits(m.MethodName))
-		i.gate("/"+desc.ServiceName+"/"+m.MethodName, needs, counts)
+		i.gate(name, needs, counts)
 		wrapped.Methods = append(wrapped.Methods, m)
 	}
 	for _, s := range desc.Streams {
-		counts := i.core.metrics.stream("/" + desc.ServiceName + "/" + s.StreamName)
+		name := "/" + desc.ServiceName + "/" + s.StreamName
+		counts := i.core.metrics.stream(name)
 		needs := i.needs(desc, s.StreamName)
 		s.Handler = i.stream(counts, needs, s.Handler, !s.ClientStreams || s.StreamName == "Watch")
-		i.gate("/"+desc.ServiceName+"/"+s.StreamName, needs, counts)
+		i.gate(name, needs, counts)
 		wrapped.Streams = append(wrapped.Streams, s)
 	}
 	i.ServiceRegistrar.RegisterService(&wrapped, service)

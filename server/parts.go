@@ -206,7 +206,7 @@ func (c *core) showPart(t tally, part replication.Part) {
 	case was && !differs:
 		c.options.Logger.Info("the pods read the same from their disks again", slog.String("part", describePart(part)))
 	}
-	c.metrics.diverged.Set(map[bool]float64{true: 1}[c.differs()])
+	c.showDiffers()
 }
 
 var errNobody = errors.New("there is nobody to compare with")
